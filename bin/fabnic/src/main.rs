@@ -1,0 +1,3 @@
+//! The Fabnic command line.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The Fabnic daemon.
+
+fn main() {}

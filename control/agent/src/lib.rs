@@ -1,0 +1,1 @@
+//! Makes the running daemon equal to the desired state.

@@ -1,0 +1,1 @@
+//! Device side of split and packed virtqueues, in bursts.

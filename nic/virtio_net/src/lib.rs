@@ -1,0 +1,1 @@
+//! The virtio-net model: features, queues of a port.

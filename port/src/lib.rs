@@ -1,0 +1,1 @@
+//! The one boundary: frames, bursts, queues, ports, drop reasons.

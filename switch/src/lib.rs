@@ -1,0 +1,1 @@
+//! What joins ports: tables, pipeline, flow cache, workers.

@@ -1,0 +1,1 @@
+//! pcap and pcapng: replay, capture files and streams.

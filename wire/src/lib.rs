@@ -1,0 +1,1 @@
+//! What packets look like: header views, checksums, segmentation, hashes.
