@@ -1,0 +1,19 @@
+//! Checked reads of big-endian fields: the only way this crate turns an offset into a value.
+
+/// The `N` bytes at `at`, if the slice has them all.
+#[inline]
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+/// One byte.
+#[inline]
+pub(crate) fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at).copied()
+}
+
+/// A big-endian 16-bit field.
+#[inline]
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    array(bytes, at).map(|b| u16::from_be_bytes(*b))
+}
