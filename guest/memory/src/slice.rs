@@ -1,0 +1,301 @@
+//! Checked runs of guest bytes, and the copies between them.
+
+use core::ptr::NonNull;
+
+use crate::kernel;
+use crate::map::Map;
+
+/// The longest run that one [`Slice`] can hold: 16 MiB less one byte. Longer buffers become several slices.
+pub const MAX_SLICE: u32 = (1 << 24) - 1;
+
+/// A run of bytes that lay inside one region of one [`Map`] when it was made.
+///
+/// It is two words, `Copy`, and says which map it came from: used with another map it is as if it were empty. It keeps
+/// nothing alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    ptr: NonNull<u8>,
+    /// Map id in the upper 40 bits, length in the lower 24.
+    tag: u64,
+}
+
+// SAFETY: a slice is an address and a number. It is only dereferenced together with the map it came from, which is Sync.
+unsafe impl Send for Slice {}
+// SAFETY: as above.
+unsafe impl Sync for Slice {}
+
+impl Default for Slice {
+    fn default() -> Slice {
+        Slice::EMPTY
+    }
+}
+
+impl Slice {
+    /// No bytes of no map.
+    pub const EMPTY: Slice = Slice { ptr: NonNull::dangling(), tag: 0 };
+
+    /// `ptr` must be valid for `len` bytes for as long as the map with this id lives; `len` is at most [`MAX_SLICE`].
+    #[inline(always)]
+    pub(crate) fn new(ptr: NonNull<u8>, len: u32, map: u64) -> Slice {
+        debug_assert!(len <= MAX_SLICE);
+        Slice { ptr, tag: (map << 24) | u64::from(len) }
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        (self.tag & 0xff_ffff) as u32
+    }
+
+    /// Whether it holds no byte.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part from `at` on, at most `len` bytes of it; empty where the slice ends before.
+    #[inline(always)]
+    pub fn part(&self, at: u32, len: u32) -> Slice {
+        let at = at.min(self.len());
+        let len = len.min(self.len() - at);
+        // SAFETY: `at` is at most the length, so the address stays within or one past the run.
+        let ptr = unsafe { self.ptr.add(at as usize) };
+        Slice { ptr, tag: (self.tag & !0xff_ffff) | u64::from(len) }
+    }
+
+    #[inline(always)]
+    fn map_id(&self) -> u64 {
+        self.tag >> 24
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(&self) -> usize {
+        self.ptr.as_ptr() as usize
+    }
+}
+
+impl Map {
+    /// Whether the slice came from this map.
+    #[inline(always)]
+    pub fn owns(&self, slice: &Slice) -> bool {
+        slice.map_id() == self.id()
+    }
+
+    /// Copies the slice's bytes from `at` on into `to`; gives how many there were. None for a slice of another map.
+    #[inline(always)]
+    pub fn read(&self, slice: &Slice, at: u32, to: &mut [u8]) -> usize {
+        if !self.owns(slice) || at >= slice.len() {
+            return 0;
+        }
+        let n = to.len().min((slice.len() - at) as usize);
+        // SAFETY: the map lives and is the slice's own, so [at, at + n) of it is mapped; `to` is private and holds n.
+        unsafe { kernel::copy(to.as_mut_ptr(), slice.ptr.as_ptr().add(at as usize), n) };
+        n
+    }
+
+    /// Copies `from` to the slice's bytes from `at` on; gives how many fitted. None for a slice of another map.
+    #[inline(always)]
+    pub fn write(&self, slice: &Slice, at: u32, from: &[u8]) -> usize {
+        if !self.owns(slice) || at >= slice.len() {
+            return 0;
+        }
+        let n = from.len().min((slice.len() - at) as usize);
+        // SAFETY: as for `read`, the other way.
+        unsafe { kernel::copy(slice.ptr.as_ptr().add(at as usize), from.as_ptr(), n) };
+        n
+    }
+
+    /// Hints that the slice's first bytes will be used soon.
+    #[inline(always)]
+    pub fn prefetch(&self, slice: &Slice) {
+        kernel::prefetch_read(slice.ptr.as_ptr());
+    }
+
+    /// Hints that the bytes around `at` will be used soon.
+    #[inline(always)]
+    pub fn prefetch_at(&self, slice: &Slice, at: u32) {
+        kernel::prefetch_read(slice.ptr.as_ptr().wrapping_add(at as usize));
+    }
+}
+
+/// Copies as much of `from` as fits into `to`, guest to guest, each byte read and written once; gives how many bytes.
+#[inline(always)]
+pub fn copy(from_map: &Map, from: &Slice, to_map: &Map, to: &Slice) -> u32 {
+    if !from_map.owns(from) || !to_map.owns(to) {
+        return 0;
+    }
+    let n = from.len().min(to.len());
+    if from_map.id() == to_map.id() {
+        // One guest's own memory: source and target may be the same bytes.
+        // SAFETY: both runs are mapped for n bytes; `ptr::copy` allows overlap.
+        unsafe { core::ptr::copy(from.ptr.as_ptr(), to.ptr.as_ptr(), n as usize) };
+    } else {
+        // SAFETY: both runs are mapped for n bytes, in mappings of different maps, which share no addresses... unless
+        // one map was made from the other and shares its mappings: then `from_map` and `to_map` have different ids but
+        // may alias, which is why that case is told apart here.
+        unsafe {
+            if overlaps(from.address(), to.address(), n as usize) {
+                core::ptr::copy(from.ptr.as_ptr(), to.ptr.as_ptr(), n as usize);
+            } else {
+                kernel::copy(to.ptr.as_ptr(), from.ptr.as_ptr(), n as usize);
+            }
+        }
+    }
+    n
+}
+
+#[inline(always)]
+fn overlaps(a: usize, b: usize, n: usize) -> bool {
+    a.abs_diff(b) < n
+}
+
+/// As [`copy`], and adds up the copied bytes as 16-bit words (RFC 1071, not folded, in memory order). Each source byte
+/// is read once: what is summed is what is written.
+pub fn copy_sum(from_map: &Map, from: &Slice, to_map: &Map, to: &Slice) -> (u32, u64) {
+    let n = from.len().min(to.len());
+    let mut bounce = [0_u8; 2048];
+    let (mut done, mut sum) = (0_u32, 0_u64);
+    while done < n {
+        let want = (n - done).min(2048) as usize;
+        let Some(part) = bounce.get_mut(..want) else { break };
+        if from_map.read(from, done, part) != want || to_map.write(to, done, part) != want {
+            break;
+        }
+        sum += kernel::sum(part);
+        done += want as u32;
+    }
+    (done, sum)
+}
+
+/// A place in a list of slices, for reading or writing it piece by piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor<'a> {
+    slices: &'a [Slice],
+    at: u32,
+}
+
+impl<'a> Cursor<'a> {
+    /// At the first byte of `slices`.
+    #[inline]
+    pub fn new(slices: &'a [Slice]) -> Cursor<'a> {
+        Cursor { slices, at: 0 }
+    }
+
+    /// Bytes from here to the end.
+    pub fn remaining(&self) -> u64 {
+        let all: u64 = self.slices.iter().map(|s| u64::from(s.len())).sum();
+        all.saturating_sub(u64::from(self.at))
+    }
+
+    /// Moves on by `n` bytes, to the end at most.
+    #[inline]
+    pub fn skip(&mut self, mut n: u32) {
+        while let Some(here) = self.here() {
+            if n < here.len() {
+                self.at += n;
+                return;
+            }
+            n -= here.len();
+            self.next_slice();
+        }
+    }
+
+    /// What is left of the slice that the cursor is in; `None` at the end. Empty slices are passed over.
+    #[inline]
+    pub fn here(&mut self) -> Option<Slice> {
+        while let Some(first) = self.slices.first() {
+            if self.at < first.len() {
+                return Some(first.part(self.at, MAX_SLICE));
+            }
+            self.next_slice();
+        }
+        None
+    }
+
+    #[inline]
+    fn next_slice(&mut self) {
+        self.slices = self.slices.get(1..).unwrap_or(&[]);
+        self.at = 0;
+    }
+
+    /// Writes `bytes`; gives how many fitted.
+    #[inline]
+    pub fn write(&mut self, map: &Map, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(here) = self.here() else { break };
+            let n = map.write(&here, 0, rest);
+            if n == 0 {
+                break;
+            }
+            self.at += n as u32;
+            rest = rest.get(n..).unwrap_or(&[]);
+        }
+        bytes.len() - rest.len()
+    }
+
+    /// Reads into `to`; gives how many bytes there were.
+    #[inline]
+    pub fn read(&mut self, map: &Map, to: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(here) = self.here() else { break };
+            let n = map.read(&here, 0, rest);
+            if n == 0 {
+                break;
+            }
+            self.at += n as u32;
+            done += n;
+        }
+        done
+    }
+
+    /// Copies up to `n` bytes from another cursor, guest to guest; gives how many.
+    #[inline]
+    pub fn copy_from(&mut self, map: &Map, from_map: &Map, from: &mut Cursor<'_>, n: u32) -> u32 {
+        self.transfer(from, n, |source, target| copy(from_map, source, map, target))
+    }
+
+    /// As [`Cursor::copy_from`], with the sum of the bytes as 16-bit words (not folded, memory order), as if they began
+    /// at an even offset.
+    pub fn copy_sum_from(&mut self, map: &Map, from_map: &Map, from: &mut Cursor<'_>, n: u32) -> (u32, u64) {
+        let (mut total, mut odd) = (0_u64, false);
+        let done = self.transfer(from, n, |source, target| {
+            let (done, sum) = copy_sum(from_map, source, map, target);
+            // A piece that starts at an odd place has its bytes in the other half of each word (RFC 1071, section 2).
+            total += if odd { swap_halves(sum) } else { sum };
+            odd ^= done % 2 == 1;
+            done
+        });
+        (done, total)
+    }
+
+    #[inline]
+    fn transfer(
+        &mut self,
+        from: &mut Cursor<'_>,
+        n: u32,
+        mut step: impl FnMut(&Slice, &Slice) -> u32,
+    ) -> u32 {
+        let mut left = n;
+        while left > 0 {
+            let (Some(source), Some(target)) = (from.here(), self.here()) else { break };
+            let done = step(&source.part(0, left), &target);
+            if done == 0 {
+                break;
+            }
+            from.at += done;
+            self.at += done;
+            left -= done;
+        }
+        n - left
+    }
+}
+
+/// Folds to 16 bits and swaps the bytes.
+fn swap_halves(mut sum: u64) -> u64 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u64::from((sum as u16).swap_bytes())
+}
