@@ -1,1 +1,54 @@
 //! Desired state: the TOML file, its types, its checks, its difference to what runs.
+//!
+//! Everything that Fabnic is told, it is told as one [`Config`]: by the file that the daemon starts with, by
+//! `fabnic apply`, or by an API call that changes one port (which is turned into "the running configuration with
+//! this port changed"). There is no other way in, so there is one place where input is judged.
+//!
+//! ```text
+//!   TOML text ──parse──┐                                     ┌── "port vm1: vlan access 10 -> access 20"
+//!                      ├──► Config ──check──► Config ──diff──┤        Vec<Change>, each live / re-create / restart
+//!   JSON (API) ──serde─┘        │                            └── applied as one, or not at all, by the agent
+//!                               ▼
+//!                     Refused: key, line, what is wrong, what was expected, did you mean
+//! ```
+//!
+//! * [`config`] has the types, in exactly the shape of the file. Their doc comments *are* the reference in
+//!   `docs/configuration.md` (module [`reference`]).
+//! * [`vlan`] and [`mac`] have the values that cannot be wrong once they exist.
+//! * [`parse`] turns text into a `Config` and says on which line it could not.
+//! * [`check`] has the rules that go across keys: duplicate names, keys that do not fit the port's kind, ranges.
+//! * [`kind`] gives a port as what it is (`VirtioNet`, `Tap`, `Pcap`, `Loopback`) with all defaults filled in: what
+//!   the agent works from.
+//! * [`diff`] lists what has to change; [`edit`] changes one port or one FDB entry of a configuration.
+//!
+//! Invariants: a `Config` that came out of [`parse::parse`] or passed [`Config::check`] can be read through
+//! [`config::Port::kind`] without an error, and `diff::apply(running, &diff(running, desired))` equals `desired`.
+
+pub mod check;
+pub mod config;
+pub mod diff;
+pub mod edit;
+pub mod kind;
+pub mod mac;
+pub mod parse;
+pub mod reference;
+pub mod refusal;
+pub mod vlan;
+
+pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
+pub use diff::{Change, Effect, FieldChange, apply, diff};
+pub use edit::{EditError, port_from_json};
+pub use kind::PortKind;
+pub use mac::Mac;
+pub use parse::parse;
+pub use refusal::{Refusal, Refused};
+pub use vlan::{Vid, Vlan, VlanSet};
+
+/// Largest ring that a driver may set up when the configuration does not say.
+pub const DEFAULT_QUEUE_SIZE: u16 = 4096;
+/// Queue pairs of a `virtio-net` port when the configuration does not say.
+pub const DEFAULT_QUEUES: u16 = 8;
+/// Most queue pairs of a port: what virtio's control queue and every VMM can address (VIRTIO 1.3, 5.1.6.5.5).
+pub const MAX_QUEUES: u16 = 128;
+/// Largest configuration text that is read, in bytes. 100,000 ports with all keys written out fit.
+pub const MAX_TEXT: usize = 64 << 20;

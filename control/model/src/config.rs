@@ -1,0 +1,331 @@
+//! The types of the file, key by key.
+//!
+//! The shape is the file's own, flat and with options, because it is what people read, write and diff; what a port
+//! *is* comes from [`crate::kind`]. The first paragraph of each doc comment is the key's text in
+//! `docs/configuration.md`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Mac, Vid, Vlan};
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The daemon itself.
+    pub daemon: Daemon,
+    /// The ports of the switch, one table each. The name is what a port is known by: in commands, metrics, and from
+    /// one configuration to the next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub port: Vec<Port>,
+    /// Static entries of the forwarding database, one table each. They neither age nor move.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fdb: Vec<StaticFdb>,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Daemon {
+    /// Unix socket on which the daemon serves its API, at most 107 bytes long.
+    pub api: String,
+    /// CPUs that forward packets, a worker thread pinned to each. Empty: one worker, not pinned.
+    pub workers: Vec<u32>,
+    /// Most entries of the forwarding database, 1 to 16777216. Addresses beyond are not learned; frames to them are
+    /// flooded.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    #[schema(minimum = 1, maximum = 16_777_216)]
+    pub fdb_entries: u32,
+    /// Seconds after which a learned address that was not seen is forgotten, up to 1000000. 0: never.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schema(maximum = 1_000_000)]
+    pub fdb_ageing: u32,
+    /// Flows that each worker keeps in its flow cache, 64 to 16777216, rounded up to a power of two. More flows than
+    /// this are forwarded as correctly, at the price of a walk through the pipeline for each miss.
+    #[schemars(range(min = 64, max = 16_777_216))]
+    #[schema(minimum = 64, maximum = 16_777_216)]
+    pub flow_entries: u32,
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,fabnic_switch=debug`.
+    pub log: String,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            api: "/run/fabnic/api.sock".into(),
+            workers: Vec::new(),
+            fdb_entries: 1 << 20,
+            fdb_ageing: 300,
+            flow_entries: 1 << 16,
+            log: "info".into(),
+        }
+    }
+}
+
+/// A port of the switch. It has either `nic` (a network card for a VM) or `uplink` (a way out); which of the other
+/// keys it may have follows from that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Name, 1 to 63 of `a-z A-Z 0-9 _ . -`, not twice in the file.
+    pub name: String,
+    /// A network card for a VM, of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Nic>,
+    /// A way out of the switch, of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Uplink>,
+
+    /// How the VMM reaches a `virtio-net` port: `{ socket = "/run/fabnic/vm1.sock", role = "server" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_user: Option<VhostUser>,
+    /// How the VMM reaches an `avf` or `e1000` port: `{ socket = "/run/fabnic/vf7.sock" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vfio_user: Option<VfioUser>,
+    /// Queue pairs, 1 to 128. Of a `virtio-net` port: the most that a driver may use, 8 unless said. Of a `tap`
+    /// uplink: as many as are opened, 1 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    #[schema(minimum = 1, maximum = 128)]
+    pub queues: Option<u16>,
+    /// Largest ring that a driver may set up on a `virtio-net` port: a power of two, 64 to 32768; 4096 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 64, max = 32768))]
+    #[schema(minimum = 64, maximum = 32768)]
+    pub queue_size: Option<u16>,
+    /// MAC address of a `nic` port. Unless said, a locally administered one that is made from the name and stays the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+
+    /// Network device of a `tap` uplink, at most 15 bytes. It is made if it does not exist, and no script is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Whether a `tap` uplink exchanges 64 KiB frames and unfinished checksums with the kernel. True unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offloads: Option<bool>,
+
+    /// File (pcap or pcapng) whose frames a `pcap` uplink feeds into the switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<String>,
+    /// File (pcapng) into which a `pcap` uplink writes what is delivered to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
+    /// Frames a second that are replayed. 0: as fast as they are taken. Unless said, at the times in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Whether replay starts over at the end of the file. False unless said.
+    #[serde(default, rename = "loop", skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<bool>,
+
+    /// The port's VLANs: `{ access = 10 }`, or `{ trunk = [10, 20, "100-199"], native = 1 }`.
+    #[serde(default)]
+    pub vlan: Vlan,
+    /// Largest layer-3 packet in a frame to or from the port, in bytes: without Ethernet header and VLAN tags, 68 to
+    /// 65535. Larger frames are dropped and counted; a 64 KiB frame that is to be segmented is judged by its segment
+    /// size. A guest that negotiates it is told.
+    #[serde(default = "default_mtu")]
+    #[schemars(range(min = 68, max = 65535))]
+    #[schema(minimum = 68)]
+    pub mtu: u16,
+    /// Link state: `auto` follows the other side, `enable` is always up, `disable` is down and passes nothing.
+    #[serde(default)]
+    pub state: AdminState,
+    /// Whether source addresses seen on this port are learned.
+    #[serde(default = "yes")]
+    pub learning: bool,
+    /// Most addresses that are learned on this port, so that one guest cannot fill the table.
+    #[serde(default = "default_fdb_limit")]
+    pub fdb_limit: u32,
+}
+
+const fn default_mtu() -> u16 {
+    1500
+}
+const fn default_fdb_limit() -> u32 {
+    65536
+}
+const fn yes() -> bool {
+    true
+}
+
+impl Port {
+    /// A port with this name and nothing else said: neither a `nic` nor an `uplink` yet.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            nic: None,
+            uplink: None,
+            vhost_user: None,
+            vfio_user: None,
+            queues: None,
+            queue_size: None,
+            mac: None,
+            device: None,
+            offloads: None,
+            replay: None,
+            capture: None,
+            rate: None,
+            repeat: None,
+            vlan: Vlan::default(),
+            mtu: default_mtu(),
+            state: AdminState::default(),
+            learning: true,
+            fdb_limit: default_fdb_limit(),
+        }
+    }
+
+    /// A `virtio-net` port on a vhost-user socket, everything else as by default.
+    #[must_use]
+    pub fn virtio_net(name: impl Into<String>, socket: impl Into<String>, role: Role) -> Self {
+        Self {
+            nic: Some(Nic::VirtioNet),
+            vhost_user: Some(VhostUser { socket: socket.into(), role }),
+            ..Self::named(name)
+        }
+    }
+
+    /// A TAP uplink, everything else as by default.
+    #[must_use]
+    pub fn tap(name: impl Into<String>, device: impl Into<String>) -> Self {
+        Self { uplink: Some(Uplink::Tap), device: Some(device.into()), ..Self::named(name) }
+    }
+
+    /// The MAC address of a `nic` port: the configured one, or the one made from the name. `None` for an uplink.
+    #[must_use]
+    pub fn effective_mac(&self) -> Option<Mac> {
+        self.nic.map(|_| self.mac.unwrap_or_else(|| Mac::of_name(&self.name)))
+    }
+}
+
+/// Kinds of network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nic {
+    /// Para-virtual, over vhost-user.
+    VirtioNet,
+    /// Intel Adaptive Virtual Function, over vfio-user. Known, but not in this build.
+    Avf,
+    /// Intel 8254x, over vfio-user. Known, but not in this build.
+    E1000,
+}
+
+impl Nic {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VirtioNet => "virtio-net",
+            Self::Avf => "avf",
+            Self::E1000 => "e1000",
+        }
+    }
+}
+
+/// Kinds of uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uplink {
+    /// A TAP device of the host's kernel.
+    Tap,
+    /// Files: replay into the switch, capture out of it.
+    Pcap,
+    /// Every frame that is delivered to the port comes back from it. For tests.
+    Loopback,
+    /// AF_XDP on a network card of the host. Known, but not in this build.
+    Xdp,
+}
+
+impl Uplink {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Pcap => "pcap",
+            Self::Loopback => "loopback",
+            Self::Xdp => "xdp",
+        }
+    }
+}
+
+/// A vhost-user connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VhostUser {
+    /// Unix socket of the connection, at most 107 bytes long.
+    pub socket: String,
+    /// `server`: Fabnic listens and VMMs come and go. `client`: the VMM listens, Fabnic connects, again and again.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// Which side listens on a vhost-user socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Fabnic listens.
+    #[default]
+    Server,
+    /// The VMM listens, Fabnic connects and reconnects.
+    Client,
+}
+
+impl Role {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// A vfio-user connection, on which Fabnic listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VfioUser {
+    /// Unix socket of the connection, at most 107 bytes long.
+    pub socket: String,
+}
+
+/// Administrative link state, in the words of `ip link set vf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// The link is up while the other side is there and ready.
+    #[default]
+    Auto,
+    /// The link is up whatever the other side does.
+    Enable,
+    /// The link is down and nothing passes, in either direction.
+    Disable,
+}
+
+impl AdminState {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+        }
+    }
+}
+
+/// A static entry of the forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticFdb {
+    /// Address of a station: not a group address.
+    pub mac: Mac,
+    /// VLAN in which it is reached, one of the port's.
+    pub vlan: Vid,
+    /// Name of the port behind which it is.
+    pub port: String,
+}

@@ -1,0 +1,165 @@
+//! Changes of one thing in a configuration: what the API's and the command line's `add`, `set` and `del` come to.
+
+use serde_json::Value;
+
+use crate::{
+    Config, Mac, Port, Refusal, StaticFdb, Vid,
+    parse::{of_message, resolve, schema, shortened},
+    refusal::nearest,
+};
+
+/// Why an edit cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// There is one already.
+    #[error("there is a {0} already")]
+    Exists(String),
+    /// What is asked for cannot be.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Reads a port from JSON, with hints at misspelt keys.
+///
+/// # Errors
+/// When a key is unknown or has a value of the wrong type.
+pub fn port_from_json(value: Value) -> Result<Port, Refusal> {
+    let properties = &resolve(&schema()["$defs"]["Port"])["properties"];
+    let name = value.get("name").and_then(Value::as_str).map(shortened).unwrap_or_default();
+    let key = |key: &str| if name.is_empty() { format!("port.{key}") } else { format!("port[{name}].{key}") };
+    if let (Some(given), Some(known)) = (value.as_object(), properties.as_object()) {
+        if let Some(unknown) = given.keys().find(|k| !known.contains_key(*k)) {
+            let words: Vec<&str> = known.keys().map(String::as_str).collect();
+            let mut refusal = Refusal::new(
+                key(&shortened(unknown)),
+                format!("unknown key `{}`", shortened(unknown)),
+                format!("one of {}", words.join(", ")),
+            );
+            refusal.hint = nearest(unknown, words).map(str::to_owned);
+            return Err(refusal);
+        }
+        // serde_json does not say at which key it stopped, so each key is tried alone beside a valid name.
+        for (k, v) in given {
+            let alone = serde_json::json!({ "name": "x", k: v });
+            if let Err(e) = serde_json::from_value::<Port>(alone) {
+                return Err(of_message(&key(k), &e.to_string()));
+            }
+        }
+    }
+    serde_json::from_value(value).map_err(|e| of_message("port", &e.to_string()))
+}
+
+/// JSON merge patch (RFC 7396): `null` removes, tables merge, anything else replaces.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    if let Some(target) = target.as_object_mut() {
+        for (key, value) in patch {
+            if value.is_null() {
+                target.remove(&key);
+            } else if key == "vlan" {
+                // Access and trunk exclude each other, so half of the old value is never what is meant.
+                target.insert(key, value);
+            } else {
+                merge(target.entry(key).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The port with this name.
+    #[must_use]
+    pub fn find_port(&self, name: &str) -> Option<&Port> {
+        self.port.iter().find(|p| p.name == name)
+    }
+
+    /// Adds a port.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add_port(&mut self, port: Port) -> Result<(), EditError> {
+        if self.find_port(&port.name).is_some() {
+            return Err(EditError::Exists(format!("port `{}`", shortened(&port.name))));
+        }
+        self.port.push(port);
+        Ok(())
+    }
+
+    /// Changes keys of a port: the keys in `patch` replace the port's, `null` takes a key back to its default.
+    ///
+    /// # Errors
+    /// When there is no such port, a key is unknown or has a value of the wrong type, or the name would change.
+    pub fn set_port(&mut self, name: &str, patch: Value) -> Result<(), EditError> {
+        let not_found = || EditError::NotFound(format!("port `{}`", shortened(name)));
+        let port = self.port.iter_mut().find(|p| p.name == name).ok_or_else(not_found)?;
+        if !patch.is_object() {
+            return Err(EditError::Refused(Refusal::new(
+                "port",
+                "the change is no table",
+                "a JSON object of keys",
+            )));
+        }
+        if patch.get("name").is_some_and(|n| n != name) {
+            return Err(EditError::Refused(Refusal::new(
+                format!("port[{name}].name"),
+                "a port's name cannot change",
+                "the same name, or none",
+            )));
+        }
+        let mut value = serde_json::to_value(&*port)
+            .map_err(|e| EditError::Refused(of_message("port", &e.to_string())))?;
+        merge(&mut value, patch);
+        *port = port_from_json(value).map_err(EditError::Refused)?;
+        Ok(())
+    }
+
+    /// Removes a port and the static FDB entries that point to it.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn del_port(&mut self, name: &str) -> Result<(), EditError> {
+        let before = self.port.len();
+        self.port.retain(|p| p.name != name);
+        if self.port.len() == before {
+            return Err(EditError::NotFound(format!("port `{}`", shortened(name))));
+        }
+        self.fdb.retain(|e| e.port != name);
+        Ok(())
+    }
+
+    /// Adds a static FDB entry.
+    ///
+    /// # Errors
+    /// When the address has a static entry in that VLAN.
+    pub fn add_fdb(&mut self, entry: StaticFdb) -> Result<(), EditError> {
+        if self.fdb.iter().any(|e| (e.vlan, e.mac) == (entry.vlan, entry.mac)) {
+            return Err(EditError::Exists(format!("static entry {} in VLAN {}", entry.mac, entry.vlan)));
+        }
+        self.fdb.push(entry);
+        Ok(())
+    }
+
+    /// Removes a static FDB entry; false when there is none.
+    pub fn del_fdb(&mut self, vlan: Vid, mac: Mac) -> bool {
+        let before = self.fdb.len();
+        self.fdb.retain(|e| (e.vlan, e.mac) != (vlan, mac));
+        self.fdb.len() != before
+    }
+
+    /// The configuration as a file.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML: a number above `i64::MAX`.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
