@@ -17,6 +17,7 @@
 //! - A *head* may be shorter than the frame. What lies behind its end is unknown, not absent: parsing says so
 //!   (`None`, or an error with the offset that was needed) and never guesses.
 
+pub mod checksum;
 pub mod ethernet;
 pub mod ip;
 pub mod layers;
