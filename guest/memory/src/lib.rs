@@ -39,6 +39,7 @@
 
 mod dirty;
 pub mod fault;
+mod io;
 mod kernel;
 mod map;
 mod slice;

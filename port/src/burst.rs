@@ -1,0 +1,164 @@
+//! Up to [`BURST`] frames of one sender.
+
+use std::sync::Arc;
+
+use fabnic_memory::{Map, Slice};
+use fabnic_wire::Offload;
+
+use crate::frame::{Frame, HEAD, HEADER_ROOM};
+
+/// The most frames in a burst.
+pub const BURST: usize = 64;
+/// The most slices that the frames of a burst lie in together; a burst ends early when a longest chain would not fit.
+pub const MAX_SLICES: usize = 4096;
+
+/// Up to [`BURST`] frames that one queue received: made once by each worker and filled again and again. Nothing is
+/// allocated after [`Burst::new`].
+#[derive(Debug)]
+pub struct Burst {
+    frames: Box<[Frame]>,
+    len: usize,
+    slices: Vec<Slice>,
+    source: Option<Arc<Map>>,
+}
+
+impl Default for Burst {
+    fn default() -> Burst {
+        Burst::new()
+    }
+}
+
+impl Burst {
+    /// Room for a burst.
+    pub fn new() -> Burst {
+        Burst {
+            frames: vec![Frame::EMPTY; BURST].into_boxed_slice(),
+            len: 0,
+            slices: Vec::with_capacity(MAX_SLICES),
+            source: None,
+        }
+    }
+
+    /// Empties the burst for frames whose rest lies in `source`.
+    #[inline]
+    pub fn begin(&mut self, source: &Arc<Map>) {
+        self.len = 0;
+        self.slices.clear();
+        if !self.source.as_ref().is_some_and(|held| Arc::ptr_eq(held, source)) {
+            self.source = Some(Arc::clone(source));
+        }
+    }
+
+    /// Empties the burst and lets go of the sender's memory.
+    pub fn release(&mut self) {
+        self.len = 0;
+        self.slices.clear();
+        self.source = None;
+    }
+
+    /// Number of frames.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no frame.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Frames that still fit.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        BURST - self.len
+    }
+
+    /// The list that senders put their slices into, before [`Burst::push`]. At most [`MAX_SLICES`] in all.
+    #[inline(always)]
+    pub fn slices_mut(&mut self) -> &mut Vec<Slice> {
+        &mut self.slices
+    }
+
+    /// The slices that the frames lie in.
+    #[inline(always)]
+    pub fn slices(&self) -> &[Slice] {
+        &self.slices
+    }
+
+    /// The memory that the slices lie in.
+    #[inline(always)]
+    pub fn source(&self) -> Option<&Arc<Map>> {
+        self.source.as_ref()
+    }
+
+    /// The frames.
+    #[inline(always)]
+    pub fn frames(&self) -> &[Frame] {
+        self.frames.get(..self.len).unwrap_or(&[])
+    }
+
+    /// The frames, to be changed.
+    #[inline(always)]
+    pub fn frames_mut(&mut self) -> &mut [Frame] {
+        self.frames.get_mut(..self.len).unwrap_or(&mut [])
+    }
+
+    /// One frame, with what is needed to reach its rest: the slices and the map.
+    #[inline(always)]
+    pub fn frame_and_source(&mut self, index: usize) -> Option<(&mut Frame, &[Slice], &Map)> {
+        let source = self.source.as_deref()?;
+        let frame = self.frames.get_mut(..self.len)?.get_mut(index)?;
+        Some((frame, &self.slices, source))
+    }
+
+    /// Adds a frame that lies in the `count` slices from `first` on, behind `header` bytes of the sender's own (at most
+    /// [`HEADER_ROOM`]); `len` is without them. Header and head are copied here, once; the header can then be read with
+    /// [`Frame::sender_header`]. `None` if the burst is full.
+    #[inline(always)]
+    pub fn push(&mut self, first: usize, count: usize, header: usize, len: u32) -> Option<&mut Frame> {
+        let source = self.source.as_deref()?;
+        let frame = self.frames.get_mut(self.len)?;
+        self.len += 1;
+        let head = HEAD.min(len as usize);
+        let header = header.min(HEADER_ROOM);
+        let room = frame.reset(len, header, head);
+        let own = self.slices.get(first..first + count).unwrap_or(&[]);
+        let got = match own {
+            // One piece, as senders of small frames have it.
+            [one, ..] if one.len() as usize >= room.len() => source.read(one, 0, room),
+            pieces => fabnic_memory::Cursor::new(pieces).read(source, room),
+        };
+        debug_assert_eq!(got, header + head, "the sender's slices are shorter than it said");
+        frame.first = first as u32;
+        frame.count = count as u32;
+        frame.skip = got as u32;
+        frame.offload = Offload::default();
+        Some(frame)
+    }
+
+    /// Adds a frame that is private as a whole (at most [`HEAD`] bytes), for ports without memory of a guest.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> Option<&mut Frame> {
+        let len = u32::try_from(bytes.len()).ok().filter(|len| *len as usize <= HEAD)?;
+        let frame = self.frames.get_mut(self.len)?;
+        self.len += 1;
+        frame.reset(len, 0, bytes.len()).copy_from_slice(bytes);
+        (frame.first, frame.count, frame.skip) = (0, 0, 0);
+        frame.offload = Offload::default();
+        Some(frame)
+    }
+
+    /// Copies a whole frame, head and rest, to `to`; gives how many bytes there were. For captures and tests.
+    pub fn copy_out(&self, index: usize, to: &mut [u8]) -> usize {
+        let Some(frame) = self.frames().get(index) else { return 0 };
+        let head = frame.head();
+        let n = head.len().min(to.len());
+        let (front, back) = to.split_at_mut(n);
+        front.copy_from_slice(head.get(..n).unwrap_or(&[]));
+        let rest = back.len().min(frame.rest_len() as usize);
+        match (&self.source, back.get_mut(..rest)) {
+            (Some(map), Some(back)) => n + frame.rest(&self.slices).read(map, back),
+            _ => n,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a frame ended here.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)*) => {
+        /// Why a frame, or a copy of one, was not delivered. The documentation of each is what a user reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl DropReason {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+            /// How many there are.
+            pub const COUNT: usize = DropReason::ALL.len();
+
+            /// The name in counters, metrics and captures.
+            pub const fn label(self) -> &'static str {
+                match self { $(DropReason::$name => $label,)* }
+            }
+
+            /// One sentence for a person.
+            pub const fn explain(self) -> &'static str {
+                match self { $(DropReason::$name => concat!($($doc,)+).trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The sending port is disabled.
+    IngressDisabled = "ingress_disabled",
+    /// The frame is shorter than an Ethernet header, or its headers end before they should.
+    Runt = "runt",
+    /// The frame is longer than any frame may be.
+    Oversize = "oversize",
+    /// The sender's offload header contradicts the frame.
+    BadOffload = "bad_offload",
+    /// The source address is a multicast address or zero.
+    BadSource = "bad_source",
+    /// The destination is one of the addresses that a bridge must not forward (01:80:c2:00:00:00 to 0f).
+    ReservedDestination = "reserved_destination",
+    /// The frame has a VLAN tag and the port takes none, or not that one.
+    VlanNotAllowed = "vlan_not_allowed",
+    /// The frame has no VLAN tag and the port has no native VLAN.
+    UntaggedNotAllowed = "untagged_not_allowed",
+    /// The frame is longer than the sending port's MTU allows.
+    IngressMtu = "ingress_mtu",
+    /// The destination is the port that the frame came from.
+    SamePort = "same_port",
+    /// No other port is a member of the frame's VLAN.
+    NoMember = "no_member",
+    /// The receiving port is disabled.
+    EgressDisabled = "egress_disabled",
+    /// The frame is longer than the receiving port's MTU allows.
+    EgressMtu = "egress_mtu",
+    /// No queue of the receiving port is ready: nobody is connected, or the driver is not up.
+    NotReady = "not_ready",
+    /// The receiver's ring has no free buffer.
+    RingFull = "ring_full",
+    /// The receiver's buffers are too small for the frame.
+    BufferTooSmall = "buffer_too_small",
+    /// The receiver cannot take the frame as it is, and it could not be finished in software.
+    CannotSegment = "cannot_segment",
+    /// The receiving port stopped because of a fault.
+    Stopped = "stopped",
+    /// The operating system refused the frame.
+    Refused = "refused",
+    /// A fault was injected on purpose.
+    Injected = "injected",
+}
+
+impl core::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DropReason;
+
+    #[test]
+    fn labels_are_distinct_and_explained() {
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::COUNT);
+        assert!(DropReason::ALL.iter().all(|r| r.explain().ends_with('.')));
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+    }
+}

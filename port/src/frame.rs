@@ -1,0 +1,250 @@
+//! One frame: a private head and a reference to the rest.
+
+use fabnic_memory::{Cursor, Map, Slice};
+use fabnic_wire::Offload;
+
+/// Private bytes kept free before the head: what tags and tunnel headers are pushed into.
+pub const HEADROOM: usize = 64;
+/// Bytes of a frame that become private when it is received; a frame that is not longer is private as a whole.
+pub const HEAD: usize = 128;
+/// Private bytes in all: a stage that must see more than [`HEAD`] pulls up to the end.
+const PRIVATE: usize = 256;
+/// The longest header that a receiver wants before a frame in one piece with it.
+pub const HEADER_ROOM: usize = 12;
+/// The longest frame: 64 KiB of IP behind an Ethernet header and two tags.
+pub const MAX_FRAME: u32 = 65535 + 14 + 8;
+
+/// One frame of a [`crate::Burst`].
+///
+/// ```text
+///   bytes   |...headroom...|<header>|<- head ->|...|         private
+///                          ^HEADROOM           ^end
+///   rest    |skip|-------|  |------------|  |--|             slices of the sender's memory
+/// ```
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Frame {
+    pub(crate) len: u32,
+    start: u16,
+    end: u16,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) skip: u32,
+    /// Why the frame must not be delivered, if so.
+    pub drop: Option<crate::DropReason>,
+    /// What the sender left to be done.
+    pub offload: Offload,
+    bytes: [u8; PRIVATE],
+}
+
+impl Frame {
+    pub(crate) const EMPTY: Frame = Frame {
+        len: 0,
+        start: HEADROOM as u16,
+        end: HEADROOM as u16,
+        first: 0,
+        count: 0,
+        skip: 0,
+        drop: None,
+        offload: Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 },
+        bytes: [0; PRIVATE],
+    };
+
+    /// Whole length in bytes, head and rest.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a frame of no bytes is a runt, not an empty collection")]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// The private bytes: the first ones of the frame.
+    #[inline(always)]
+    pub fn head(&self) -> &[u8] {
+        self.bytes.get(usize::from(self.start)..usize::from(self.end)).unwrap_or(&[])
+    }
+
+    /// The private bytes, to be changed.
+    #[inline(always)]
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(usize::from(self.start)..usize::from(self.end)).unwrap_or(&mut [])
+    }
+
+    /// The first 16 bytes of a frame of at least that many, in one load for the parser's fast path.
+    #[inline(always)]
+    pub fn first_16(&self) -> Option<&[u8; 16]> {
+        self.head().first_chunk()
+    }
+
+    /// Bytes that are not private.
+    #[inline(always)]
+    pub fn rest_len(&self) -> u32 {
+        self.len.saturating_sub(u32::from(self.end - self.start))
+    }
+
+    /// The bytes that are not private, as places in the sender's memory; `slices` are the burst's.
+    #[inline]
+    pub fn rest<'a>(&self, slices: &'a [Slice]) -> Cursor<'a> {
+        let first = self.first as usize;
+        let own = slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]);
+        let mut cursor = Cursor::new(own);
+        cursor.skip(self.skip);
+        cursor
+    }
+
+    /// The slices that the rest begins in, and how many of their first bytes do not belong to it.
+    #[inline]
+    pub fn rest_slices<'a>(&self, slices: &'a [Slice]) -> (&'a [Slice], u32) {
+        let first = self.first as usize;
+        (slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]), self.skip)
+    }
+
+    /// Makes it a frame of `len` bytes of which `head` are private, and gives the room for `header` bytes of a sender's
+    /// own header followed by the head.
+    #[inline(always)]
+    pub(crate) fn reset(&mut self, len: u32, header: usize, head: usize) -> &mut [u8] {
+        self.len = len;
+        self.start = HEADROOM as u16;
+        let head = head.min(HEAD);
+        self.end = (HEADROOM + head) as u16;
+        self.drop = None;
+        self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
+    }
+
+    /// The sender's header that [`Frame::reset`] left room for.
+    #[inline(always)]
+    pub fn sender_header(&self) -> &[u8; HEADER_ROOM] {
+        match self.bytes.get(HEADROOM - HEADER_ROOM..).and_then(<[u8]>::first_chunk) {
+            Some(header) => header,
+            None => &[0; HEADER_ROOM],
+        }
+    }
+
+    /// Puts `header` before the head and gives both as one run: what a receiver that wants a header of its own writes.
+    /// The headroom's last bytes are overwritten, the frame is unchanged.
+    #[inline(always)]
+    pub fn with_header(&mut self, header: &[u8; HEADER_ROOM]) -> &[u8] {
+        let start = usize::from(self.start);
+        let Some(from) = start.checked_sub(HEADER_ROOM) else { return &[] };
+        if let Some(room) = self.bytes.get_mut(from..).and_then(<[u8]>::first_chunk_mut) {
+            *room = *header;
+        }
+        self.bytes.get(from..usize::from(self.end)).unwrap_or(&[])
+    }
+
+    /// Opens `n` bytes after the first `at` private bytes, by moving those forward into the headroom, and gives them.
+    /// `None`, and nothing changed, if there is no such place or no room.
+    pub fn insert(&mut self, at: usize, n: usize) -> Option<&mut [u8]> {
+        let start = usize::from(self.start);
+        let new_start = start.checked_sub(n).filter(|new| *new >= HEADER_ROOM)?;
+        if at > self.head().len() {
+            return None;
+        }
+        self.bytes.copy_within(start..start + at, new_start);
+        self.start = u16::try_from(new_start).ok()?;
+        self.len = self.len.saturating_add(u32::try_from(n).ok()?);
+        self.bytes.get_mut(new_start + at..new_start + at + n)
+    }
+
+    /// Takes `n` bytes out after the first `at`. `false`, and nothing changed, if they are not all private.
+    pub fn remove(&mut self, at: usize, n: usize) -> bool {
+        let start = usize::from(self.start);
+        let Some(end) = at.checked_add(n).filter(|end| *end <= self.head().len()) else { return false };
+        let (Ok(by), Ok(by_len)) = (u16::try_from(n), u32::try_from(n)) else { return false };
+        self.bytes.copy_within(start..start + at, start + end - at);
+        self.start += by;
+        self.len = self.len.saturating_sub(by_len);
+        true
+    }
+
+    /// Makes at least `want` bytes private, if the frame has them and the room is enough; gives the head.
+    pub fn pull(&mut self, want: usize, map: &Map, slices: &[Slice]) -> &[u8] {
+        let have = usize::from(self.end - self.start);
+        let more = want.min(self.len as usize).saturating_sub(have).min(PRIVATE - usize::from(self.end));
+        if more > 0 {
+            let mut rest = self.rest(slices);
+            let end = usize::from(self.end);
+            if let Some(room) = self.bytes.get_mut(end..end + more) {
+                let got = rest.read(map, room);
+                self.end += u16::try_from(got).unwrap_or(0);
+                self.skip += u32::try_from(got).unwrap_or(0);
+            }
+        }
+        self.head()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fabnic_memory::{Hint, Map};
+
+    use crate::{Burst, Frame, HEAD};
+
+    fn burst_of(bytes: &[u8], split: &[u32]) -> (Burst, Arc<Map>) {
+        let (map, _) = Map::anonymous(0x20000).unwrap();
+        let mut burst = Burst::new();
+        burst.begin(&map);
+        let (mut at, mut done) = (0x1000_u64, 0_usize);
+        let cuts = split.iter().map(|n| *n as usize).chain([usize::MAX]);
+        for n in cuts {
+            let n = n.min(bytes.len() - done);
+            let slice = map.translate(at, n as u32, &mut Hint::default()).unwrap();
+            map.write(&slice, 0, &bytes[done..done + n]);
+            burst.slices_mut().push(slice);
+            at += n as u64 + 100;
+            done += n;
+        }
+        let count = burst.slices().len();
+        burst.push(0, count, 12, bytes.len() as u32 - 12).unwrap();
+        (burst, map)
+    }
+
+    fn whole(burst: &Burst) -> Vec<u8> {
+        let mut bytes = vec![0; burst.frames()[0].len() as usize];
+        assert_eq!(burst.copy_out(0, &mut bytes), bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_what_its_sender_wrote_however_it_is_split() {
+        let bytes: Vec<u8> = (0..3000_u32).map(|i| (i * 31 + i / 256) as u8).collect();
+        for len in [12 + 14, 12 + 60, 12 + 128, 12 + 129, 3000] {
+            for split in [&[][..], &[12], &[5, 7], &[12, 100], &[13, 0, 1, 300], &[20]] {
+                let (mut burst, map) = burst_of(&bytes[..len], split);
+                assert_eq!(burst.frames()[0].sender_header()[..], bytes[..12]);
+                assert_eq!(burst.frames()[0].head().len(), (len - 12).min(HEAD));
+                assert_eq!(whole(&burst), bytes[12..len]);
+                let (frame, slices, source) = burst.frame_and_source(0).unwrap();
+                assert_eq!(source.id(), map.id());
+                let head = frame.pull(150, source, slices).len();
+                assert_eq!(head, (len - 12).min(150));
+                assert_eq!(whole(&burst), bytes[12..len]);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_put_in_and_taken_out_of_the_head() {
+        let bytes: Vec<u8> = (0..400_u32).map(|i| i as u8).collect();
+        let (mut burst, _map) = burst_of(&bytes, &[12]);
+        let frame: &mut Frame = &mut burst.frames_mut()[0];
+        frame.insert(12, 4).unwrap().copy_from_slice(b"tag!");
+        let mut expected = bytes[12..24].to_vec();
+        expected.extend(b"tag!");
+        expected.extend(&bytes[24..]);
+        assert_eq!(whole(&burst), expected);
+        let frame = &mut burst.frames_mut()[0];
+        assert!(frame.remove(12, 4));
+        assert_eq!(whole(&burst), bytes[12..]);
+        let frame = &mut burst.frames_mut()[0];
+        assert!(!frame.remove(120, 9), "not private");
+        assert!(frame.insert(200, 4).is_none(), "no such place");
+        let room = (0..100).take_while(|_| frame.insert(12, 4).is_some()).count();
+        assert_eq!(room, (crate::HEADROOM - crate::HEADER_ROOM) / 4, "room for a receiver's header stays");
+        let header = [9; crate::HEADER_ROOM];
+        let run = frame.with_header(&header).to_vec();
+        assert_eq!(run[..12], header);
+        assert_eq!(run[12..], *frame.head());
+    }
+}
