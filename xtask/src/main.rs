@@ -1,3 +1,43 @@
-//! The project's own commands: demo, test, bench, check.
+//! The project's own commands: `cargo xtask demo`, `test`, `check`, `bench peers`, `lab`.
+//!
+//! Each command sets up what it needs, on a fresh Debian 12 machine too. What needs real VMs or peer switches
+//! takes them from the lab (`test/lab`).
 
-fn main() {}
+mod console;
+mod lab_command;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Fabnic's own commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the lab: QEMU, DPDK, Open vSwitch and guest kernels, in a folder of their own
+    Lab(lab_command::LabArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Lab(args) => lab_command::run(&args),
+    }
+}

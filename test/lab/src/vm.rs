@@ -1,0 +1,300 @@
+//! Virtual machines: stock kernels in QEMU, with NICs on vhost-user sockets.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{Child, GuestKernel, GuestShell, Lab, Reply};
+
+/// How guest code is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By the CPU itself.
+    Kvm,
+    /// By QEMU's translator: slow, but everywhere.
+    Tcg,
+}
+
+impl Accel {
+    /// What this machine can do.
+    ///
+    /// A `/dev/kvm` that opens is not enough: some hosts have one that runs only guests of its own. The CPU's
+    /// flags tell.
+    pub fn detect() -> Self {
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let hardware = flags
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
+        if hardware && std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok() {
+            Self::Kvm
+        } else {
+            Self::Tcg
+        }
+    }
+}
+
+/// One NIC of a VM.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// The vhost-user socket.
+    pub socket: PathBuf,
+    /// Whether QEMU listens on it (the back end is in client role); otherwise QEMU connects, and reconnects.
+    pub listen: bool,
+    /// The guest's MAC address.
+    pub mac: String,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Packed rings instead of split ones.
+    pub packed: bool,
+    /// More properties of the virtio-net device, such as `mrg_rxbuf=off`.
+    pub properties: Vec<String>,
+}
+
+impl Nic {
+    /// A NIC with one queue pair and split rings, whose QEMU connects to `socket`.
+    pub fn new(socket: impl Into<PathBuf>, mac: &str) -> Self {
+        Self {
+            socket: socket.into(),
+            listen: false,
+            mac: mac.to_owned(),
+            queues: 1,
+            packed: false,
+            properties: Vec::new(),
+        }
+    }
+}
+
+/// What a VM is made of.
+#[derive(Clone, Debug)]
+pub struct VmSpec {
+    /// Its name: the guest's hostname, and the prefix of its files.
+    pub name: String,
+    /// The kernel it boots.
+    pub kernel: GuestKernel,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// Its virtual CPUs.
+    pub cpus: u16,
+    /// Its NICs, in the order in which the guest names them (eth0, eth1, ...).
+    pub nics: Vec<Nic>,
+    /// The CPU that all of its threads are bound to, if any.
+    pub on_cpu: Option<usize>,
+}
+
+impl VmSpec {
+    /// A VM with one CPU, 256 MiB and no NIC.
+    pub fn new(name: &str, kernel: GuestKernel) -> Self {
+        Self { name: name.to_owned(), kernel, memory_mib: 256, cpus: 1, nics: Vec::new(), on_cpu: None }
+    }
+
+    /// Adds a NIC.
+    #[must_use]
+    pub fn with_nic(mut self, nic: Nic) -> Self {
+        self.nics.push(nic);
+        self
+    }
+}
+
+/// A running VM; killed when dropped.
+#[derive(Debug)]
+pub struct Vm {
+    name: String,
+    qemu: Child,
+    shell: GuestShell,
+    console: PathBuf,
+    console_socket: PathBuf,
+    kernel_version: String,
+}
+
+impl Vm {
+    /// How long a boot may take. Under TCG on a busy machine of two CPUs it takes 3 to 20 s.
+    pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// Starts QEMU and does not wait for the guest. `dir` (below `/tmp` or `/run`) gets the VM's sockets and logs.
+    ///
+    /// # Errors
+    /// If QEMU does not start.
+    pub fn start(lab: &Lab, spec: &VmSpec, dir: &Path) -> Result<Self> {
+        if !(dir.starts_with("/tmp") || dir.starts_with("/run")) {
+            bail!(
+                "a VM's folder must be below /tmp or /run to be seen from inside the lab: {}",
+                dir.display()
+            );
+        }
+        let path = |suffix: &str| dir.join(format!("{}.{suffix}", spec.name));
+        let (console, console_socket, agent) = (path("console.log"), path("console"), path("agent"));
+        let mut launch = lab.program("qemu-system-x86_64");
+        launch.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]);
+        launch.arg("-name").arg(&spec.name);
+        launch.arg("-machine").arg("q35,memory-backend=mem,vmport=off");
+        match Accel::detect() {
+            Accel::Kvm => launch.args(["-accel", "kvm", "-cpu", "host"]),
+            Accel::Tcg => launch.args(["-accel", "tcg", "-cpu", "max"]),
+        };
+        launch.arg("-smp").arg(spec.cpus.to_string());
+        launch.arg("-m").arg(format!("{}M", spec.memory_mib));
+        launch.arg("-object").arg(format!("memory-backend-memfd,id=mem,size={}M,share=on", spec.memory_mib));
+        let guest = format!("/mnt/guest/{}", spec.kernel.name());
+        launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(format!("{guest}/initrd"));
+        launch.arg("-append").arg(format!(
+            "console=ttyS0 quiet panic=-1 net.ifnames=0 fabnic.name={} random.trust_cpu=on",
+            spec.name
+        ));
+        launch.arg("-chardev").arg(format!(
+            "socket,id=console,path={},server=on,wait=off,logfile={}",
+            console_socket.display(),
+            console.display()
+        ));
+        launch.args(["-serial", "chardev:console"]);
+        launch.arg("-chardev").arg(format!("socket,id=agent,path={},server=on,wait=off", agent.display()));
+        launch.args(["-serial", "chardev:agent"]);
+        for (index, nic) in spec.nics.iter().enumerate() {
+            let role = if nic.listen { "server=on,wait=off" } else { "reconnect-ms=50" };
+            launch.arg("-chardev").arg(format!("socket,id=c{index},path={},{role}", nic.socket.display()));
+            launch
+                .arg("-netdev")
+                .arg(format!("vhost-user,id=n{index},chardev=c{index},queues={}", nic.queues));
+            let mut device = format!(
+                "virtio-net-pci,netdev=n{index},mac={},packed={},rx_queue_size=1024,tx_queue_size=1024,romfile=",
+                nic.mac,
+                if nic.packed { "on" } else { "off" }
+            );
+            if nic.queues > 1 {
+                device.push_str(&format!(",mq=on,vectors={}", 2 * nic.queues + 2));
+            }
+            for property in &nic.properties {
+                device.push(',');
+                device.push_str(property);
+            }
+            launch.arg("-device").arg(device);
+        }
+        if let Some(cpu) = spec.on_cpu {
+            launch.on_cpu(cpu);
+        }
+        launch.log_to(path("qemu.log"));
+        let mut qemu = launch.spawn()?;
+        qemu.wait_until("its agent socket", Duration::from_secs(20), || agent.exists())?;
+        let shell = GuestShell::connect(&agent)?;
+        Ok(Self {
+            name: spec.name.clone(),
+            qemu,
+            shell,
+            console,
+            console_socket,
+            kernel_version: String::new(),
+        })
+    }
+
+    /// Starts a VM and waits until it serves commands.
+    ///
+    /// # Errors
+    /// If it does not come up within [`Vm::BOOT_TIMEOUT`]; the error has QEMU's log and the guest's console.
+    pub fn boot(lab: &Lab, spec: &VmSpec, dir: &Path) -> Result<Self> {
+        let mut vm = Self::start(lab, spec, dir)?;
+        vm.wait_ready()?;
+        Ok(vm)
+    }
+
+    /// Waits until the guest serves commands: after [`Vm::start`], or after a reboot.
+    ///
+    /// # Errors
+    /// As [`Vm::boot`].
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Self::BOOT_TIMEOUT;
+        match self.shell.wait_ready(deadline) {
+            Ok(version) => {
+                self.kernel_version = version;
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| {
+                format!(
+                    "VM {}: qemu said:\n{}its console said:\n{}",
+                    self.name,
+                    self.qemu.log_tail(),
+                    self.console_tail()
+                )
+            }),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What `uname -r` said when it came up.
+    pub fn kernel_version(&self) -> &str {
+        &self.kernel_version
+    }
+
+    /// The socket of its console, a root shell: `cargo xtask lab console SOCKET`.
+    pub fn console_socket(&self) -> &Path {
+        &self.console_socket
+    }
+
+    /// QEMU itself.
+    pub fn qemu(&mut self) -> &mut Child {
+        &mut self.qemu
+    }
+
+    /// The line to the guest's init, for commands that are started now and finished later.
+    pub fn shell(&mut self) -> &mut GuestShell {
+        &mut self.shell
+    }
+
+    /// Runs a shell command in the guest, as root, and gives its status and output.
+    ///
+    /// # Errors
+    /// If the guest does not answer within a minute and a half.
+    pub fn run(&mut self, command: &str) -> Result<Reply> {
+        let name = self.name.clone();
+        self.shell.run(command, Duration::from_secs(90)).with_context(|| format!("VM {name}"))
+    }
+
+    /// Runs a shell command that must succeed, and gives its output.
+    ///
+    /// # Errors
+    /// If the guest does not answer, or the command fails; the error has its output.
+    pub fn sh(&mut self, command: &str) -> Result<String> {
+        let reply = self.run(command)?;
+        if reply.status != 0 {
+            bail!("VM {}: `{command}` failed ({}): {}", self.name, reply.status, reply.text);
+        }
+        Ok(reply.text)
+    }
+
+    /// Tells the guest to reboot and waits until it is up again.
+    ///
+    /// # Errors
+    /// If it does not come up again.
+    pub fn reboot(&mut self) -> Result<()> {
+        // No reply: the line dies with the guest.
+        self.shell.start("reboot -f")?;
+        self.wait_ready()
+    }
+
+    /// Powers the guest off and waits for QEMU's end.
+    ///
+    /// # Errors
+    /// If QEMU does not end by itself; it is killed then.
+    pub fn power_off(mut self) -> Result<()> {
+        self.shell.start("poweroff -f")?;
+        let status = self.qemu.wait_exit(Duration::from_secs(30))?;
+        if !status.success() {
+            bail!("QEMU of VM {} ended badly ({status}):\n{}", self.name, self.qemu.log_tail());
+        }
+        Ok(())
+    }
+
+    /// The end of what the guest's kernel and init said.
+    pub fn console_tail(&self) -> String {
+        let bytes = std::fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(25)).map(|line| format!("    {line}\n")).collect()
+    }
+}
