@@ -103,7 +103,7 @@ fn ipv4(head: &[u8], l3: usize) -> Option<IpLayer> {
     Some(IpLayer { network: Network::V4, protocol, fragment, l4: u16::try_from(l4).ok()? })
 }
 
-fn ipv6(head: &[u8], l3: usize) -> Option<IpLayer> {
+pub(crate) fn ipv6(head: &[u8], l3: usize) -> Option<IpLayer> {
     if u8_at(head, l3)? >> 4 != 6 {
         return None;
     }

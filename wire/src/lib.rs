@@ -19,15 +19,19 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod hash;
 pub mod ip;
 pub mod layers;
 pub mod mac;
 pub mod offload;
+pub mod parse;
 
 mod bytes;
 
 pub use ethernet::{EtherType, Tci, Vid};
+pub use hash::flow_hash;
 pub use ip::IpProtocol;
 pub use layers::Layers;
 pub use mac::MacAddr;
 pub use offload::{Offload, OffloadError};
+pub use parse::{FlowFields, FlowFlags, L2Key};
