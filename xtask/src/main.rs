@@ -3,8 +3,11 @@
 //! Each command sets up what it needs, on a fresh Debian 12 machine too. What needs real VMs or peer switches
 //! takes them from the lab (`test/lab`).
 
+mod cargo;
+mod check;
 mod console;
 mod lab_command;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything: lints, layers, docs, unit tests, system tests with real VMs and DPDK
+    Test(test::TestArgs),
+    /// Format, lints, layers, licences, docs
+    Check(check::CheckArgs),
     /// Make the lab: QEMU, DPDK, Open vSwitch and guest kernels, in a folder of their own
     Lab(lab_command::LabArgs),
 }
@@ -38,6 +45,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Lab(args) => lab_command::run(&args),
     }
 }
