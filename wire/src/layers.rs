@@ -8,6 +8,7 @@ use crate::{
     EtherType, IpProtocol,
     bytes::{be16, u8_at},
     ethernet::{ETHERNET_LEN, TAG_LEN, TAG_OFFSET},
+    ip::extension_len,
 };
 
 /// How many tags are looked through. A third one is an unknown EtherType.
@@ -112,30 +113,24 @@ pub(crate) fn ipv6(head: &[u8], l3: usize) -> Option<IpLayer> {
     let mut fragment = Fragment::No;
     head.get(..at)?;
     for _ in 0..=MAX_EXTENSIONS {
-        let len = match protocol {
-            IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DEST_OPTIONS => {
-                (usize::from(u8_at(head, at + 1)?) + 1) * 8
-            }
-            IpProtocol::AH => (usize::from(u8_at(head, at + 1)?) + 2) * 4,
-            IpProtocol::FRAGMENT => {
-                let offset_more = be16(head, at + 2)?;
-                fragment = match (offset_more & 0xfff8, offset_more & 1) {
-                    // An "atomic" fragment (RFC 6946) is a whole datagram.
-                    (0, 0) => fragment,
-                    (0, _) => Fragment::First,
-                    _ => Fragment::Later,
-                };
-                8
-            }
-            _ => {
-                let l4 = u16::try_from(at).ok()?;
-                return Some(IpLayer { network: Network::V6, protocol, fragment, l4 });
-            }
-        };
-        let next = IpProtocol(u8_at(head, at)?);
+        let rest = head.get(at..)?;
+        if !protocol.is_extension() {
+            let l4 = u16::try_from(at).ok()?;
+            return Some(IpLayer { network: Network::V6, protocol, fragment, l4 });
+        }
+        let len = extension_len(protocol, rest)?;
+        if protocol == IpProtocol::FRAGMENT {
+            let offset_more = be16(rest, 2)?;
+            fragment = match (offset_more & 0xfff8, offset_more & 1) {
+                // An "atomic" fragment (RFC 6946) is a whole datagram.
+                (0, 0) => fragment,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+        }
+        protocol = IpProtocol(u8_at(rest, 0)?);
         at += len;
         head.get(..at)?;
-        protocol = next;
         if fragment == Fragment::Later {
             // What follows is a piece out of the middle: its bytes are not headers.
             let l4 = u16::try_from(at).ok()?;

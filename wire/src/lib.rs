@@ -17,6 +17,7 @@
 //! - A *head* may be shorter than the frame. What lies behind its end is unknown, not absent: parsing says so
 //!   (`None`, or an error with the offset that was needed) and never guesses.
 
+pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod hash;
@@ -25,6 +26,7 @@ pub mod layers;
 pub mod mac;
 pub mod offload;
 pub mod parse;
+pub mod transport;
 
 mod bytes;
 
