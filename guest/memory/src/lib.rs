@@ -37,6 +37,7 @@
 //!   lost region by zero pages and raises the map's flag ([`Map::faulted`]), so that only the port which uses it ends.
 #![allow(unsafe_code)] // This is the crate that exists to hold it; see layers.toml.
 
+pub mod clock;
 mod dirty;
 pub mod fault;
 mod io;
