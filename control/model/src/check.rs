@@ -156,8 +156,8 @@ impl Config {
                 }
             }
             check_keys_of_kind(check, port, &key);
-            if let Err(refusal) = port.kind_at(&at) {
-                check.found.push(refusal);
+            if let Err(Refused(refusals)) = port.kind_at(&at) {
+                check.found.extend(refusals);
             }
 
             let taken = |check: &mut Check, path: Path, value: &'_ str, what: &str, by: Option<&str>| {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    Config, Mac, Port, Refusal, StaticFdb, Vid,
+    Config, Mac, Port, Refusal, Refused, StaticFdb, Vid,
     parse::{of_message, resolve, schema, shortened},
     refusal::nearest,
 };
@@ -19,37 +19,33 @@ pub enum EditError {
     Exists(String),
     /// What is asked for cannot be.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(#[from] Refused),
 }
 
 /// Reads a port from JSON, with hints at misspelt keys.
 ///
 /// # Errors
 /// When a key is unknown or has a value of the wrong type.
-pub fn port_from_json(value: Value) -> Result<Port, Refusal> {
+pub fn port_from_json(value: Value) -> Result<Port, Refused> {
     let properties = &resolve(&schema()["$defs"]["Port"])["properties"];
     let name = value.get("name").and_then(Value::as_str).map(shortened).unwrap_or_default();
     let key = |key: &str| if name.is_empty() { format!("port.{key}") } else { format!("port[{name}].{key}") };
-    if let (Some(given), Some(known)) = (value.as_object(), properties.as_object()) {
-        if let Some(unknown) = given.keys().find(|k| !known.contains_key(*k)) {
-            let words: Vec<&str> = known.keys().map(String::as_str).collect();
-            let mut refusal = Refusal::new(
-                key(&shortened(unknown)),
-                format!("unknown key `{}`", shortened(unknown)),
-                format!("one of {}", words.join(", ")),
-            );
-            refusal.hint = nearest(unknown, words).map(str::to_owned);
-            return Err(refusal);
-        }
-        // serde_json does not say at which key it stopped, so each key is tried alone beside a valid name.
-        for (k, v) in given {
-            let alone = serde_json::json!({ "name": "x", k: v });
-            if let Err(e) = serde_json::from_value::<Port>(alone) {
-                return Err(of_message(&key(k), &e.to_string()));
-            }
-        }
+    if let (Some(given), Some(known)) = (value.as_object(), properties.as_object())
+        && let Some(unknown) = given.keys().find(|k| !known.contains_key(*k))
+    {
+        let words: Vec<&str> = known.keys().map(String::as_str).collect();
+        let mut refusal = Refusal::new(
+            key(&shortened(unknown)),
+            format!("unknown key `{}`", shortened(unknown)),
+            format!("one of {}", words.join(", ")),
+        );
+        refusal.hint = nearest(unknown, words).map(str::to_owned);
+        return Err(refusal.into());
     }
-    serde_json::from_value(value).map_err(|e| of_message("port", &e.to_string()))
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let path = e.path().to_string();
+        of_message(&if path == "." { "port".into() } else { key(&path) }, &e.inner().to_string()).into()
+    })
 }
 
 /// JSON merge patch (RFC 7396): `null` removes, tables merge, anything else replaces.
@@ -102,21 +98,21 @@ impl Config {
         let not_found = || EditError::NotFound(format!("port `{}`", shortened(name)));
         let port = self.port.iter_mut().find(|p| p.name == name).ok_or_else(not_found)?;
         if !patch.is_object() {
-            return Err(EditError::Refused(Refusal::new(
+            return Err(EditError::Refused(Refused::one(
                 "port",
                 "the change is no table",
                 "a JSON object of keys",
             )));
         }
         if patch.get("name").is_some_and(|n| n != name) {
-            return Err(EditError::Refused(Refusal::new(
+            return Err(EditError::Refused(Refused::one(
                 format!("port[{name}].name"),
                 "a port's name cannot change",
                 "the same name, or none",
             )));
         }
         let mut value = serde_json::to_value(&*port)
-            .map_err(|e| EditError::Refused(of_message("port", &e.to_string())))?;
+            .map_err(|e| EditError::Refused(of_message("port", &e.to_string()).into()))?;
         merge(&mut value, patch);
         *port = port_from_json(value).map_err(EditError::Refused)?;
         Ok(())

@@ -1,7 +1,7 @@
 //! A port as what it is, with every default filled in.
 
 use crate::{
-    DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, Mac, Nic, Port, Refusal, Role, Uplink,
+    DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, Mac, Nic, Port, Refusal, Refused, Role, Uplink,
     refusal::{Path, Step},
 };
 
@@ -81,22 +81,26 @@ pub enum Pace {
     PerSecond(std::num::NonZeroU64),
 }
 
+fn refuse(path: Path, problem: impl Into<String>, expected: &str) -> Refused {
+    Refusal::at(path, problem, expected).into()
+}
+
 impl Port {
     /// What the port is. Keys that do not fit the kind are [`crate::Config::check`]'s affair.
     ///
     /// # Errors
     /// When it is of no kind, of two, of one that this build does not have, or when a key that the kind needs is
     /// missing. Never for a port of a checked configuration.
-    pub fn kind(&self) -> Result<PortKind, Refusal> {
+    pub fn kind(&self) -> Result<PortKind, Refused> {
         self.kind_at(&[Step::Key("port".into()), Step::Element(0, Some(self.name.clone()))])
     }
 
-    pub(crate) fn kind_at(&self, at: &[Step]) -> Result<PortKind, Refusal> {
+    pub(crate) fn kind_at(&self, at: &[Step]) -> Result<PortKind, Refused> {
         let key = |key: &str| -> Path { at.iter().cloned().chain([Step::Key(key.into())]).collect() };
         match (self.nic, self.uplink) {
             (Some(Nic::VirtioNet), None) => {
                 let Some(vhost_user) = &self.vhost_user else {
-                    return Err(Refusal::at(
+                    return Err(refuse(
                         key("vhost_user"),
                         "a virtio-net port needs the key `vhost_user`",
                         "vhost_user = { socket = \"/run/fabnic/NAME.sock\", role = \"server\" }",
@@ -110,14 +114,14 @@ impl Port {
                     queue_size: self.queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
                 }))
             }
-            (Some(nic @ (Nic::Avf | Nic::E1000)), None) => Err(Refusal::at(
+            (Some(nic @ (Nic::Avf | Nic::E1000)), None) => Err(refuse(
                 key("nic"),
                 format!("`{}` is known, but not in this build", nic.as_str()),
                 "nic = \"virtio-net\"",
             )),
             (None, Some(Uplink::Tap)) => {
                 let Some(device) = &self.device else {
-                    return Err(Refusal::at(
+                    return Err(refuse(
                         key("device"),
                         "a tap uplink needs the key `device`",
                         "device = \"tap0\"",
@@ -131,7 +135,7 @@ impl Port {
             }
             (None, Some(Uplink::Pcap)) => {
                 if self.replay.is_none() && self.capture.is_none() {
-                    return Err(Refusal::at(
+                    return Err(refuse(
                         key("replay"),
                         "a pcap uplink needs a file",
                         "replay = \"FILE\", capture = \"FILE\" or both",
@@ -150,17 +154,17 @@ impl Port {
                 }))
             }
             (None, Some(Uplink::Loopback)) => Ok(PortKind::Loopback),
-            (None, Some(Uplink::Xdp)) => Err(Refusal::at(
+            (None, Some(Uplink::Xdp)) => Err(refuse(
                 key("uplink"),
                 "`xdp` is known, but not in this build",
                 "uplink = \"tap\", \"pcap\" or \"loopback\"",
             )),
-            (Some(_), Some(_)) => Err(Refusal::at(
+            (Some(_), Some(_)) => Err(refuse(
                 key("uplink"),
                 "a port has a `nic` or an `uplink`, not both",
                 "one of the two keys",
             )),
-            (None, None) => Err(Refusal::at(
+            (None, None) => Err(refuse(
                 at.to_vec(),
                 "the port is of no kind",
                 "nic = \"virtio-net\", or uplink = \"tap\", \"pcap\" or \"loopback\"",

@@ -96,6 +96,20 @@ impl fmt::Display for Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub Vec<Refusal>);
 
+impl Refused {
+    /// One reason alone, with no key of a file behind it.
+    #[must_use]
+    pub fn one(key: impl Into<String>, problem: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self(vec![Refusal::new(key, problem, expected)])
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(vec![refusal])
+    }
+}
+
 impl std::error::Error for Refused {}
 
 impl fmt::Display for Refused {

@@ -1,0 +1,258 @@
+//! Prometheus' text, made from one look at the backend.
+//!
+//! Nothing is registered ahead and nothing is counted here: on each scrape the counters are read once and written
+//! down. There is a metric for each counter and a label for each drop reason, so that sums in PromQL obey the same
+//! law as `/v1/stats`. Queues that never moved a frame are left out: 10,000 idle ports would be a megabyte of zeros.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder},
+    metrics::{MetricType, exemplar::Exemplar},
+    registry::Registry,
+};
+
+use crate::{BURST_SIZES, Counters, DropCounts, Health, LinkState, PortStatus, Stats, WorkerStatus};
+
+/// One look at the backend.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The daemon.
+    pub health: Health,
+    /// Its ports.
+    pub ports: Vec<PortStatus>,
+    /// Their counters.
+    pub stats: Stats,
+    /// Its workers.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// The snapshot as OpenMetrics text.
+#[must_use]
+pub fn encode(snapshot: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("fabnic");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    // Writing to a string fails only when a formatter does, and none of ours do.
+    if prometheus_client::encoding::text::encode(&mut text, &registry).is_err() {
+        tracing::error!("metrics could not be written");
+    }
+    text
+}
+
+/// Labels of one sample.
+type Labels<'a> = Vec<(&'a str, String)>;
+
+/// A counter of [`Counters`]: name, help, and how to read it.
+type Counter = (&'static str, &'static str, fn(&Counters) -> u64);
+
+const COUNTERS: [Counter; 7] = [
+    ("rx_frames", "Frames received from the peer", |c| c.rx_frames),
+    ("rx_bytes", "Bytes received from the peer", |c| c.rx_bytes),
+    ("tx_frames", "Frames delivered to the peer", |c| c.tx_frames),
+    ("tx_bytes", "Bytes delivered to the peer", |c| c.tx_bytes),
+    ("bursts", "Bursts moved, both directions", |c| c.bursts),
+    ("calls", "Interrupts sent to the peer", |c| c.calls),
+    ("kicks", "Notifications received from the peer", |c| c.kicks),
+];
+
+type Drops = (&'static str, &'static str, fn(&Counters) -> &DropCounts);
+
+const DROPS: [Drops; 2] = [
+    ("rx_drops", "Frames received from the peer and dropped, by reason", |c| &c.rx_drops),
+    ("tx_drops", "Frames bound for the peer and dropped, by reason", |c| &c.tx_drops),
+];
+
+fn counter(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
+    const NONE: Option<&Exemplar<[(&str, &str); 0], u64>> = None;
+    encoder.encode_family(labels)?.encode_counter(&value, NONE)
+}
+
+fn gauge(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
+    encoder.encode_family(labels)?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.daemon(&mut encoder)?;
+        self.switch(&mut encoder)?;
+        self.port_states(&mut encoder)?;
+        self.port_counters(&mut encoder)?;
+        self.queue_counters(&mut encoder)?;
+        self.worker_counters(&mut encoder)
+    }
+}
+
+impl Snapshot {
+    fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        encoder
+            .encode_descriptor("build", "Version of the daemon", None, MetricType::Info)?
+            .encode_info(&vec![("version", self.health.version.clone())])?;
+        let gauges = [
+            ("healthy", "Whether the daemon works", u64::from(self.health.healthy)),
+            ("uptime_seconds", "Seconds since the daemon started", self.health.uptime_seconds),
+        ];
+        for (name, help, value) in gauges {
+            gauge(&mut encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, &Vec::new(), value)?;
+        }
+        Ok(())
+    }
+
+    fn switch(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = &self.stats.totals;
+        let counters = [
+            ("switch_received_frames", "Frames received from all ports", totals.received),
+            ("switch_replicated_frames", "Copies made beyond the first", totals.replicated),
+            ("switch_delivered_frames", "Frames delivered to all ports", totals.delivered),
+            ("switch_dropped_frames", "Frames dropped", totals.dropped),
+        ];
+        for (name, help, value) in counters {
+            counter(
+                &mut encoder.encode_descriptor(name, help, None, MetricType::Counter)?,
+                &Vec::new(),
+                value,
+            )?;
+        }
+        let help = "Frames dropped, by reason";
+        let mut family = encoder.encode_descriptor("switch_drops", help, None, MetricType::Counter)?;
+        for (reason, &frames) in &totals.drops {
+            counter(&mut family, &vec![("reason", reason.clone())], frames)?;
+        }
+        Ok(())
+    }
+
+    fn port_states(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type State = (&'static str, &'static str, fn(&PortStatus) -> Option<u64>);
+        const STATES: [State; 6] = [
+            ("port_link_up", "Whether frames can pass", |p| Some(u64::from(p.link == LinkState::Up))),
+            ("port_stopped", "Whether a fault of the peer stopped the port", |p| {
+                Some(u64::from(p.reason.is_some()))
+            }),
+            ("port_peer_connected", "Whether somebody is connected to the socket", |p| {
+                p.peer.as_ref().map(|peer| u64::from(peer.connected))
+            }),
+            ("port_queue_pairs_ready", "Queue pairs set up by the peer", |p| Some(p.queues.ready.into())),
+            ("port_mtu_bytes", "Largest layer-3 packet", |p| Some(p.mtu.into())),
+            ("port_fdb_learned", "Addresses learned on the port", |p| Some(p.fdb_learned)),
+        ];
+        for (name, help, read) in STATES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for port in &self.ports {
+                if let Some(value) = read(port) {
+                    let labels = vec![("port", port.name.clone()), ("kind", port.kind.clone())];
+                    gauge(&mut family, &labels, value)?;
+                }
+            }
+        }
+        let help = "Times that somebody connected to the socket";
+        let mut family = encoder.encode_descriptor("port_connections", help, None, MetricType::Counter)?;
+        for port in &self.ports {
+            if let Some(peer) = &port.peer {
+                let labels = vec![("port", port.name.clone()), ("kind", port.kind.clone())];
+                counter(&mut family, &labels, peer.connections)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn port_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, read) in COUNTERS {
+            let name = format!("port_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for port in &self.stats.ports {
+                counter(&mut family, &vec![("port", port.name.clone())], read(&port.counters))?;
+            }
+        }
+        for (name, help, read) in DROPS {
+            let name = format!("port_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for port in &self.stats.ports {
+                for (reason, &frames) in read(&port.counters) {
+                    counter(
+                        &mut family,
+                        &vec![("port", port.name.clone()), ("reason", reason.clone())],
+                        frames,
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let queues = || {
+            self.stats.ports.iter().flat_map(|port| {
+                port.queues
+                    .iter()
+                    .filter(|queue| queue.counters != Counters::default())
+                    .map(|queue| (port.name.clone(), queue.queue.to_string(), &queue.counters))
+            })
+        };
+        for (name, help, read) in COUNTERS {
+            let name = format!("queue_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for (port, queue, counters) in queues() {
+                counter(&mut family, &vec![("port", port), ("queue", queue)], read(counters))?;
+            }
+        }
+        for (name, help, read) in DROPS {
+            let name = format!("queue_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for (port, queue, counters) in queues() {
+                for (reason, &frames) in read(counters) {
+                    let labels =
+                        vec![("port", port.clone()), ("queue", queue.clone()), ("reason", reason.clone())];
+                    counter(&mut family, &labels, frames)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn worker_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = (&'static str, &'static str, fn(&WorkerStatus) -> u64);
+        const READS: [Read; 8] = [
+            ("worker_busy_cycles", "TSC cycles spent on bursts", |w| w.busy_cycles),
+            ("worker_idle_cycles", "TSC cycles spent on polling in vain and on sleeping", |w| w.idle_cycles),
+            ("worker_sleeps", "Times that the worker went to sleep", |w| w.sleeps),
+            ("worker_wakeups", "Times that something woke the worker", |w| w.wakeups),
+            ("worker_packets", "Frames delivered or dropped", |w| w.packets),
+            ("worker_bursts", "Bursts received", |w| w.bursts),
+            ("worker_flow_cache_hits", "Frames whose flow was found", |w| w.flow_cache.hits),
+            ("worker_flow_cache_misses", "Frames that walked the pipeline", |w| w.flow_cache.misses),
+        ];
+        const LEVELS: [Read; 4] = [
+            ("worker_queues", "Queues that the worker polls", |w| w.queues),
+            ("worker_flow_cache_entries", "Flows in the flow cache", |w| w.flow_cache.entries),
+            ("worker_flow_cache_capacity", "Flows that the flow cache can hold", |w| w.flow_cache.capacity),
+            ("worker_tsc_hertz", "Cycles of the TSC a second", |w| w.tsc_hz),
+        ];
+        let labels = |w: &WorkerStatus| {
+            vec![("worker", w.id.to_string()), ("cpu", w.cpu.map(|c| c.to_string()).unwrap_or_default())]
+        };
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for worker in &self.workers {
+                counter(&mut family, &labels(worker), read(worker))?;
+            }
+        }
+        for (name, help, read) in LEVELS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for worker in &self.workers {
+                gauge(&mut family, &labels(worker), read(worker))?;
+            }
+        }
+        let help = "Bursts received, by their size in frames";
+        let mut family =
+            encoder.encode_descriptor("worker_bursts_by_size", help, None, MetricType::Counter)?;
+        for worker in &self.workers {
+            for (size, &bursts) in BURST_SIZES.iter().zip(&worker.burst_sizes) {
+                let mut labels = labels(worker);
+                labels.push(("frames", (*size).to_owned()));
+                counter(&mut family, &labels, bursts)?;
+            }
+        }
+        Ok(())
+    }
+}
