@@ -4,6 +4,8 @@
 //! for each time; so the two lists that matter for distribution (`licenses.allow`, and crates.io as the only
 //! source) are checked here from `cargo metadata`, and cargo-deny itself is run as well where it is installed.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::cargo::{Metadata, cargo, root, run};
@@ -26,10 +28,32 @@ pub(super) fn check(metadata: &Metadata) -> Result<()> {
         {
             faults.push(format!("{} {} comes from {source}", package.name, package.version));
         }
-        match &package.license {
-            Some(license) if is_allowed(license, &allow) => {}
-            Some(license) => faults.push(format!("{} {} is under {license}", package.name, package.version)),
-            None => faults.push(format!("{} {} names no licence", package.name, package.version)),
+    }
+    // `cargo metadata` also names optional packages that nothing turns on; `cargo tree` does not.
+    let tree = [
+        "tree",
+        "--workspace",
+        "--edges=normal,build,dev",
+        "--prefix=none",
+        "--no-dedupe",
+        "--format={p}|{l}",
+    ];
+    let output = cargo(&tree).output().context("cannot start cargo tree")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let lines: BTreeSet<String> =
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    for line in lines {
+        match line.split_once('|') {
+            Some((package, "")) => faults.push(format!("{package} names no licence")),
+            Some((_, license)) if is_allowed(license, &allow) => {}
+            Some((package, license)) => faults.push(format!("{package} is under {license}")),
+            // Between the trees of two members.
+            None if line.is_empty() => {}
+            None => faults.push(format!("cargo tree says {line:?}, which is not understood")),
         }
     }
     if !faults.is_empty() {
