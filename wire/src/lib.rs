@@ -26,6 +26,7 @@ pub mod layers;
 pub mod mac;
 pub mod offload;
 pub mod parse;
+pub mod segment;
 pub mod transport;
 
 mod bytes;
