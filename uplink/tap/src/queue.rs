@@ -1,0 +1,311 @@
+//! The two directions of one queue of a TAP device.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use fabnic_memory::clock::{counts, tsc};
+use fabnic_memory::{Hint, Map, Slice};
+use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Ingress, MAX_FRAME, Tally};
+use fabnic_wire::checksum::{self, Sum};
+use fabnic_wire::offload::{GSO_UDP_L4, HEADER_LEN};
+use fabnic_wire::{Offload, OffloadError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::device::Offloads;
+
+/// Room for one packet: the virtio-net header, the longest frame, and one byte by which a longer one shows.
+const ROOM: u32 = (HEADER_LEN as u32 + MAX_FRAME + 1).next_multiple_of(64);
+/// Packets are read one behind the other into so many bytes, so that bursts of small frames stay in the cache; a burst
+/// of 64 KiB frames ends after sixteen.
+const GATHER: u64 = 1 << 20;
+/// Size of the memory of one queue; pages that were never read into cost nothing.
+pub(crate) const ARENA: u64 = (GATHER + ROOM as u64).next_multiple_of(4096);
+/// The shortest frame: an Ethernet header.
+const MIN_FRAME: u32 = 14;
+/// Pieces of one `writev` (fabnic_memory's limit), one of them for header and head.
+const MAX_PIECES: usize = 63;
+
+/// After a look that found nothing, the next follows no sooner than that; the time doubles with each such look.
+const FIRST_PAUSE: Duration = Duration::from_micros(4);
+const LAST_PAUSE: Duration = Duration::from_micros(64);
+
+/// What is known about whether something can be read.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// So many frames at least, or a fault to be told.
+    Waiting(usize),
+    /// Nothing when looked at, in counts of the time stamp counter; not to be looked at again for `pause`.
+    Nothing { at: u64, pause: u64 },
+}
+
+/// What the kernel sends on the device.
+#[derive(Debug)]
+pub struct TapIngress {
+    device: Arc<str>,
+    fd: Arc<OwnedFd>,
+    arena: Arc<Map>,
+    hint: Hint,
+    known: Known,
+    first_pause: u64,
+    last_pause: u64,
+}
+
+impl TapIngress {
+    pub(crate) fn new(device: Arc<str>, fd: Arc<OwnedFd>, arena: Arc<Map>) -> TapIngress {
+        TapIngress {
+            device,
+            fd,
+            arena,
+            hint: Hint::default(),
+            known: Known::Waiting(1),
+            first_pause: counts(FIRST_PAUSE),
+            last_pause: counts(LAST_PAUSE),
+        }
+    }
+
+    /// One system call: whether a read would give something, be it an error.
+    fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // An error here (out of memory) is nothing to act upon: the next look may succeed.
+        matches!(poll(&mut fds, Some(&now)), Ok(1..))
+    }
+
+    fn fault(&self, problem: core::fmt::Arguments<'_>) -> Fault {
+        Fault(format!("TAP device {}: {problem}", self.device))
+    }
+
+    /// Reads one packet to `at` of the arena; gives its slice.
+    fn read(&mut self, at: u64) -> io::Result<Slice> {
+        let room = self.arena.translate(at, ROOM, &mut self.hint).ok_or(io::ErrorKind::StorageFull)?;
+        let n = self.arena.read_from(self.fd.as_fd(), &mut [], &[room])?;
+        Ok(room.part(0, u32::try_from(n).unwrap_or(ROOM)))
+    }
+}
+
+impl Ingress for TapIngress {
+    fn backlog(&mut self) -> usize {
+        match self.known {
+            Known::Waiting(n) => n,
+            Known::Nothing { at, pause } => {
+                let now = tsc();
+                if now.wrapping_sub(at) < pause {
+                    return 0;
+                }
+                if self.is_readable() {
+                    self.known = Known::Waiting(1);
+                    return 1;
+                }
+                self.known = Known::Nothing { at: now, pause: (pause * 2).min(self.last_pause) };
+                0
+            }
+        }
+    }
+
+    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        burst.begin(&self.arena);
+        let mut at = 0;
+        while burst.room() > 0 && at < GATHER {
+            let slice = match self.read(at) {
+                Ok(slice) => slice,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {
+                    let pause = match self.known {
+                        Known::Nothing { pause, .. } if burst.is_empty() => pause,
+                        _ => self.first_pause,
+                    };
+                    self.known = Known::Nothing { at: tsc(), pause };
+                    return Ok(());
+                }
+                // What was read before is forwarded first; the next call meets the same error.
+                Err(_) if !burst.is_empty() => break,
+                Err(error) => return Err(self.fault(format_args!("gone, or it cannot be read: {error}"))),
+            };
+            let Some(len) = slice.len().checked_sub(HEADER_LEN as u32) else {
+                let n = slice.len();
+                return Err(self.fault(format_args!(
+                    "read {n} bytes, expected the {HEADER_LEN} of a virtio-net header at least"
+                )));
+            };
+            at += u64::from(slice.len().next_multiple_of(64));
+            let first = burst.slices().len();
+            burst.slices_mut().push(slice);
+            burst.push(first, 1, HEADER_LEN, len);
+            let last = burst.len().saturating_sub(1);
+            if let Some((frame, slices, source)) = burst.frame_and_source(last) {
+                accept(frame, slices, source);
+            }
+        }
+        self.known = Known::Waiting(burst.len().max(1));
+        Ok(())
+    }
+
+    fn complete(&mut self, _burst: &Burst) -> u32 {
+        0
+    }
+
+    fn arm(&mut self) -> bool {
+        if matches!(self.known, Known::Nothing { .. }) && self.is_readable() {
+            self.known = Known::Waiting(1);
+        }
+        matches!(self.known, Known::Waiting(_))
+    }
+
+    fn disarm(&mut self) {
+        // The kernel wakes whoever watches the descriptor, wanted or not; here it only means to look soon.
+        if let Known::Nothing { at, .. } = self.known {
+            self.known = Known::Nothing { at, pause: 0 };
+        }
+    }
+
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}
+
+/// Decodes the header that the kernel gave, or says why the frame must not go on.
+fn accept(frame: &mut Frame, slices: &[Slice], source: &Map) {
+    let len = frame.len();
+    if len < MIN_FRAME {
+        frame.drop = Some(DropReason::Runt);
+        return;
+    }
+    if len > MAX_FRAME {
+        frame.drop = Some(DropReason::Oversize);
+        return;
+    }
+    let given = Offload::decode(frame.sender_header());
+    let mut checked = given.validate(len as usize, frame.head());
+    if matches!(checked, Err(OffloadError::Headers { .. } | OffloadError::ChecksumBeyond { .. })) {
+        // Headers with many options go on behind the private bytes.
+        frame.pull(usize::MAX, source, slices);
+        checked = given.validate(len as usize, frame.head());
+    }
+    match checked {
+        Ok(offload) => frame.offload = offload,
+        Err(_) => frame.drop = Some(DropReason::BadOffload),
+    }
+}
+
+/// What the kernel receives on the device.
+#[derive(Debug)]
+pub struct TapEgress {
+    device: Arc<str>,
+    fd: Arc<OwnedFd>,
+    offloads: Offloads,
+    /// Header and whole frame, for frames that cannot be written from where they lie.
+    bounce: Box<[u8]>,
+}
+
+/// What became of one frame.
+enum Written {
+    /// All of it.
+    Whole,
+    /// Not for this reason.
+    Not(DropReason),
+    /// Nor will the next one be, for this reason.
+    NoMore(DropReason),
+    /// The device is gone.
+    Gone(io::Error),
+}
+
+impl TapEgress {
+    pub(crate) fn new(device: Arc<str>, fd: Arc<OwnedFd>, offloads: Offloads) -> TapEgress {
+        let bounce = vec![0; HEADER_LEN + MAX_FRAME as usize].into_boxed_slice();
+        TapEgress { device, fd, offloads, bounce }
+    }
+
+    fn deliver_one(&mut self, burst: &mut Burst, index: usize) -> Written {
+        let Some(frame) = burst.frames_mut().get_mut(index) else { return Written::Not(DropReason::Refused) };
+        let (len, offload) = (frame.len(), frame.offload);
+        if offload.is_gso()
+            && !(if offload.gso_kind() == GSO_UDP_L4 { self.offloads.uso } else { self.offloads.tso })
+        {
+            return Written::Not(DropReason::CannotSegment);
+        }
+        if offload.needs_csum() && !self.offloads.tso {
+            return self.write_private(burst, index, true);
+        }
+        let header = offload.encode(0);
+        let written = if frame.rest_len() == 0 {
+            rustix::io::write(&self.fd, frame.with_header(&header)).map_err(io::Error::from)
+        } else {
+            let Some((frame, slices, source)) = burst.frame_and_source(index) else {
+                return Written::Not(DropReason::Refused);
+            };
+            let (rest, skip) = frame.rest_slices(slices);
+            let bytes: u64 = rest.iter().map(|slice| u64::from(slice.len())).sum();
+            if rest.len() > MAX_PIECES || bytes != u64::from(skip) + u64::from(frame.rest_len()) {
+                return self.write_private(burst, index, false);
+            }
+            source.write_to(self.fd.as_fd(), frame.with_header(&header), rest, skip)
+        };
+        judge(written, len)
+    }
+
+    /// Writes a frame by way of private memory, with its checksum finished if asked.
+    fn write_private(&mut self, burst: &Burst, index: usize, finish: bool) -> Written {
+        let Some(frame) = burst.frames().get(index) else { return Written::Not(DropReason::Refused) };
+        let (len, mut offload) = (frame.len(), frame.offload);
+        let Some((header, room)) = self.bounce.split_first_chunk_mut::<HEADER_LEN>() else {
+            return Written::Not(DropReason::Refused);
+        };
+        let Some(room) = room.get_mut(..len as usize) else { return Written::Not(DropReason::Oversize) };
+        if burst.copy_out(index, room) != room.len() {
+            return Written::Not(DropReason::Refused);
+        }
+        if finish {
+            if checksum::finish(room, &offload, Sum::ZERO).is_err() {
+                return Written::Not(DropReason::BadOffload);
+            }
+            offload = Offload::PLAIN;
+        }
+        *header = offload.encode(0);
+        let Some(whole) = self.bounce.get(..HEADER_LEN + len as usize) else {
+            return Written::Not(DropReason::Oversize);
+        };
+        judge(rustix::io::write(&self.fd, whole).map_err(io::Error::from), len)
+    }
+}
+
+/// Turns the kernel's answer (drivers/net/tun.c, tun_get_user) into what it means for the frame.
+fn judge(answer: io::Result<usize>, len: u32) -> Written {
+    let error = match answer {
+        Ok(n) if n == HEADER_LEN + len as usize => return Written::Whole,
+        Ok(_) => return Written::Not(DropReason::Refused),
+        Err(error) => error,
+    };
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Written::NoMore(DropReason::RingFull),
+        // The device is there and set down.
+        Some(libc::EIO) => Written::NoMore(DropReason::NotReady),
+        Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO) => Written::Gone(error),
+        _ => Written::Not(DropReason::Refused),
+    }
+}
+
+impl Egress for TapEgress {
+    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        for (done, pick) in picks.iter().enumerate() {
+            let index = usize::from(*pick);
+            let len = burst.frames().get(index).map_or(0, Frame::len);
+            match self.deliver_one(burst, index) {
+                Written::Whole => tally.deliver(len),
+                Written::Not(reason) => tally.drop(reason, 1),
+                Written::NoMore(reason) => {
+                    tally.drop(reason, picks.len() - done);
+                    break;
+                }
+                Written::Gone(error) => {
+                    tally.drop(DropReason::Stopped, picks.len() - done);
+                    return Err(Fault(format!(
+                        "TAP device {}: gone, or it cannot be written: {error}",
+                        self.device
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
