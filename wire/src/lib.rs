@@ -26,6 +26,7 @@ pub mod layers;
 pub mod mac;
 pub mod offload;
 pub mod parse;
+pub mod pretty;
 pub mod segment;
 pub mod transport;
 
@@ -38,3 +39,4 @@ pub use layers::Layers;
 pub use mac::MacAddr;
 pub use offload::{Offload, OffloadError};
 pub use parse::{FlowFields, FlowFlags, L2Key};
+pub use pretty::Pretty;
