@@ -3,6 +3,7 @@
 //! Each command sets up what it needs, on a fresh Debian 12 machine too. What needs real VMs or peer switches
 //! takes them from the lab (`test/lab`).
 
+mod bench;
 mod cargo;
 mod check;
 mod console;
@@ -28,6 +29,14 @@ enum Command {
     Test(test::TestArgs),
     /// Format, lints, layers, licences, docs
     Check(check::CheckArgs),
+    /// Measure: `bench peers` against testpmd and Open vSwitch
+    Bench(bench::BenchArgs),
+    /// Measure the round trip of a cache line between two CPUs
+    #[command(hide = true)]
+    ProbeDistance(bench::distance::ProbeArgs),
+    /// Measure a bare copy
+    #[command(hide = true)]
+    BareCopy(bench::single::CopyArgs),
     /// Make the lab: QEMU, DPDK, Open vSwitch and guest kernels, in a folder of their own
     Lab(lab_command::LabArgs),
 }
@@ -47,6 +56,9 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::ProbeDistance(args) => bench::distance::probe(&args),
+        Command::BareCopy(args) => bench::single::copy(&args),
         Command::Lab(args) => lab_command::run(&args),
     }
 }

@@ -1,0 +1,285 @@
+//! The four switches: Fabnic, and its peers. Each runs on one CPU between two vhost-user sockets.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use fabnic_lab::{Child, Lab, Launch, output};
+use serde::Serialize;
+
+use crate::cargo::release_dir;
+
+/// CPU of the switch.
+pub(crate) const SWITCH_CPU: usize = 1;
+/// CPU of both guests.
+pub(crate) const GUEST_CPU: usize = 0;
+
+/// A switch that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Peer {
+    /// This project, with VLANs, learning, counters and drop reasons.
+    Fabnic,
+    /// DPDK's testpmd: forwards port to port, no switching at all.
+    Testpmd,
+    /// Open vSwitch with DPDK and one fixed flow for each port.
+    OvsFlow,
+    /// Open vSwitch with DPDK as a learning switch.
+    OvsNormal,
+}
+
+impl Peer {
+    pub(crate) const ALL: [Self; 4] = [Self::Fabnic, Self::Testpmd, Self::OvsFlow, Self::OvsNormal];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fabnic => "fabnic",
+            Self::Testpmd => "testpmd",
+            Self::OvsFlow => "ovs-flow",
+            Self::OvsNormal => "ovs-normal",
+        }
+    }
+
+    /// Whether the guests must listen, and the switch connects.
+    pub(crate) fn connects(self) -> bool {
+        matches!(self, Self::OvsFlow | Self::OvsNormal)
+    }
+}
+
+/// A switch that runs.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    peer: Peer,
+    lab: Lab,
+    dir: PathBuf,
+    /// The switch's processes; the last one is the data path.
+    children: Vec<Child>,
+}
+
+/// The two sockets that guests meet the switch at.
+pub(crate) fn sockets(dir: &Path) -> [PathBuf; 2] {
+    [dir.join("s0"), dir.join("s1")]
+}
+
+/// A program of the tree that is given huge pages.
+pub(crate) fn with_huge_pages(lab: &Lab, program: &str) -> Launch {
+    let mut launch = lab.program(program);
+    launch.env("FABNIC_HUGETLBFS", "1").urgent();
+    launch
+}
+
+impl Switch {
+    /// Starts one, with its files in `dir`. `idle_ports` more ports are configured on Fabnic and never used.
+    pub(crate) fn start(peer: Peer, lab: &Lab, dir: &Path, idle_ports: u32) -> Result<Self> {
+        let mut switch = Self { peer, lab: lab.clone(), dir: dir.to_owned(), children: Vec::new() };
+        match peer {
+            Peer::Fabnic => switch.start_fabnic(idle_ports)?,
+            Peer::Testpmd => switch.start_testpmd()?,
+            Peer::OvsFlow | Peer::OvsNormal => switch.start_ovs()?,
+        }
+        Ok(switch)
+    }
+
+    fn start_fabnic(&mut self, idle_ports: u32) -> Result<()> {
+        let api = self.dir.join("api.sock");
+        let mut config =
+            format!("[daemon]\napi = {:?}\nworkers = [{SWITCH_CPU}]\n", api.display().to_string());
+        for (index, socket) in sockets(&self.dir).iter().enumerate() {
+            config.push_str(&format!(
+                "\n[[port]]\nname = \"guest{index}\"\nnic = \"virtio-net\"\n\
+                 vhost_user = {{ socket = {:?}, role = \"server\" }}\nmac = \"02:00:00:00:00:0{}\"\n\
+                 vlan = {{ access = 10 }}\n",
+                socket.display().to_string(),
+                index + 1
+            ));
+        }
+        for index in 0..idle_ports {
+            let socket = self.dir.join(format!("idle{index}")).display().to_string();
+            config.push_str(&format!(
+                "\n[[port]]\nname = \"idle{index}\"\nnic = \"virtio-net\"\n\
+                 vhost_user = {{ socket = {socket:?}, role = \"server\" }}\nmac = \"02:00:00:01:{:02x}:{:02x}\"\n\
+                 vlan = {{ access = 10 }}\n",
+                index >> 8,
+                index & 0xff
+            ));
+        }
+        let file = self.dir.join("fabnic.toml");
+        std::fs::write(&file, config).context("cannot write a configuration")?;
+        let mut launch = Launch::on_host(release_dir().join("fabnicd"));
+        launch.arg("--config").arg(&file).urgent().log_to(self.dir.join("switch.log"));
+        let mut child = launch.spawn()?;
+        let ready = sockets(&self.dir);
+        child.wait_until("its sockets", Duration::from_secs(20), || {
+            api.exists() && ready.iter().all(|socket| socket.exists())
+        })?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    fn start_testpmd(&mut self) -> Result<()> {
+        let mut launch = with_huge_pages(&self.lab, "dpdk-testpmd");
+        launch.arg("--lcores").arg(format!("0@{GUEST_CPU},1@{SWITCH_CPU}"));
+        launch.args(["--no-pci", "-m", "512", "--single-file-segments", "--file-prefix=fabnic-peer"]);
+        for (index, socket) in sockets(&self.dir).iter().enumerate() {
+            launch.arg(format!("--vdev=net_vhost{index},iface={}", socket.display()));
+        }
+        launch.args(["--", "--auto-start", "--forward-mode=io", "--nb-cores=1", "--txd=1024", "--rxd=1024"]);
+        // Without a terminal it forwards until its input ends.
+        launch.arg("-i").with_stdin().log_to(self.dir.join("switch.log"));
+        let mut child = launch.spawn()?;
+        let ready = sockets(&self.dir);
+        child.wait_until("its sockets", Duration::from_secs(30), || {
+            ready.iter().all(|socket| socket.exists())
+        })?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    fn start_ovs(&mut self) -> Result<()> {
+        let dir = self.dir.display().to_string();
+        let log = self.dir.join("switch.log");
+        let ovs = |program: &str| {
+            let mut launch = with_huge_pages(&self.lab, program);
+            launch.env("OVS_RUNDIR", &dir).env("OVS_DBDIR", &dir).env("OVS_LOGDIR", &dir).log_to(&log);
+            launch
+        };
+        let db = format!("--db=unix:{dir}/db.sock");
+        output(
+            ovs("ovsdb-tool")
+                .arg("create")
+                .arg(format!("{dir}/conf.db"))
+                .arg("/usr/share/openvswitch/vswitch.ovsschema"),
+        )?;
+        let mut server = ovs("ovsdb-server")
+            .arg(format!("{dir}/conf.db"))
+            .arg(format!("--remote=punix:{dir}/db.sock"))
+            .on_cpu(GUEST_CPU)
+            .spawn()?;
+        let db_socket = self.dir.join("db.sock");
+        server.wait_until("its socket", Duration::from_secs(20), || db_socket.exists())?;
+        self.children.push(server);
+        output(ovs("ovs-vsctl").args([&db, "--no-wait", "init"]))?;
+        output(
+            ovs("ovs-vsctl")
+                .args([&db, "--no-wait", "set", "Open_vSwitch", "."])
+                .arg("other_config:dpdk-init=true")
+                .arg(format!("other_config:dpdk-lcore-mask={:#x}", 1 << GUEST_CPU))
+                .arg(format!("other_config:pmd-cpu-mask={:#x}", 1 << SWITCH_CPU))
+                .arg("other_config:dpdk-extra=--no-pci -m 512 --file-prefix=fabnic-peer"),
+        )?;
+        let switch = ovs("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")
+            .arg(format!("unix:{dir}/db.sock"))
+            .arg(format!("--unixctl={dir}/control"))
+            .spawn()?;
+        self.children.push(switch);
+        let mut add = ovs("ovs-vsctl");
+        add.args([
+            &db,
+            "--timeout=30",
+            "add-br",
+            "br0",
+            "--",
+            "set",
+            "bridge",
+            "br0",
+            "datapath_type=netdev",
+        ]);
+        for (index, socket) in sockets(&self.dir).iter().enumerate() {
+            let port = format!("p{index}");
+            add.args(["--", "add-port", "br0", &port, "--", "set", "Interface", &port]);
+            add.arg("type=dpdkvhostuserclient")
+                .arg(format!("options:vhost-server-path={}", socket.display()));
+            add.arg(format!("ofport_request={}", index + 1));
+        }
+        output(&add).with_context(|| self.log_tail())?;
+        if self.peer == Peer::OvsFlow {
+            output(ovs("ovs-ofctl").args(["del-flows", "br0"]))?;
+            for (from, to) in [(1, 2), (2, 1)] {
+                output(
+                    ovs("ovs-ofctl")
+                        .args(["add-flow", "br0"])
+                        .arg(format!("in_port={from},actions=output:{to}")),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails, with the end of its log, if the switch has ended.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        self.children.iter_mut().try_for_each(Child::must_run)
+    }
+
+    /// The end of the switch's log.
+    pub(crate) fn log_tail(&self) -> String {
+        self.children.last().map(Child::log_tail).unwrap_or_default()
+    }
+
+    /// Cycles and packets of the switch's poll thread since it started, where it tells.
+    pub(crate) fn work(&self) -> Option<Work> {
+        match self.peer {
+            Peer::Fabnic => fabnic_work(&self.dir.join("api.sock")),
+            Peer::OvsFlow | Peer::OvsNormal => {
+                let mut launch = self.lab.program("ovs-appctl");
+                launch.arg("-t").arg(self.dir.join("control")).arg("dpif-netdev/pmd-stats-show");
+                ovs_work(&output(&launch).ok()?)
+            }
+            Peer::Testpmd => None,
+        }
+    }
+}
+
+/// What a switch's poll thread has done since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Cycles in which it moved packets.
+    pub(crate) busy_cycles: u64,
+    /// Packets it took in.
+    pub(crate) packets: u64,
+}
+
+impl Work {
+    /// Cycles a packet between two readings.
+    pub(crate) fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
+        let packets = self.packets.checked_sub(before.packets)?;
+        let cycles = self.busy_cycles.checked_sub(before.busy_cycles)?;
+        (packets > 0).then(|| cycles as f64 / packets as f64)
+    }
+}
+
+fn fabnic_work(api: &Path) -> Option<Work> {
+    let mut launch = Launch::on_host(release_dir().join("fabnic"));
+    launch.arg("--api").arg(api).args(["worker", "show", "--json"]);
+    let workers: serde_json::Value = serde_json::from_str(&output(&launch).ok()?).ok()?;
+    let list = workers.as_array().or_else(|| workers.get("workers")?.as_array())?;
+    let sum = |name: &str| list.iter().map(|worker| worker.get(name)?.as_u64()).sum::<Option<u64>>();
+    Some(Work { busy_cycles: sum("busy_cycles")?, packets: sum("packets")? })
+}
+
+/// The first poll thread of `pmd-stats-show`.
+fn ovs_work(text: &str) -> Option<Work> {
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some(Work { busy_cycles: number("processing cycles:")?, packets: number("packets received:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poll_thread_statistics_of_ovs_are_read() {
+        let text = "pmd thread numa_id 0 core_id 1:\n  packets received: 1000\n  packet recirculations: 0\n  \
+                    idle cycles: 5 (1.00%)\n  processing cycles: 123000 (99.00%)\n";
+        let before = ovs_work(text).unwrap();
+        assert_eq!(before, Work { busy_cycles: 123_000, packets: 1000 });
+        let after = Work { busy_cycles: 223_000, packets: 2000 };
+        assert_eq!(after.cycles_per_packet_since(before), Some(100.0));
+        assert_eq!(before.cycles_per_packet_since(after), None);
+        assert_eq!(ovs_work("main thread:\n  packets received: x\n"), None);
+    }
+}
