@@ -19,6 +19,7 @@ use std::ops::{Add, AddAssign, Sub};
 use crate::{
     IpProtocol, Layers, Offload,
     bytes::{array, be16},
+    ip::has_route,
     layers::{Fragment, IpLayer, Network},
     offload::OffloadError,
 };
@@ -240,7 +241,8 @@ pub enum Verification {
     Good,
     /// Present and wrong.
     Bad,
-    /// There is none, or it cannot be told from these bytes: another protocol, a fragment, lengths that disagree.
+    /// There is none, or it cannot be told from these bytes: another protocol, a fragment, an IPv6 packet with a route
+    /// before it, lengths that disagree.
     Unknown,
 }
 
@@ -261,12 +263,19 @@ fn verify_inner(frame: &[u8]) -> Option<Verification> {
     let layers = Layers::of(frame)?;
     let ip = layers.ip.filter(|ip| ip.fragment == Fragment::No)?;
     let (l3, l4) = (usize::from(layers.l3), usize::from(ip.l4));
+    if ip.network == Network::V6 && has_route(frame, l3) {
+        return None;
+    }
     let end = match ip.network {
         Network::V4 => l3 + usize::from(be16(frame, l3 + 2)?),
         Network::V6 => l3 + 40 + usize::from(be16(frame, l3 + 4)?),
     };
     let covered = frame.get(l4..end)?;
     let len = u16::try_from(covered.len()).ok()?;
+    // Too short a packet has no checksum; a length of 0 is that of an IPv6 jumbogram.
+    if covered.len() < ip.protocol.min_header_len() {
+        return None;
+    }
     let pseudo = match ip.protocol {
         IpProtocol::ICMP => Sum::ZERO,
         IpProtocol::UDP if be16(covered, 6)? == 0 => return None,

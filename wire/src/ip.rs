@@ -56,6 +56,17 @@ impl IpProtocol {
         )
     }
 
+    /// Bytes that at least come before the payload; 0 for protocols that are not looked into.
+    #[inline]
+    pub const fn min_header_len(self) -> usize {
+        match self {
+            IpProtocol::TCP => 20,
+            IpProtocol::UDP => 8,
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => 4,
+            _ => 0,
+        }
+    }
+
     /// Where the checksum lies in the header of a protocol that sums itself with a pseudo header.
     #[inline]
     pub const fn checksum_offset(self) -> Option<u16> {
@@ -280,6 +291,17 @@ impl<'p> Iterator for Ipv6Extensions<'p> {
         }
         Some(Ipv6Extension { kind, bytes })
     }
+}
+
+/// Whether the IPv6 packet at `l3` is still on a route: its pseudo header is not of the destination in its header, but
+/// of the last one in a routing header (RFC 8200 section 8.1).
+pub(crate) fn has_route(head: &[u8], l3: usize) -> bool {
+    let packet = head.get(l3..).unwrap_or(&[]);
+    Ipv6Header::split(packet).is_some_and(|(header, rest)| {
+        header
+            .extensions(rest)
+            .any(|e| e.kind == IpProtocol::ROUTING && e.bytes.get(3).is_some_and(|&left| left != 0))
+    })
 }
 
 /// Bytes of the extension header at the start of `bytes`; nothing if `kind` is none or the length is not at hand.

@@ -333,7 +333,7 @@ impl Offload {
 /// The proper field of the L4 header, or anything behind the L4 header (a tunnel that the guest built itself, with
 /// the inner checksum left partial), or anything behind Ethernet in protocols that we do not know.
 fn checksum_place_is_free(layers: &Layers, start: u16, offset: u16) -> bool {
-    let field = u32::from(start) + u32::from(offset);
+    let field = usize::from(start) + usize::from(offset);
     let Some(ip) = layers.ip else {
         return start >= layers.l3
             && !matches!(
@@ -347,19 +347,12 @@ fn checksum_place_is_free(layers: &Layers, start: u16, offset: u16) -> bool {
     if ip.fragment == Fragment::Later {
         return true;
     }
-    let header_len = match ip.protocol {
-        IpProtocol::TCP => 20,
-        IpProtocol::UDP => 8,
-        // Type, code and checksum.
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => 4,
-        _ => 0,
-    };
     let own_field = match ip.protocol {
         IpProtocol::ICMP => Some(2),
         protocol => protocol.checksum_offset(),
     };
     let proper = start == ip.l4 && own_field == Some(offset);
-    proper || field >= u32::from(ip.l4) + header_len
+    proper || field >= usize::from(ip.l4) + ip.protocol.min_header_len()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ use crate::{
     IpProtocol, Layers, Offload, OffloadError,
     bytes::{array, be16, put16},
     checksum::{Sum, pseudo_header},
-    ip::Ipv6Header,
+    ip,
     layers::{IpLayer, Network},
     offload::NEEDS_CSUM,
     transport::TcpFlags,
@@ -158,21 +158,11 @@ impl<'h> Segmentation<'h> {
         self.frame_len - self.headers.len()
     }
 
-    /// Whether the pseudo header's destination is not the one in the IP header (RFC 8200 section 8.1).
-    fn has_route(&self) -> bool {
-        let packet = self.headers.get(self.l3..).unwrap_or(&[]);
-        Ipv6Header::split(packet).is_some_and(|(header, rest)| {
-            header
-                .extensions(rest)
-                .any(|e| e.kind == IpProtocol::ROUTING && e.bytes.get(3).is_some_and(|&left| left != 0))
-        })
-    }
-
     fn gather_sums(&mut self) -> Option<()> {
         let (headers, l4) = (self.headers, usize::from(self.ip.l4));
         let word = |at| be16(headers, at).map(Sum::from_word);
         let field = l4 + usize::from(self.ip.protocol.checksum_offset()?);
-        self.pseudo_sum = if self.ip.network == Network::V6 && self.has_route() {
+        self.pseudo_sum = if self.ip.network == Network::V6 && ip::has_route(headers, self.l3) {
             // The sender knew the final destination; only the length in its sum is wrong for a segment.
             let len = u32::try_from(self.frame_len - l4).ok()?;
             word(field)? - Sum::from_word32(len)
