@@ -97,6 +97,15 @@ impl Tally {
         self.drops.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// Starts anew, without counting.
+    pub fn clear(&mut self) {
+        if self.dropped > 0 {
+            self.drops = [0; DropReason::COUNT];
+            self.dropped = 0;
+        }
+        (self.frames, self.bytes, self.calls) = (0, 0, 0);
+    }
+
     /// Adds everything to the counters of a queue, whose lock the caller holds, and of its port; and starts anew.
     #[inline]
     pub fn settle(&mut self, queue: &QueueCounters, port: &DropCounters) {
@@ -112,10 +121,8 @@ impl Tally {
                     port.add(*reason, u64::from(*count));
                 }
             }
-            self.drops = [0; DropReason::COUNT];
-            self.dropped = 0;
         }
-        (self.frames, self.bytes, self.calls) = (0, 0, 0);
+        self.clear();
     }
 }
 

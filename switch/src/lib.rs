@@ -1,1 +1,44 @@
-//! What joins ports: tables, pipeline, flow cache, workers.
+//! What joins ports: an embedded switch with the features of a NIC's hardware e-switch.
+//!
+//! # Role
+//!
+//! The switch receives bursts from the ingress queues of its ports, decides for each frame where it goes, and delivers.
+//! It knows nothing of NICs and uplinks: they meet it in `fabnic-port`.
+//!
+//! ```text
+//!   Switch --- topology (ports and settings, immutable, published whole)
+//!     |    --- FDB (shared by all)
+//!     |    --- keeper (thread: tick, ageing)
+//!     +--- worker (thread, pinned) --- its ingress queues, polled while active
+//!              +--- engine: key -> flow cache -> [stages] -> group -> deliver
+//!                           \_ one look-up a frame however many stages there are
+//! ```
+//!
+//! # Life cycle
+//!
+//! [`Switch::start`] starts the workers; [`Switch::set_ports`] makes a list of ports the switch's ports, as often as
+//! configuration changes; queues come and go in the ports' cells by themselves. [`Switch::stop`], or dropping it, ends
+//! the workers.
+//!
+//! # Invariants
+//!
+//! * A queue is polled by one worker only. A worker holds one ingress lock, and at most one egress lock besides.
+//! * The fast path allocates nothing, makes no system call and writes no log line.
+//! * received + replicated = delivered + dropped ([`SwitchTotals`]).
+
+mod cache;
+mod engine;
+mod fdb;
+mod key;
+mod settings;
+mod stage;
+mod stats;
+mod switch;
+mod topology;
+mod worker;
+
+pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
+pub use settings::{PortSettings, VlanMode, VlanSet};
+pub use stats::{SwitchTotals, WorkerStats, drops};
+pub use switch::{StartError, Switch, SwitchConfig};
+pub use worker::BURST_BUCKETS;

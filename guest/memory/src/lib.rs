@@ -50,3 +50,9 @@ pub use dirty::{DirtyCache, DirtyLog};
 pub use map::{AddressSpace, Hint, MAX_REGIONS, Map, MapError, RegionSpec};
 pub use slice::{Cursor, MAX_SLICE, Slice, copy, copy_sum};
 pub use table::{Plain, Table};
+
+/// Hints that `value` will be read soon. For tables of our own; guest bytes have [`Map::prefetch`].
+#[inline(always)]
+pub fn prefetch<T>(value: &T) {
+    kernel::prefetch_read(core::ptr::from_ref(value).cast());
+}

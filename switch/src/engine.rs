@@ -1,0 +1,475 @@
+//! What one worker does with one burst: key, flow cache, decision, grouping, delivery. No threads, no clock: the tick is
+//! a parameter, so that tests run it under a virtual time.
+//!
+//! ```text
+//!   burst: up to 64 frames of one port
+//!     1  read     key of each frame, place in the cache (its line on the way), sizes, tags
+//!     2  decide   hit: check generation and versions; miss: walk the stages, remember
+//!     3  group    frames of one target together, in order
+//!     4  deliver  per target: state, MTU, tag; choose the queue; lock it once; hand the group over
+//! ```
+//!
+//! # Invariants
+//! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
+//! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
+
+use fabnic_port::{BURST, Burst, DropReason, Port, Tally};
+use fabnic_wire::{Vid, flow_hash};
+
+use crate::cache::{FlowCache, Outcome, Target};
+use crate::fdb::{Fdb, Tick};
+use crate::key::Key;
+use crate::stage::{self, egress};
+use crate::topology::{Member, Topology};
+
+/// Counters of one worker's decisions. Written by the worker, copied out by it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineCounters {
+    pub(crate) frames: u64,
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    /// Copies made beyond the first of each frame.
+    pub(crate) replicated: u64,
+}
+
+/// What stage 1 read of one frame.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    key: Key,
+    place: u32,
+    /// Length without tag; of a frame to be segmented, the length of its longest segment.
+    size: u32,
+    tci: u16,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    /// Same flow as the frame before it.
+    #[default]
+    Same,
+    /// To be looked up.
+    Fresh,
+    /// To be decided by itself, and not remembered.
+    TooLong,
+    /// Dropped already.
+    Gone,
+}
+
+/// One worker's part of the switch.
+pub(crate) struct Engine {
+    cache: FlowCache,
+    reads: Box<[Read; BURST]>,
+    outcomes: Box<[Outcome; BURST]>,
+    /// Which frames have a tag now, one bit each.
+    tagged: u64,
+    /// The longest size in the burst.
+    longest: u32,
+    groups: Groups,
+    tally: Tally,
+    pub(crate) counters: EngineCounters,
+    /// Ticks after which a live flow refreshes its source in the FDB.
+    refresh: Tick,
+}
+
+/// Frame indexes, up to a burst.
+#[derive(Clone, Copy)]
+struct Picks {
+    frames: [u8; BURST],
+    len: usize,
+}
+
+impl Picks {
+    const NONE: Picks = Picks { frames: [0; BURST], len: 0 };
+
+    #[inline(always)]
+    fn push(&mut self, frame: usize) {
+        if let Some(place) = self.frames.get_mut(self.len) {
+            *place = frame as u8;
+            self.len += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn as_slice(&self) -> &[u8] {
+        self.frames.get(..self.len).unwrap_or(&[])
+    }
+}
+
+/// The frames of a burst by target.
+struct Groups {
+    /// For each port index, the number of its group plus one while a burst is grouped; else 0.
+    of_port: Vec<u8>,
+    ports: [u32; BURST],
+    picks: Box<[Picks; BURST]>,
+    used: usize,
+}
+
+impl Groups {
+    fn clear(&mut self) {
+        for port in self.ports.iter().take(self.used) {
+            if let Some(group) = self.of_port.get_mut(*port as usize) {
+                *group = 0;
+            }
+        }
+        self.used = 0;
+    }
+
+    #[inline(always)]
+    fn push(&mut self, port: u32, frame: usize) {
+        let Some(group) = self.of_port.get_mut(port as usize) else { return };
+        if *group == 0 {
+            if let (Some(slot), Some(picks)) = (self.ports.get_mut(self.used), self.picks.get_mut(self.used))
+            {
+                *slot = port;
+                picks.len = 0;
+                self.used += 1;
+                *group = self.used as u8;
+            }
+        }
+        if let Some(picks) = self.picks.get_mut(usize::from(*group).wrapping_sub(1)) {
+            picks.push(frame);
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick) -> Engine {
+        Engine {
+            cache: FlowCache::new(flow_cache_max, secret),
+            reads: Box::new([Read::default(); BURST]),
+            outcomes: Box::new([Outcome::default(); BURST]),
+            tagged: 0,
+            longest: 0,
+            groups: Groups {
+                of_port: Vec::new(),
+                ports: [0; BURST],
+                picks: Box::new([Picks::NONE; BURST]),
+                used: 0,
+            },
+            tally: Tally::default(),
+            counters: EngineCounters::default(),
+            refresh,
+        }
+    }
+
+    /// Makes room for a new topology. Allocates.
+    pub(crate) fn adopt(&mut self, topology: &Topology) {
+        self.groups.of_port = vec![0; topology.members.len()];
+        self.groups.used = 0;
+    }
+
+    /// What is due now and then, between bursts. May allocate.
+    pub(crate) fn housekeeping(&mut self) {
+        self.cache.grow_if_crowded();
+    }
+
+    /// Flows that the cache can hold now.
+    pub(crate) fn cache_capacity(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    /// Decides on and delivers all frames of a burst that came from the port with this index.
+    pub(crate) fn process(
+        &mut self,
+        topology: &Topology,
+        fdb: &Fdb,
+        now: Tick,
+        ingress: u32,
+        burst: &mut Burst,
+    ) {
+        let Some(member) = topology.member(ingress) else { return };
+        self.counters.frames += burst.len() as u64;
+        self.read(member, ingress, burst);
+        let uniform = self.decide(topology, fdb, now, (member, ingress), burst.len());
+        match uniform {
+            Some(Target::Port(index)) if topology.member(index).is_some() => {
+                let mut all = Picks::NONE;
+                (0..burst.len()).for_each(|frame| all.push(frame));
+                self.deliver(topology, index, &all, burst);
+            }
+            _ => self.deliver_groups(topology, member, ingress, burst),
+        }
+    }
+
+    /// Step 1.
+    #[inline(always)]
+    fn read(&mut self, member: &Member, ingress: u32, burst: &mut Burst) {
+        let limit = egress::longest(member);
+        let mut last = Key::default();
+        let mut known = false;
+        self.tagged = 0;
+        self.longest = 0;
+        for ((index, frame), read) in burst.frames_mut().iter_mut().enumerate().zip(self.reads.iter_mut()) {
+            if frame.drop.is_some() {
+                read.state = State::Gone;
+                continue;
+            }
+            let Some((key, tci)) = Key::read(frame, ingress) else {
+                frame.drop = Some(DropReason::Runt);
+                read.state = State::Gone;
+                continue;
+            };
+            let mut size = frame.len();
+            if frame.offload.is_gso() {
+                size = u32::from(frame.offload.hdr_len) + u32::from(frame.offload.gso_size);
+            }
+            if key.is_tagged() {
+                size = size.saturating_sub(4);
+                self.tagged |= 1 << index;
+            }
+            read.tci = tci;
+            read.size = size;
+            self.longest = self.longest.max(size);
+            read.key = key;
+            read.state = if size > limit {
+                State::TooLong
+            } else if known && key == last {
+                State::Same
+            } else {
+                read.place = self.cache.place(&key) as u32;
+                State::Fresh
+            };
+            if read.state != State::TooLong {
+                (last, known) = (key, true);
+            } else {
+                known = false;
+            }
+        }
+    }
+
+    /// Step 2. Gives the target if it is one port for all frames.
+    #[inline(always)]
+    fn decide(
+        &mut self,
+        topology: &Topology,
+        fdb: &Fdb,
+        now: Tick,
+        ingress: (&Member, u32),
+        frames: usize,
+    ) -> Option<Target> {
+        let mut last = Outcome::default();
+        let mut first_way = None;
+        let mut uniform = true;
+        let mut hits = 0;
+        for (read, outcome) in self.reads.iter().zip(self.outcomes.iter_mut()).take(frames) {
+            match read.state {
+                State::Same => hits += 1,
+                State::Fresh => {
+                    let found = self.cache.find(read.place as usize, &read.key);
+                    let live = found.filter(|entry| {
+                        let (src, dst) = (entry.src(), entry.dst());
+                        entry.generation() == topology.generation
+                            && fdb.version(src.slot) == src.value
+                            && fdb.version(dst.slot) == dst.value
+                            && now.wrapping_sub(entry.seen) < self.refresh
+                    });
+                    if let Some(entry) = live {
+                        hits += 1;
+                        last = entry.outcome();
+                    } else {
+                        // A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk
+                        // does too.
+                        let decision = stage::decide(topology, fdb, now, ingress, &read.key, false);
+                        last = Outcome::new(decision.target, decision.vlan);
+                        self.counters.misses += 1;
+                        self.cache.insert(
+                            read.place as usize,
+                            &read.key,
+                            &decision,
+                            topology.generation,
+                            now,
+                        );
+                    }
+                }
+                State::TooLong => {
+                    let decision = stage::decide(topology, fdb, now, ingress, &read.key, true);
+                    last = Outcome::new(decision.target, decision.vlan);
+                    self.counters.misses += 1;
+                }
+                State::Gone => {
+                    uniform = false;
+                    continue;
+                }
+            }
+            *outcome = last;
+            uniform &= *first_way.get_or_insert(last.way()) == last.way();
+        }
+        self.counters.hits += hits;
+        uniform.then(|| self.outcomes.first().map(Outcome::target)).flatten()
+    }
+
+    /// Steps 3 and 4 where the frames part ways.
+    fn deliver_groups(&mut self, topology: &Topology, member: &Member, ingress: u32, burst: &mut Burst) {
+        let mut drops = core::mem::take(&mut self.tally);
+        let mut flooded = Picks::NONE;
+        for (index, frame) in burst.frames_mut().iter_mut().enumerate() {
+            if let Some(reason) = frame.drop {
+                drops.drop(reason, 1);
+                continue;
+            }
+            let Some(outcome) = self.outcomes.get(index) else { continue };
+            match outcome.target() {
+                Target::Port(port) => self.groups.push(port, index),
+                Target::Flood => flooded.push(index),
+                Target::Drop(reason) => {
+                    frame.drop = Some(reason);
+                    drops.drop(reason, 1);
+                }
+            }
+        }
+        for group in 0..self.groups.used {
+            let (Some(port), Some(picks)) = (self.groups.ports.get(group), self.groups.picks.get(group))
+            else {
+                break;
+            };
+            let (port, picks) = (*port, *picks);
+            self.deliver(topology, port, &picks, burst);
+        }
+        self.groups.clear();
+        if flooded.len > 0 {
+            self.flood(topology, ingress, flooded, burst, &mut drops);
+        }
+        self.settle_drops(&member.port, drops);
+    }
+
+    /// Counts what was dropped before it was forwarded.
+    fn settle_drops(&mut self, port: &Port, mut drops: Tally) {
+        for reason in DropReason::ALL {
+            let count = drops.dropped_for(*reason);
+            if count > 0 {
+                port.rx_drops.add(*reason, u64::from(count));
+            }
+        }
+        drops.clear();
+        self.tally = drops;
+    }
+
+    /// Delivers frames to all members of their VLAN but the sender.
+    fn flood(
+        &mut self,
+        topology: &Topology,
+        ingress: u32,
+        mut left: Picks,
+        burst: &mut Burst,
+        drops: &mut Tally,
+    ) {
+        while let Some(first) = left.as_slice().first().copied() {
+            let vid = self.vid_of(first);
+            let (mut group, mut rest) = (Picks::NONE, Picks::NONE);
+            for &index in left.as_slice() {
+                if self.vid_of(index) == vid { group.push(index.into()) } else { rest.push(index.into()) }
+            }
+            left = rest;
+            let Some(vlan) = vid else { continue };
+            let mut copies = 0_u64;
+            for &port in topology.flood(vlan).iter().filter(|port| **port != ingress) {
+                copies += 1;
+                self.deliver(topology, port, &group, burst);
+            }
+            if copies == 0 {
+                drops.drop(DropReason::NoMember, group.len);
+            }
+            self.counters.replicated += copies.saturating_sub(1) * group.len as u64;
+        }
+    }
+
+    fn vid_of(&self, frame: u8) -> Option<Vid> {
+        let outcome = self.outcomes.get(usize::from(frame))?;
+        Vid::new(outcome.vid).ok()
+    }
+
+    /// Step 4 for one port.
+    #[inline(always)]
+    fn deliver(&mut self, topology: &Topology, index: u32, picks: &Picks, burst: &mut Burst) {
+        let Some(member) = topology.member(index) else { return };
+        if let Some(reason) = egress::closed(member) {
+            member.port.tx_drops.add(reason, picks.len as u64);
+            return;
+        }
+        let limit = egress::longest(member);
+        if self.longest > limit {
+            let mut fit = Picks::NONE;
+            for &frame in picks.as_slice() {
+                if self.reads.get(usize::from(frame)).is_some_and(|read| read.size <= limit) {
+                    fit.push(frame.into());
+                }
+            }
+            member.port.tx_drops.add(DropReason::EgressMtu, (picks.len - fit.len) as u64);
+            return self.tag_and_deliver(member, &fit, burst);
+        }
+        self.tag_and_deliver(member, picks, burst);
+    }
+
+    #[inline(always)]
+    fn tag_and_deliver(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
+        // An access port among untagged frames has nothing to do here.
+        if self.tagged != 0 || !matches!(member.settings.vlan, crate::VlanMode::Access(_)) {
+            self.set_tags(member, picks, burst);
+        }
+        match member.port.egress_in_use() {
+            0 => member.port.tx_drops.add(DropReason::NotReady, picks.len as u64),
+            1 => self.hand_over(&member.port, 0, picks.as_slice(), burst),
+            queues => self.spread(&member.port, queues, *picks, burst),
+        }
+    }
+
+    fn set_tags(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
+        for &index in picks.as_slice() {
+            let bit = 1_u64 << index;
+            let (Some(read), Some(vlan)) = (self.reads.get(usize::from(index)), self.vid_of(index)) else {
+                continue;
+            };
+            let wanted = egress::tag(member, vlan, read.tci);
+            let Some(frame) = burst.frames_mut().get_mut(usize::from(index)) else { continue };
+            if egress::set_tag(frame, self.tagged & bit != 0, wanted) {
+                self.tagged = if wanted.is_some() { self.tagged | bit } else { self.tagged & !bit };
+            }
+        }
+    }
+
+    /// Chooses a queue for each flow.
+    fn spread(&mut self, port: &Port, queues: usize, picks: Picks, burst: &mut Burst) {
+        let mut queue_of = [0_u8; BURST];
+        for &index in picks.as_slice() {
+            if let (Some(queue), Some(frame)) =
+                (queue_of.get_mut(usize::from(index)), burst.frames().get(usize::from(index)))
+            {
+                // The hash's upper bits times the number of queues: a spread without a division.
+                *queue = ((u64::from(flow_hash(frame.head())) * queues as u64) >> 32) as u8;
+            }
+        }
+        let queue = |frame: u8| queue_of.get(usize::from(frame)).copied().unwrap_or(0);
+        let mut left = picks;
+        while let Some(first) = left.as_slice().first().copied() {
+            let chosen = queue(first);
+            let (mut group, mut rest) = (Picks::NONE, Picks::NONE);
+            for &index in left.as_slice() {
+                if queue(index) == chosen { group.push(index.into()) } else { rest.push(index.into()) }
+            }
+            left = rest;
+            self.hand_over(port, chosen.into(), group.as_slice(), burst);
+        }
+    }
+
+    /// Hands a group to a queue, under its lock.
+    #[inline(always)]
+    fn hand_over(&mut self, port: &Port, queue: usize, picks: &[u8], burst: &mut Burst) {
+        if picks.is_empty() {
+            return;
+        }
+        let Some(cell) = port.egress().get(queue) else { return };
+        let mut guard = cell.lock();
+        match guard.as_mut() {
+            Some(egress) => {
+                if let Err(fault) = egress.deliver(burst, picks, &mut self.tally) {
+                    port.stop(fault);
+                }
+                let missing = (picks.len() as u64).saturating_sub(self.tally.frames + self.tally.dropped());
+                self.tally.drop(DropReason::Stopped, missing as usize);
+            }
+            None => self.tally.drop(DropReason::NotReady, picks.len()),
+        }
+        self.tally.settle(&cell.counters, &port.tx_drops);
+    }
+}

@@ -1,0 +1,390 @@
+//! The forwarding database: which address is behind which port, per VLAN.
+//!
+//! Shared by all workers. It is off the fast path: a worker comes here when its flow cache misses, and once a tick for
+//! each flow that is alive, to keep its source from ageing out. The table is cut into shards, each behind its own lock.
+//!
+//! What a flow cache may remember of it is guarded by *versions*: a small array of counters, one for every so many
+//! addresses. Learning, moving, forgetting an address raises the counter that it falls on; a cached decision holds the
+//! counters of its source and its destination as they were, and is made anew when one differs. So one new address
+//! outdates a few cached flows, not all, and nobody sweeps.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fabnic_port::PortId;
+use fabnic_wire::{MacAddr, Vid};
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+use parking_lot::Mutex;
+use std::hash::BuildHasher;
+
+const SHARDS: usize = 256;
+const VERSIONS: usize = 16 * 1024;
+
+/// Seconds since the switch was started, as the pipeline counts time.
+pub(crate) type Tick = u32;
+
+/// How an entry came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdbKind {
+    /// From a frame's source address; ages out.
+    Learned,
+    /// By configuration; stays, and is never moved by learning.
+    Static,
+}
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The VLAN.
+    pub vlan: Vid,
+    /// The address.
+    pub mac: MacAddr,
+    /// The port it is behind.
+    pub port: PortId,
+    /// How it came to be.
+    pub kind: FdbKind,
+    /// Second, since the start, at which it was last seen as a source.
+    pub seen: u32,
+    /// How often it changed its port.
+    pub moves: u32,
+}
+
+impl FdbEntry {
+    fn key(&self) -> u64 {
+        key(self.vlan, self.mac)
+    }
+}
+
+fn key(vlan: Vid, mac: MacAddr) -> u64 {
+    (u64::from(vlan.get()) << 48) | mac.to_u64()
+}
+
+/// Why an entry could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FdbError {
+    /// The table is full.
+    #[error("the forwarding database holds {max} entries, its limit")]
+    Full {
+        /// The limit.
+        max: u32,
+    },
+    /// Not the address of one station.
+    #[error("{mac} is a multicast address or zero, expected the address of one station")]
+    NotUnicast {
+        /// The address.
+        mac: MacAddr,
+    },
+}
+
+/// What a port has learned and may learn.
+#[derive(Debug, Default)]
+pub(crate) struct PortQuota {
+    learned: AtomicU32,
+    limit: AtomicU32,
+}
+
+impl PortQuota {
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Takes one place, if there is one.
+    fn take(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let take = |learned: u32| (learned < limit).then(|| learned + 1);
+        self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    fn give_back(&self) {
+        let less = |learned: u32| learned.checked_sub(1);
+        // At zero there is nothing to give back: the quota was made anew for a port that came again.
+        let _ = self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// The counters that a cached decision depends on, for one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) slot: u32,
+    pub(crate) value: u32,
+}
+
+/// The forwarding database.
+pub struct Fdb {
+    shards: Box<[Mutex<HashTable<FdbEntry>>]>,
+    versions: Box<[AtomicU32]>,
+    quotas: Mutex<HashMap<PortId, Arc<PortQuota>>>,
+    /// Entries in all shards together.
+    count: PortQuota,
+    max: u32,
+    hasher: RandomState,
+}
+
+impl core::fmt::Debug for Fdb {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Fdb").field("entries", &self.len()).field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
+impl Fdb {
+    /// An empty table for at most `max` entries.
+    pub fn new(max: u32) -> Fdb {
+        let count = PortQuota::default();
+        count.set_limit(max);
+        Fdb {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
+            quotas: Mutex::default(),
+            count,
+            max,
+            hasher: RandomState::default(),
+        }
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.count.learned.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn quota(&self, port: PortId) -> Arc<PortQuota> {
+        Arc::clone(self.quotas.lock().entry(port).or_default())
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<HashTable<FdbEntry>> {
+        // SHARDS is a power of two, so that the index is always inside; the fallback is for the compiler.
+        self.shards.get((hash >> 56) as usize % SHARDS).unwrap_or(&self.shards[0])
+    }
+
+    fn version_slot(hash: u64) -> u32 {
+        (hash >> 24) as u32 % VERSIONS as u32
+    }
+
+    /// The counter of a slot now.
+    #[inline(always)]
+    pub(crate) fn version(&self, slot: u32) -> u32 {
+        self.versions.get(slot as usize).map_or(0, |version| version.load(Ordering::Acquire))
+    }
+
+    /// The counter of an address now. To be read *before* the address is looked up.
+    pub(crate) fn version_of(&self, vlan: Vid, mac: MacAddr) -> Version {
+        let slot = Fdb::version_slot(self.hasher.hash_one(key(vlan, mac)));
+        Version { slot, value: self.version(slot) }
+    }
+
+    fn touch_version(&self, hash: u64) {
+        if let Some(version) = self.versions.get(Fdb::version_slot(hash) as usize) {
+            version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Where an address is.
+    pub fn lookup(&self, vlan: Vid, mac: MacAddr) -> Option<FdbEntry> {
+        let key = key(vlan, mac);
+        let hash = self.hasher.hash_one(key);
+        self.shard(hash).lock().find(hash, |entry| entry.key() == key).copied()
+    }
+
+    /// Notes that an address was seen as a source on a port. A static entry stays as it is; a full table or a port at
+    /// its limit learns nothing.
+    pub(crate) fn learn(&self, vlan: Vid, mac: MacAddr, port: PortId, quota: &PortQuota, now: Tick) {
+        let key = key(vlan, mac);
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash).lock();
+        match shard.entry(hash, |entry| entry.key() == key, |entry| self.hasher.hash_one(entry.key())) {
+            Slot::Occupied(mut slot) => {
+                let entry = slot.get_mut();
+                if entry.kind == FdbKind::Static {
+                    return;
+                }
+                if entry.port != port {
+                    if !quota.take() {
+                        return;
+                    }
+                    let before = core::mem::replace(&mut entry.port, port);
+                    entry.moves = entry.moves.saturating_add(1);
+                    self.touch_version(hash);
+                    self.quota(before).give_back();
+                }
+                entry.seen = now;
+            }
+            Slot::Vacant(slot) => {
+                if !quota.take() {
+                    return;
+                }
+                if !self.count.take() {
+                    quota.give_back();
+                    return;
+                }
+                slot.insert(FdbEntry { vlan, mac, port, kind: FdbKind::Learned, seen: now, moves: 0 });
+                self.touch_version(hash);
+            }
+        }
+    }
+
+    /// Makes a static entry, in the place of any other for the address.
+    pub fn add_static(&self, vlan: Vid, mac: MacAddr, port: PortId) -> Result<(), FdbError> {
+        if !mac.is_unicast() || mac.is_zero() {
+            return Err(FdbError::NotUnicast { mac });
+        }
+        let key = key(vlan, mac);
+        let hash = self.hasher.hash_one(key);
+        let mut entry = FdbEntry { vlan, mac, port, kind: FdbKind::Static, seen: 0, moves: 0 };
+        let mut shard = self.shard(hash).lock();
+        match shard.entry(hash, |held| held.key() == key, |held| self.hasher.hash_one(held.key())) {
+            Slot::Occupied(mut slot) => {
+                entry.moves = slot.get().moves;
+                let before = core::mem::replace(slot.get_mut(), entry);
+                if before.kind == FdbKind::Learned {
+                    self.quota(before.port).give_back();
+                }
+            }
+            Slot::Vacant(slot) => {
+                if !self.count.take() {
+                    return Err(FdbError::Full { max: self.max });
+                }
+                slot.insert(entry);
+            }
+        }
+        self.touch_version(hash);
+        Ok(())
+    }
+
+    /// Removes the entry of an address; gives it.
+    pub fn remove(&self, vlan: Vid, mac: MacAddr) -> Option<FdbEntry> {
+        let key = key(vlan, mac);
+        let hash = self.hasher.hash_one(key);
+        let entry = match self.shard(hash).lock().find_entry(hash, |entry| entry.key() == key) {
+            Ok(found) => found.remove().0,
+            Err(_) => return None,
+        };
+        self.forgotten(hash, &entry);
+        Some(entry)
+    }
+
+    fn forgotten(&self, hash: u64, entry: &FdbEntry) {
+        self.touch_version(hash);
+        self.count.give_back();
+        if entry.kind == FdbKind::Learned {
+            self.quota(entry.port).give_back();
+        }
+    }
+
+    /// Removes all entries of which `gone` says so; gives how many. Locks one shard at a time.
+    pub fn remove_where(&self, mut gone: impl FnMut(&FdbEntry) -> bool) -> usize {
+        let mut removed = Vec::new();
+        let mut total = 0;
+        for shard in &self.shards {
+            shard.lock().extract_if(|entry| gone(entry)).for_each(|entry| removed.push(entry));
+            total += removed.len();
+            for entry in removed.drain(..) {
+                self.forgotten(self.hasher.hash_one(entry.key()), &entry);
+            }
+        }
+        total
+    }
+
+    /// Removes learned entries that were last seen more than `ageing` seconds before `now`.
+    pub(crate) fn age(&self, now: Tick, ageing: u32) -> usize {
+        self.remove_where(|entry| entry.kind == FdbKind::Learned && now.saturating_sub(entry.seen) > ageing)
+    }
+
+    /// Removes everything that points to a port, and its quota. For a port that is no more.
+    pub(crate) fn remove_port(&self, port: PortId) {
+        self.remove_where(|entry| entry.port == port);
+        self.quotas.lock().remove(&port);
+    }
+
+    /// All entries, in no particular order. Locks one shard at a time.
+    pub fn entries(&self) -> Vec<FdbEntry> {
+        let mut all = Vec::with_capacity(self.len());
+        for shard in &self.shards {
+            all.extend(shard.lock().iter());
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vid(n: u16) -> Vid {
+        Vid::new(n).unwrap()
+    }
+
+    fn mac(n: u64) -> MacAddr {
+        MacAddr::from_u64(0x0200_0000_0000 | n)
+    }
+
+    fn table(max: u32, limit: u32) -> (Fdb, Arc<PortQuota>, Arc<PortQuota>) {
+        let fdb = Fdb::new(max);
+        let (a, b) = (fdb.quota(PortId(1)), fdb.quota(PortId(2)));
+        a.set_limit(limit);
+        b.set_limit(limit);
+        (fdb, a, b)
+    }
+
+    #[test]
+    fn learns_moves_and_ages() {
+        let (fdb, a, b) = table(100, 100);
+        let before = fdb.version_of(vid(1), mac(1));
+        fdb.learn(vid(1), mac(1), PortId(1), &a, 5);
+        assert_ne!(fdb.version_of(vid(1), mac(1)), before);
+        assert_eq!(fdb.lookup(vid(1), mac(1)).unwrap().port, PortId(1));
+        assert!(fdb.lookup(vid(2), mac(1)).is_none(), "per VLAN");
+        let before = fdb.version_of(vid(1), mac(1));
+        fdb.learn(vid(1), mac(1), PortId(1), &a, 9);
+        assert_eq!(fdb.version_of(vid(1), mac(1)), before, "seen again changes no decision");
+        fdb.learn(vid(1), mac(1), PortId(2), &b, 10);
+        assert_ne!(fdb.version_of(vid(1), mac(1)), before);
+        let entry = fdb.lookup(vid(1), mac(1)).unwrap();
+        assert_eq!((entry.port, entry.moves, entry.seen), (PortId(2), 1, 10));
+        assert_eq!(fdb.age(310, 300), 0);
+        assert_eq!(fdb.age(311, 300), 1);
+        assert!(fdb.is_empty());
+    }
+
+    #[test]
+    fn limits_hold_for_a_port_and_for_all() {
+        let (fdb, a, b) = table(15, 10);
+        for n in 0..20 {
+            fdb.learn(vid(1), mac(n), PortId(1), &a, 0);
+        }
+        assert_eq!(fdb.len(), 10);
+        for n in 20..40 {
+            fdb.learn(vid(1), mac(n), PortId(2), &b, 0);
+        }
+        assert_eq!(fdb.len(), 15);
+        assert_eq!(fdb.add_static(vid(1), mac(50), PortId(1)), Err(FdbError::Full { max: 15 }));
+        fdb.remove(vid(1), mac(0)).unwrap();
+        fdb.learn(vid(1), mac(60), PortId(1), &a, 0);
+        assert_eq!(
+            fdb.lookup(vid(1), mac(60)).unwrap().port,
+            PortId(1),
+            "a place that was given back is free"
+        );
+        fdb.remove_port(PortId(1));
+        assert_eq!(fdb.len(), 5);
+    }
+
+    #[test]
+    fn static_entries_stay() {
+        let (fdb, a, _) = table(10, 10);
+        fdb.learn(vid(1), mac(1), PortId(1), &a, 0);
+        fdb.add_static(vid(1), mac(1), PortId(2)).unwrap();
+        fdb.learn(vid(1), mac(1), PortId(1), &a, 1);
+        assert_eq!(fdb.lookup(vid(1), mac(1)).unwrap().port, PortId(2));
+        assert_eq!(fdb.age(1_000_000, 1), 0);
+        assert_eq!(fdb.len(), 1);
+        let group = MacAddr::from_u64(0x0100_5e00_0001);
+        assert_eq!(fdb.add_static(vid(1), group, PortId(2)), Err(FdbError::NotUnicast { mac: group }));
+    }
+}

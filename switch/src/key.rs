@@ -1,0 +1,131 @@
+//! What tells one flow from another, as far as the stages look.
+//!
+//! The stages of today read the ingress port, both addresses and the tag; so that is the key, 20 bytes. A stage that
+//! reads more will widen it.
+
+use core::num::Wrapping;
+
+use fabnic_port::Frame;
+use fabnic_wire::{MacAddr, Tci};
+
+/// Set in [`Key::tag`] when the frame has a tag, so that VLAN 0 differs from none.
+const TAGGED: u32 = 1 << 16;
+
+/// The exact key of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// Destination, and the first two bytes of the source.
+    pub(crate) front: u64,
+    /// The other four bytes of the source, and the index of the ingress port above them.
+    pub(crate) back: u64,
+    /// VLAN bits of the tag, and whether there is one.
+    pub(crate) tag: u32,
+}
+
+impl Key {
+    /// Reads the key of a frame. `None` for a runt. The second value is the whole tag as it came.
+    #[inline(always)]
+    pub(crate) fn read(frame: &Frame, ingress: u32) -> Option<(Key, u16)> {
+        let head = frame.head();
+        let (front, back, kind) = match head.first_chunk::<16>() {
+            Some([a, b, c, d, e, f, g, h, i, j, k, l, m, n, _, _]) => (
+                u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+                u32::from_le_bytes([*i, *j, *k, *l]),
+                u16::from_be_bytes([*m, *n]),
+            ),
+            None => Key::read_short(head)?,
+        };
+        let mut key = Key { front, back: u64::from(back) | (u64::from(ingress) << 32), tag: 0 };
+        let mut tci = 0;
+        if kind == 0x8100 {
+            tci = u16::from_be_bytes(*head.get(14..)?.first_chunk()?);
+            // The EtherType behind the tag must be there too.
+            head.get(16..18)?;
+            key.tag = TAGGED | u32::from(tci & Tci::VID_MASK);
+        }
+        Some((key, tci))
+    }
+
+    #[cold]
+    fn read_short(head: &[u8]) -> Option<(u64, u32, u16)> {
+        let mut bytes = [0; 16];
+        bytes.get_mut(..14)?.copy_from_slice(head.get(..14)?);
+        Some((
+            u64::from_le_bytes(*bytes.first_chunk()?),
+            u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
+            u16::from_be_bytes(*bytes.get(12..)?.first_chunk()?),
+        ))
+    }
+
+    /// Destination address.
+    pub(crate) fn dst(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.front.to_le_bytes();
+        MacAddr::new([a, b, c, d, e, f])
+    }
+
+    /// Source address.
+    pub(crate) fn src(&self) -> MacAddr {
+        let [.., a, b] = self.front.to_le_bytes();
+        let [c, d, e, f, ..] = self.back.to_le_bytes();
+        MacAddr::new([a, b, c, d, e, f])
+    }
+
+    /// Whether there is a tag.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.tag & TAGGED != 0
+    }
+
+    /// The VLAN bits of the tag; 0 also where there is none.
+    pub(crate) fn vid_bits(&self) -> u16 {
+        (self.tag & 0xfff) as u16
+    }
+
+    /// A hash with a secret: whoever chooses addresses cannot choose where they fall.
+    #[inline(always)]
+    pub(crate) fn hash(&self, secret: &[u64; 2]) -> u64 {
+        let a = self.front ^ secret[0];
+        let b = (Wrapping(self.back) + Wrapping(u64::from(self.tag) << 40)).0 ^ secret[1];
+        let product = u128::from(a) * u128::from(b);
+        let folded = (product >> 64) as u64 ^ product as u64;
+        folded ^ (folded >> 29)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabnic_memory::Map;
+    use fabnic_port::Burst;
+
+    use super::*;
+
+    fn key(bytes: &[u8]) -> Option<(Key, u16)> {
+        let (map, _) = Map::anonymous(4096).unwrap();
+        let mut burst = Burst::new();
+        burst.begin(&map);
+        Key::read(burst.push_bytes(bytes)?, 7)
+    }
+
+    #[test]
+    fn reads_addresses_and_tags() {
+        let mut frame = [0_u8; 60];
+        frame[..6].copy_from_slice(&[1, 2, 3, 4, 5, 6]);
+        frame[6..12].copy_from_slice(&[7, 8, 9, 10, 11, 12]);
+        let (plain, tci) = key(&frame).unwrap();
+        assert_eq!(plain.dst(), MacAddr::new([1, 2, 3, 4, 5, 6]));
+        assert_eq!(plain.src(), MacAddr::new([7, 8, 9, 10, 11, 12]));
+        assert!(!plain.is_tagged());
+        assert_eq!(tci, 0);
+        frame[12..16].copy_from_slice(&[0x81, 0x00, 0x60, 0x0a]);
+        let (tagged, tci) = key(&frame).unwrap();
+        assert_eq!((tagged.vid_bits(), tci), (10, 0x600a));
+        frame[14..16].copy_from_slice(&[0, 0]);
+        let (priority, _) = key(&frame).unwrap();
+        assert!(priority.is_tagged() && priority != plain);
+        assert_eq!(key(&frame[..17]), None, "a tag without what it tags");
+        assert!(key(&frame[..18]).is_some());
+        frame[12] = 8;
+        assert_eq!(key(&frame[..13]), None);
+        assert_eq!(key(&frame[..14]).unwrap().0.src(), plain.src());
+    }
+}

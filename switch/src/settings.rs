@@ -1,0 +1,101 @@
+//! What configuration says of a port, in the form in which the pipeline reads it.
+
+use std::sync::Arc;
+
+use fabnic_wire::Vid;
+
+/// A set of VLANs: one bit each.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VlanSet(Arc<[u64; 64]>);
+
+impl core::fmt::Debug for VlanSet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Vid> for VlanSet {
+    fn from_iter<I: IntoIterator<Item = Vid>>(vlans: I) -> VlanSet {
+        let mut bits = [0_u64; 64];
+        for vid in vlans {
+            if let Some(word) = bits.get_mut(usize::from(vid.get() / 64)) {
+                *word |= 1 << (vid.get() % 64);
+            }
+        }
+        VlanSet(Arc::new(bits))
+    }
+}
+
+impl VlanSet {
+    /// Whether the VLAN is in the set.
+    #[inline]
+    pub fn contains(&self, vid: Vid) -> bool {
+        self.0.get(usize::from(vid.get() / 64)).is_some_and(|word| word >> (vid.get() % 64) & 1 == 1)
+    }
+
+    /// The VLANs, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Vid> + '_ {
+        (1..=4094).filter_map(|vid| Vid::new(vid).ok()).filter(|vid| self.contains(*vid))
+    }
+}
+
+/// Which VLANs a port carries, and how (IEEE 802.1Q, port-based classification).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VlanMode {
+    /// One VLAN; the port never sees a tag.
+    Access(Vid),
+    /// Several VLANs, tagged.
+    Trunk {
+        /// The tagged ones.
+        vlans: VlanSet,
+        /// The one that goes untagged, if any.
+        native: Option<Vid>,
+    },
+}
+
+impl VlanMode {
+    /// Whether the port is a member of the VLAN.
+    #[inline]
+    pub fn is_member(&self, vid: Vid) -> bool {
+        match self {
+            VlanMode::Access(access) => *access == vid,
+            VlanMode::Trunk { vlans, native } => *native == Some(vid) || vlans.contains(vid),
+        }
+    }
+
+    /// Whether frames of the VLAN leave the port with a tag.
+    #[inline]
+    pub fn leaves_tagged(&self, vid: Vid) -> bool {
+        match self {
+            VlanMode::Access(_) => false,
+            VlanMode::Trunk { native, .. } => *native != Some(vid),
+        }
+    }
+}
+
+/// What configuration says of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Administrative state: a disabled port neither sends nor receives.
+    pub enabled: bool,
+    /// The longest L3 packet in bytes; a frame may be 14 bytes longer, and its tag does not count.
+    pub mtu: u32,
+    /// Its VLANs.
+    pub vlan: VlanMode,
+    /// Whether source addresses are learned.
+    pub learning: bool,
+    /// How many addresses may be learned on the port.
+    pub fdb_limit: u32,
+}
+
+impl Default for PortSettings {
+    fn default() -> PortSettings {
+        PortSettings {
+            enabled: true,
+            mtu: 1500,
+            vlan: VlanMode::Access(Vid::DEFAULT),
+            learning: true,
+            fdb_limit: u32::MAX,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The ports as they are at one moment: immutable, published whole, with a generation.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use fabnic_port::{Port, PortId};
+use fabnic_wire::Vid;
+
+use crate::fdb::PortQuota;
+use crate::settings::{PortSettings, VlanMode};
+
+/// A port with what the pipeline needs to know of it.
+pub(crate) struct Member {
+    pub(crate) port: Arc<Port>,
+    pub(crate) settings: PortSettings,
+    /// What the port may still learn; outlives the topology.
+    pub(crate) quota: Arc<PortQuota>,
+}
+
+/// One moment's ports.
+///
+/// Inside it a port is known by its *index*, which is only good with this topology; a cached decision carries the
+/// generation for that reason.
+pub(crate) struct Topology {
+    pub(crate) generation: u32,
+    pub(crate) members: Box<[Member]>,
+    by_id: HashMap<PortId, u32>,
+    /// Per VLAN, the enabled members, ascending; found when the VLAN is first flooded.
+    flood: Box<[OnceLock<Box<[u32]>>]>,
+}
+
+impl Topology {
+    pub(crate) fn new(generation: u32, members: Vec<Member>) -> Topology {
+        let by_id = members.iter().zip(0..).map(|(member, index)| (member.port.id, index)).collect();
+        Topology {
+            generation,
+            members: members.into_boxed_slice(),
+            by_id,
+            flood: (0..4096).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn member(&self, index: u32) -> Option<&Member> {
+        self.members.get(index as usize)
+    }
+
+    pub(crate) fn index_of(&self, id: PortId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The ports that a frame of this VLAN is flooded to, the sender included.
+    pub(crate) fn flood(&self, vid: Vid) -> &[u32] {
+        let Some(slot) = self.flood.get(usize::from(vid.get())) else { return &[] };
+        slot.get_or_init(|| {
+            let is_member = |member: &Member| member.settings.enabled && member.settings.vlan.is_member(vid);
+            self.members
+                .iter()
+                .zip(0..)
+                .filter(|(member, _)| is_member(member))
+                .map(|(_, index)| index)
+                .collect()
+        })
+    }
+}
+
+impl Member {
+    /// The VLAN of an untagged frame.
+    pub(crate) fn untagged_vlan(&self) -> Option<Vid> {
+        match &self.settings.vlan {
+            VlanMode::Access(vid) => Some(*vid),
+            VlanMode::Trunk { native, .. } => *native,
+        }
+    }
+}
