@@ -34,15 +34,19 @@
 //! * A [`Fault`] (a broken ring, lost memory) stops its own port, with a reason to read.
 
 mod burst;
+mod capture;
 mod counters;
 mod drop_reason;
 mod frame;
+mod loopback;
 mod port;
 mod queue;
 
 pub use burst::{BURST, Burst, MAX_SLICES};
+pub use capture::{CaptureSink, CaptureSlot, Direction, Verdict};
 pub use counters::{Counter, DropCounters, QueueCounters};
 pub use drop_reason::DropReason;
 pub use frame::{Frame, HEAD, HEADER_ROOM, HEADROOM, MAX_FRAME};
+pub use loopback::{LoopbackEgress, LoopbackIngress, MAX_LOOPBACK, attach_loopback, loopback};
 pub use port::{LinkState, MAX_QUEUES, Port, PortId, PortKind, Stopped};
 pub use queue::{Cell, CellGuard, Egress, Fault, Ingress, Poller, Tally, Token};

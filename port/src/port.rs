@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::{Cell, DropCounters, Egress, Fault, Ingress};
+use crate::{CaptureSlot, Cell, DropCounters, Egress, Fault, Ingress};
 
 /// Number of a port, unique in a daemon for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +71,8 @@ pub struct Port {
     pub rx_drops: DropCounters,
     /// Copies of frames that could not be delivered to the port.
     pub tx_drops: DropCounters,
+    /// Who looks at the frames that pass.
+    pub captures: CaptureSlot,
     is_stopped: AtomicBool,
     stopped: Mutex<Option<Stopped>>,
 }
@@ -88,6 +90,7 @@ impl Port {
             egress_in_use: AtomicU16::new(0),
             rx_drops: DropCounters::default(),
             tx_drops: DropCounters::default(),
+            captures: CaptureSlot::default(),
             is_stopped: AtomicBool::new(false),
             stopped: Mutex::new(None),
         }
