@@ -118,14 +118,13 @@ impl Groups {
     #[inline(always)]
     fn push(&mut self, port: u32, frame: usize) {
         let Some(group) = self.of_port.get_mut(port as usize) else { return };
-        if *group == 0 {
-            if let (Some(slot), Some(picks)) = (self.ports.get_mut(self.used), self.picks.get_mut(self.used))
-            {
-                *slot = port;
-                picks.len = 0;
-                self.used += 1;
-                *group = self.used as u8;
-            }
+        if *group == 0
+            && let (Some(slot), Some(picks)) = (self.ports.get_mut(self.used), self.picks.get_mut(self.used))
+        {
+            *slot = port;
+            picks.len = 0;
+            self.used += 1;
+            *group = self.used as u8;
         }
         if let Some(picks) = self.picks.get_mut(usize::from(*group).wrapping_sub(1)) {
             picks.push(frame);
@@ -473,3 +472,6 @@ impl Engine {
         self.tally.settle(&cell.counters, &port.tx_drops);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ mod worker;
 
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use settings::{PortSettings, VlanMode, VlanSet};
+pub use stage::stages;
 pub use stats::{SwitchTotals, WorkerStats, drops};
 pub use switch::{StartError, Switch, SwitchConfig};
 pub use worker::BURST_BUCKETS;

@@ -99,6 +99,11 @@ pub(crate) const STAGES: &[Stage] = &[
     },
 ];
 
+/// The names of the stages, in order, each with the reason for its place.
+pub fn stages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STAGES.iter().map(|stage| (stage.name, stage.why))
+}
+
 /// Walks all stages.
 pub(crate) fn decide(
     topology: &Topology,
@@ -137,14 +142,15 @@ pub(crate) fn decide(
 
 #[cfg(test)]
 mod tests {
-    use super::STAGES;
+    use super::stages;
 
     #[test]
     fn every_stage_says_why_it_stands_there() {
-        let mut names: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
-        assert!(STAGES.iter().all(|stage| !stage.why.is_empty()));
+        let mut names: Vec<_> = stages().map(|(name, _)| name).collect();
+        assert!(stages().all(|(_, why)| !why.is_empty()));
+        let count = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), STAGES.len());
+        assert_eq!(names.len(), count);
     }
 }

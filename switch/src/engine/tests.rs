@@ -1,0 +1,276 @@
+//! The engine with ports that keep what they get, under a virtual time.
+
+use std::sync::Arc;
+
+use fabnic_memory::{Hint, Map};
+use fabnic_port::{Egress, Fault, PortId, PortKind};
+use fabnic_wire::MacAddr;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::switch::Shared;
+use crate::{PortSettings, SwitchConfig, VlanMode};
+
+/// Frames that a port got.
+type Got = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// An egress queue that keeps up to `room` frames.
+struct Keep {
+    got: Got,
+    room: usize,
+}
+
+impl Egress for Keep {
+    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        for (done, &index) in picks.iter().enumerate() {
+            let mut got = self.got.lock();
+            if got.len() >= self.room {
+                tally.drop(DropReason::RingFull, picks.len() - done);
+                break;
+            }
+            let mut bytes = vec![0; burst.frames()[usize::from(index)].len() as usize];
+            let n = burst.copy_out(index.into(), &mut bytes);
+            assert_eq!(n, bytes.len());
+            tally.deliver(n as u32);
+            got.push(bytes);
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Bench {
+    shared: Shared,
+    engine: Engine,
+    ports: Vec<(Arc<Port>, PortSettings)>,
+    got: Vec<Got>,
+    received: u64,
+    memory: Arc<Map>,
+}
+
+impl Bench {
+    pub(super) fn new(settings: Vec<PortSettings>, ageing: u64) -> Bench {
+        let config =
+            SwitchConfig { ageing: std::time::Duration::from_secs(ageing), ..SwitchConfig::default() };
+        let shared = Shared::new(&config);
+        let engine = shared.engine();
+        let (mut ports, mut got) = (Vec::new(), Vec::new());
+        for (settings, id) in settings.into_iter().zip(1..) {
+            let port = Arc::new(Port::new(PortId(id), &format!("p{id}"), PortKind::Loopback, 1));
+            let frames = Got::default();
+            port.egress()[0].install(Box::new(Keep { got: Arc::clone(&frames), room: usize::MAX }));
+            port.refresh_egress();
+            ports.push((port, settings));
+            got.push(frames);
+        }
+        let (memory, _) = Map::anonymous(1 << 20).unwrap();
+        let mut bench = Bench { shared, engine, ports, got, received: 0, memory };
+        bench.publish();
+        bench
+    }
+
+    pub(super) fn publish(&mut self) {
+        let (topology, _) = self.shared.publish(self.ports.clone());
+        self.engine.adopt(&topology);
+    }
+
+    /// Sends frames from one port in one burst.
+    pub(super) fn send(&mut self, from: usize, frames: &[&[u8]], now: u32) {
+        let topology = self.shared.topology.load_full();
+        let mut burst = Burst::new();
+        burst.begin(&self.memory);
+        for (frame, at) in frames.iter().zip((0..).step_by(16384)) {
+            let slice = self.memory.translate(at, frame.len() as u32 + 12, &mut Hint::default()).unwrap();
+            self.memory.write(&slice, 12, frame);
+            let first = burst.slices().len();
+            burst.slices_mut().push(slice);
+            burst.push(first, 1, 12, frame.len() as u32).unwrap();
+        }
+        self.received += frames.len() as u64;
+        let index = topology.index_of(self.ports[from].0.id).unwrap();
+        self.engine.process(&topology, &self.shared.fdb, now, index, &mut burst);
+    }
+
+    /// What each port got since the last call.
+    pub(super) fn take(&self) -> Vec<Vec<Vec<u8>>> {
+        self.got.iter().map(|got| core::mem::take(&mut *got.lock())).collect()
+    }
+
+    pub(super) fn age(&self, now: u32) {
+        self.shared.age(now);
+    }
+
+    fn assert_balance(&self) {
+        let ports = self.ports.iter().map(|(port, _)| &**port);
+        let totals = crate::SwitchTotals::sum(ports, self.engine.counters.replicated);
+        assert_eq!(self.received + totals.replicated, totals.delivered + totals.dropped, "{totals:?}");
+    }
+
+    fn drops(&self, port: usize) -> Vec<(&'static str, u64)> {
+        let port = &self.ports[port].0;
+        crate::drops(&port.rx_drops)
+            .chain(crate::drops(&port.tx_drops))
+            .map(|(r, n)| (r.label(), n))
+            .collect()
+    }
+}
+
+fn mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n]
+}
+
+fn frame(dst: [u8; 6], src: [u8; 6], tag: Option<u16>, len: usize) -> Vec<u8> {
+    let mut bytes = [&dst[..], &src[..]].concat();
+    if let Some(tci) = tag {
+        bytes.extend([0x81, 0]);
+        bytes.extend(tci.to_be_bytes());
+    }
+    bytes.extend([8, 0]);
+    bytes.extend((bytes.len()..len).map(|i| i as u8));
+    bytes
+}
+
+fn access(vid: u16) -> PortSettings {
+    PortSettings { vlan: VlanMode::Access(Vid::new(vid).unwrap()), ..PortSettings::default() }
+}
+
+fn trunk(vlans: &[u16], native: Option<u16>) -> PortSettings {
+    let vid = |n: u16| Vid::new(n).unwrap();
+    let vlan = VlanMode::Trunk { vlans: vlans.iter().copied().map(vid).collect(), native: native.map(vid) };
+    PortSettings { vlan, ..PortSettings::default() }
+}
+
+#[test]
+fn floods_learns_and_then_sends_to_one() {
+    let mut bench = Bench::new(vec![access(1); 3], 300);
+    let (a, b) = (frame(mac(2), mac(1), None, 60), frame(mac(1), mac(2), None, 1500));
+    bench.send(0, &[&a], 0);
+    assert_eq!(bench.take(), [vec![], vec![a.clone()], vec![a.clone()]]);
+    bench.send(1, &[&b, &b], 0);
+    assert_eq!(bench.take(), [vec![b.clone(), b.clone()], vec![], vec![]]);
+    bench.send(0, &[&a], 0);
+    assert_eq!(bench.take(), [vec![], vec![a.clone()], vec![]], "the flooded flow was decided anew");
+    bench.send(2, &[&frame(mac(9), mac(2), None, 60)], 1);
+    bench.take();
+    bench.send(0, &[&a], 1);
+    assert_eq!(bench.take(), [vec![], vec![], vec![a.clone()]], "the address has moved");
+    bench.age(1000);
+    bench.send(0, &[&a], 1000);
+    assert_eq!(bench.take(), [vec![], vec![a.clone()], vec![a.clone()]], "the address has aged out");
+    bench.assert_balance();
+}
+
+#[test]
+fn a_burst_parts_ways_and_keeps_order() {
+    let mut bench = Bench::new(vec![access(1); 4], 300);
+    for port in 1..4 {
+        bench.send(port, &[&frame(mac(99), mac(port as u8), None, 60)], 0);
+    }
+    bench.take();
+    let frames: Vec<Vec<u8>> = (0..64_u8)
+        .map(|i| {
+            let dst = if i % 7 == 0 { [0xff; 6] } else { mac(1 + i % 3) };
+            frame(dst, mac(50), None, 60 + usize::from(i) * 20)
+        })
+        .collect();
+    bench.send(0, &frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0);
+    let got = bench.take();
+    for port in 1..4_u8 {
+        let unicast = frames.iter().filter(|f| f[..6] == mac(port));
+        let broadcast = frames.iter().filter(|f| f[0] == 0xff);
+        let expected: Vec<_> = unicast.chain(broadcast).cloned().collect();
+        assert_eq!(got[usize::from(port)], expected);
+    }
+    assert!(got[0].is_empty());
+    bench.assert_balance();
+}
+
+#[test]
+fn tags_are_pushed_and_popped_for_each_copy() {
+    let mut bench =
+        Bench::new(vec![access(10), access(10), trunk(&[10, 20], None), trunk(&[20], Some(10))], 300);
+    let plain = frame([0xff; 6], mac(1), None, 200);
+    let tagged = |tci| frame([0xff; 6], mac(1), Some(tci), 204);
+    let body = |bytes: &[u8]| bytes[bytes.len() - 180..].to_vec();
+    bench.send(0, &[&plain], 0);
+    let got = bench.take();
+    assert_eq!((&got[1][0], &got[3][0]), (&plain, &plain));
+    assert_eq!(got[2][0][..18], tagged(10)[..18]);
+    assert_eq!(body(&got[2][0]), body(&plain));
+    // From a trunk, with priority: it is kept where the frame leaves tagged.
+    bench.send(2, &[&tagged(0xa00a)], 0);
+    let got = bench.take();
+    assert_eq!(got[0][0][..14], plain[..14]);
+    assert_eq!(got[0][0].len(), 200);
+    assert_eq!(got[3][0].len(), 200, "native");
+    bench.send(3, &[&frame([0xff; 6], mac(4), Some(0x6014), 100)], 0);
+    let got = bench.take();
+    assert!(got[0].is_empty() && got[1].is_empty());
+    assert_eq!(got[2][0], frame([0xff; 6], mac(4), Some(0x6014), 100));
+    // Priority tag: counts as untagged.
+    bench.send(0, &[&tagged(0xe000)], 0);
+    let got = bench.take();
+    assert_eq!(got[1][0].len(), 200);
+    assert_eq!(got[2][0][14..16], 0xe00a_u16.to_be_bytes());
+    bench.send(2, &[&plain], 0);
+    bench.send(2, &[&tagged(30)], 0);
+    bench.send(0, &[&tagged(20)], 0);
+    assert_eq!(bench.take().concat(), Vec::<Vec<u8>>::new());
+    assert_eq!(bench.drops(2), [("vlan_not_allowed", 1), ("untagged_not_allowed", 1)]);
+    assert_eq!(bench.drops(0), [("vlan_not_allowed", 1)]);
+    bench.assert_balance();
+}
+
+#[test]
+fn what_is_not_delivered_has_a_reason() {
+    let small = PortSettings { mtu: 500, ..access(1) };
+    let closed = PortSettings { enabled: false, ..access(1) };
+    let mut bench = Bench::new(vec![access(1), small, closed, access(1)], 300);
+    bench.send(1, &[&frame(mac(99), mac(2), None, 60)], 0);
+    bench.take();
+    bench.send(0, &[&frame(mac(2), mac(1), None, 514), &frame(mac(2), mac(1), None, 515)], 0);
+    assert_eq!(bench.take()[1].len(), 1);
+    assert_eq!(bench.drops(1), [("egress_mtu", 1)]);
+    bench.send(1, &[&frame(mac(1), mac(2), None, 515)], 0);
+    bench.send(2, &[&frame(mac(1), mac(3), None, 60)], 0);
+    bench.send(0, &[&frame(mac(2), [1, 0, 0, 0, 0, 9], None, 60)], 0);
+    bench.send(0, &[&frame([1, 0x80, 0xc2, 0, 0, 3], mac(1), None, 60)], 0);
+    bench.send(0, &[&frame(mac(1), mac(1), None, 60)], 0);
+    bench.send(0, &[&[1, 2, 3]], 0);
+    assert_eq!(bench.take().concat(), Vec::<Vec<u8>>::new());
+    assert_eq!(
+        bench.drops(0),
+        [("runt", 1), ("bad_source", 1), ("reserved_destination", 1), ("same_port", 1)]
+    );
+    assert_eq!(bench.drops(2), [("ingress_disabled", 1)]);
+    bench.ports[3].0.egress()[0].remove();
+    bench.ports[3].0.refresh_egress();
+    bench.ports[1].1.enabled = false;
+    bench.publish();
+    bench.send(0, &[&frame(mac(2), mac(1), None, 60), &frame([0xff; 6], mac(1), None, 60)], 0);
+    assert_eq!(bench.take().concat(), Vec::<Vec<u8>>::new());
+    assert_eq!(bench.drops(1), [("ingress_mtu", 1), ("egress_disabled", 1), ("egress_mtu", 1)]);
+    assert_eq!(bench.drops(3), [("not_ready", 1)]);
+    bench.assert_balance();
+}
+
+#[test]
+fn settings_that_change_change_cached_flows_at_once() {
+    let mut bench = Bench::new(vec![access(1), access(1)], 300);
+    let (a, b) = (frame(mac(2), mac(1), None, 60), frame(mac(1), mac(2), None, 60));
+    for _ in 0..3 {
+        bench.send(0, &[&a], 0);
+        bench.send(1, &[&b], 0);
+    }
+    bench.take();
+    bench.ports[1].1 = access(2);
+    bench.publish();
+    bench.send(0, &[&a], 0);
+    bench.send(1, &[&b], 0);
+    assert_eq!(bench.take().concat(), Vec::<Vec<u8>>::new());
+    assert_eq!(bench.drops(0), [("no_member", 1)]);
+    let gone = bench.ports.remove(1);
+    bench.got.remove(1);
+    bench.publish();
+    assert!(bench.shared.fdb.entries().iter().all(|entry| entry.port != gone.0.id));
+    assert_eq!(MacAddr::new(mac(1)), bench.shared.fdb.entries()[0].mac);
+}
