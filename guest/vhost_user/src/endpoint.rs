@@ -1,0 +1,129 @@
+//! An end point: a socket in the file system, the device behind it, and at most one session at a time.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::session::Session;
+use crate::socket::Connection;
+use crate::status::Status;
+
+/// Which side listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We listen; front ends connect.
+    Server,
+    /// The front end listens; we connect, and connect again.
+    Client,
+}
+
+/// Where a device is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The socket.
+    pub socket: PathBuf,
+    /// Which side listens on it.
+    pub role: Role,
+}
+
+/// Messages that one session may have handled before the next one gets its turn.
+const TURN: usize = 64;
+
+/// What the reactor must watch a session for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+/// A session and the socket it comes over.
+struct Live {
+    connection: Connection,
+    session: Session,
+    pid: Option<i32>,
+}
+
+/// A device and its session.
+pub(crate) struct Body {
+    device: Box<dyn Device>,
+    live: Option<Live>,
+    sessions: u64,
+    last_reason: Option<String>,
+}
+
+impl Body {
+    pub(crate) fn new(device: Box<dyn Device>) -> Body {
+        Body { device, live: None, sessions: 0, last_reason: None }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.live.as_ref().map(|live| live.connection.as_fd())
+    }
+
+    /// Begins a session over a connected, non-blocking socket.
+    pub(crate) fn begin(&mut self, socket: OwnedFd) {
+        let pid = rustix::net::sockopt::socket_peercred(&socket).ok().map(|c| c.pid.as_raw_nonzero().get());
+        let session = Session::new(self.device.as_ref());
+        self.live = Some(Live { connection: Connection::new(socket), session, pid });
+        self.sessions += 1;
+        self.device.connected();
+    }
+
+    /// Handles what has come, as far as one turn goes. An error ends the session: [`Body::end`] is to be called.
+    pub(crate) fn turn(&mut self) -> Result<Interest, Error> {
+        let Some(live) = &mut self.live else { return Ok(Interest { read: false, write: false }) };
+        live.connection.flush()?;
+        live.session.flush_back_channel();
+        for _ in 0..TURN {
+            if live.connection.is_stuck() {
+                break;
+            }
+            let Some(message) = live.connection.next()? else { break };
+            tracing::trace!(request = ?message.request, fds = message.fds.len(), "vhost-user");
+            if let Some(reply) = live.session.take(self.device.as_mut(), message)? {
+                live.connection.send(reply)?;
+            }
+        }
+        Ok(Interest { read: !live.connection.is_stuck(), write: live.connection.has_waiting() })
+    }
+
+    /// Ends the session, if there is one. Its descriptors and its memory go with it.
+    pub(crate) fn end(&mut self, reason: &Error) {
+        if let Some(Live { connection, session, pid: _ }) = self.live.take() {
+            let reason = reason.to_string();
+            session.end(self.device.as_mut(), &reason);
+            self.last_reason = Some(reason);
+            drop(connection);
+        }
+    }
+
+    /// Notes why no session can begin.
+    pub(crate) fn note(&mut self, reason: String) {
+        self.last_reason = Some(reason);
+    }
+
+    pub(crate) fn config_changed(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.session.config_changed();
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut status = Status {
+            connected: self.live.is_some(),
+            sessions: self.sessions,
+            last_reason: self.last_reason.clone(),
+            ..Status::default()
+        };
+        if let Some(live) = &self.live {
+            status.peer_pid = live.pid;
+            live.session.describe(self.device.as_ref(), &mut status);
+        }
+        status
+    }
+}
