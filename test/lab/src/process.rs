@@ -42,7 +42,6 @@ pub struct Launch {
     program: String,
     netns: Option<String>,
     cpu: Option<usize>,
-    urgent: bool,
     log: Option<PathBuf>,
     dir: Option<PathBuf>,
     stdin: bool,
@@ -60,7 +59,6 @@ impl Launch {
                 .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             netns: None,
             cpu: None,
-            urgent: false,
             log: None,
             dir: None,
             stdin: false,
@@ -116,12 +114,6 @@ impl Launch {
         self
     }
 
-    /// Gives it precedence over what else runs on the machine: a benchmark measures two programs, not the rest.
-    pub fn urgent(&mut self) -> &mut Self {
-        self.urgent = true;
-        self
-    }
-
     /// Sends its standard output and error to a file.
     pub fn log_to(&mut self, path: impl Into<PathBuf>) -> &mut Self {
         self.log = Some(path.into());
@@ -150,9 +142,6 @@ impl Launch {
             vec!["setpriv".into(), "--pdeathsig".into(), "KILL".into(), "--".into()];
         if let Some(cpu) = self.cpu {
             words.extend(["taskset".into(), "-c".into(), cpu.to_string().into()]);
-        }
-        if self.urgent {
-            words.extend(["nice".into(), "-n".into(), "-19".into()]);
         }
         if let Some(netns) = &self.netns {
             words.extend(["ip".into(), "netns".into(), "exec".into(), netns.into()]);

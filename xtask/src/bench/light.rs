@@ -70,7 +70,7 @@ impl LightGuests {
         }
         let log = dir.join("guests.jsonl");
         let mut launch = Launch::on_host(program);
-        launch.urgent().arg("run");
+        launch.arg("run");
         for (index, socket) in sockets(dir).iter().enumerate() {
             launch.arg("--port").arg(format!(
                 "socket={},role={},ring={},queue-size=1024,mac=02:00:00:00:00:0{},peer=02:00:00:00:00:0{}",

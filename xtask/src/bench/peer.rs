@@ -66,7 +66,7 @@ pub(crate) fn sockets(dir: &Path) -> [PathBuf; 2] {
 /// A program of the tree that is given huge pages.
 pub(crate) fn with_huge_pages(lab: &Lab, program: &str) -> Launch {
     let mut launch = lab.program(program);
-    launch.env("FABNIC_HUGETLBFS", "1").urgent();
+    launch.env("FABNIC_HUGETLBFS", "1");
     launch
 }
 
@@ -108,7 +108,7 @@ impl Switch {
         let file = self.dir.join("fabnic.toml");
         std::fs::write(&file, config).context("cannot write a configuration")?;
         let mut launch = Launch::on_host(release_dir().join("fabnicd"));
-        launch.arg("--config").arg(&file).urgent().log_to(self.dir.join("switch.log"));
+        launch.arg("--config").arg(&file).log_to(self.dir.join("switch.log"));
         let mut child = launch.spawn()?;
         let ready = sockets(&self.dir);
         child.wait_until("its sockets", Duration::from_secs(20), || {
@@ -258,13 +258,15 @@ fn fabnic_work(api: &Path) -> Option<Work> {
     Some(Work { busy_cycles: sum("busy_cycles")?, packets: sum("packets")? })
 }
 
-/// The first poll thread of `pmd-stats-show`.
+/// The first poll thread of `pmd-stats-show`, as Open vSwitch 4.0 writes it.
 fn ovs_work(text: &str) -> Option<Work> {
-    let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    Some(Work { busy_cycles: number("processing cycles:")?, packets: number("packets received:")? })
+    let after = |name: &str| text.split_once(name).map(|(_, rest)| rest);
+    let number = |rest: &str| rest.split_whitespace().next()?.parse::<u64>().ok();
+    let used = number(after("Used TSC cycles:")?)?;
+    let busy_share =
+        after("busy iterations:")?.split_once('(')?.1.split('%').next()?.trim().parse::<f64>().ok()?;
+    let packets = number(after("Rx packets:")?)?;
+    Some(Work { busy_cycles: (used as f64 * busy_share / 100.0) as u64, packets })
 }
 
 #[cfg(test)]
@@ -273,13 +275,16 @@ mod tests {
 
     #[test]
     fn poll_thread_statistics_of_ovs_are_read() {
-        let text = "pmd thread numa_id 0 core_id 1:\n  packets received: 1000\n  packet recirculations: 0\n  \
-                    idle cycles: 5 (1.00%)\n  processing cycles: 123000 (99.00%)\n";
+        let text = "pmd thread numa_id 0 core_id 1:\n\n  Iterations:              7854157  (0.88 us/it)\n  \
+                    - Used TSC cycles:   1000000  ( 99.9 % of total cycles)\n  \
+                    - idle iterations:       7429874  ( 18.9 % of used cycles)\n  \
+                    - busy iterations:        424283  ( 80.0 % of used cycles)\n  \
+                    Rx packets:              8000  (3934 Kpps, 432 cycles/pkt)\n";
         let before = ovs_work(text).unwrap();
-        assert_eq!(before, Work { busy_cycles: 123_000, packets: 1000 });
-        let after = Work { busy_cycles: 223_000, packets: 2000 };
+        assert_eq!(before, Work { busy_cycles: 800_000, packets: 8000 });
+        let after = Work { busy_cycles: 900_000, packets: 9000 };
         assert_eq!(after.cycles_per_packet_since(before), Some(100.0));
         assert_eq!(before.cycles_per_packet_since(after), None);
-        assert_eq!(ovs_work("main thread:\n  packets received: x\n"), None);
+        assert_eq!(ovs_work("main thread:\n  Rx packets: 0\n"), None);
     }
 }
