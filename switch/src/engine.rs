@@ -13,7 +13,7 @@
 //! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
 //! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
 
-use fabnic_port::{BURST, Burst, DropReason, Port, Tally};
+use fabnic_port::{BURST, Burst, Direction, DropReason, Port, Tally, Verdict};
 use fabnic_wire::{Vid, flow_hash};
 
 use crate::cache::{FlowCache, Outcome, Target};
@@ -181,6 +181,9 @@ impl Engine {
         self.counters.frames += burst.len() as u64;
         self.read(member, ingress, burst);
         let uniform = self.decide(topology, fdb, now, (member, ingress), burst.len());
+        if member.port.captures.is_active() {
+            self.capture_ingress(topology, member, ingress, burst);
+        }
         match uniform {
             Some(Target::Port(index)) if topology.member(index).is_some() => {
                 let mut all = Picks::NONE;
@@ -298,6 +301,38 @@ impl Engine {
         uniform.then(|| self.outcomes.first().map(Outcome::target)).flatten()
     }
 
+    /// Shows whoever captures the sending port what came in and what was decided, before anything is rewritten.
+    #[cold]
+    fn capture_ingress(&self, topology: &Topology, member: &Member, ingress: u32, burst: &Burst) {
+        for (index, (frame, outcome)) in burst.frames().iter().zip(self.outcomes.iter()).enumerate() {
+            let verdict = match (frame.drop, outcome.target()) {
+                (Some(reason), _) | (None, Target::Drop(reason)) => Verdict::Dropped(reason),
+                (None, Target::Port(port)) => match topology.member(port) {
+                    Some(to) => Verdict::Forwarded(&to.port.name),
+                    None => continue,
+                },
+                (None, Target::Flood) => {
+                    let members = Vid::new(outcome.vid).map_or(&[][..], |vlan| topology.flood(vlan));
+                    match members.iter().filter(|port| **port != ingress).count() {
+                        0 => Verdict::Dropped(DropReason::NoMember),
+                        copies => Verdict::Flooded(u32::try_from(copies).unwrap_or(u32::MAX)),
+                    }
+                }
+            };
+            member.port.captures.offer(burst, index, Direction::In, verdict);
+        }
+    }
+
+    /// Counts copies that may not leave by a port, and shows them to whoever captures it.
+    fn refuse(port: &Port, reason: DropReason, picks: &[u8], burst: &Burst) {
+        port.tx_drops.add(reason, picks.len() as u64);
+        if port.captures.is_active() {
+            for &index in picks {
+                port.captures.offer(burst, index.into(), Direction::Out, Verdict::Dropped(reason));
+            }
+        }
+    }
+
     /// Steps 3 and 4 where the frames part ways.
     fn deliver_groups(&mut self, topology: &Topology, member: &Member, ingress: u32, burst: &mut Burst) {
         let mut drops = core::mem::take(&mut self.tally);
@@ -383,18 +418,16 @@ impl Engine {
     fn deliver(&mut self, topology: &Topology, index: u32, picks: &Picks, burst: &mut Burst) {
         let Some(member) = topology.member(index) else { return };
         if let Some(reason) = egress::closed(member) {
-            member.port.tx_drops.add(reason, picks.len as u64);
-            return;
+            return Self::refuse(&member.port, reason, picks.as_slice(), burst);
         }
         let limit = egress::longest(member);
         if self.longest > limit {
-            let mut fit = Picks::NONE;
+            let (mut fit, mut too_long) = (Picks::NONE, Picks::NONE);
             for &frame in picks.as_slice() {
-                if self.reads.get(usize::from(frame)).is_some_and(|read| read.size <= limit) {
-                    fit.push(frame.into());
-                }
+                let fits = self.reads.get(usize::from(frame)).is_some_and(|read| read.size <= limit);
+                if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
-            member.port.tx_drops.add(DropReason::EgressMtu, (picks.len - fit.len) as u64);
+            Self::refuse(&member.port, DropReason::EgressMtu, too_long.as_slice(), burst);
             return self.tag_and_deliver(member, &fit, burst);
         }
         self.tag_and_deliver(member, picks, burst);
@@ -407,7 +440,7 @@ impl Engine {
             self.set_tags(member, picks, burst);
         }
         match member.port.egress_in_use() {
-            0 => member.port.tx_drops.add(DropReason::NotReady, picks.len as u64),
+            0 => Self::refuse(&member.port, DropReason::NotReady, picks.as_slice(), burst),
             1 => self.hand_over(&member.port, 0, picks.as_slice(), burst),
             queues => self.spread(&member.port, queues, *picks, burst),
         }
@@ -461,7 +494,12 @@ impl Engine {
         let mut guard = cell.lock();
         match guard.as_mut() {
             Some(egress) => {
-                if let Err(fault) = egress.deliver(burst, picks, &mut self.tally) {
+                let delivered = if port.captures.is_active() {
+                    port.captures.deliver(egress.as_mut(), burst, picks, &mut self.tally)
+                } else {
+                    egress.deliver(burst, picks, &mut self.tally)
+                };
+                if let Err(fault) = delivered {
                     port.stop(fault);
                 }
                 let missing = (picks.len() as u64).saturating_sub(self.tally.frames + self.tally.dropped());

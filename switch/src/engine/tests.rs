@@ -274,3 +274,40 @@ fn settings_that_change_change_cached_flows_at_once() {
     assert!(bench.shared.fdb.entries().iter().all(|entry| entry.port != gone.0.id));
     assert_eq!(MacAddr::new(mac(1)), bench.shared.fdb.entries()[0].mac);
 }
+
+#[test]
+fn a_capture_sees_what_came_in_and_what_went_out_with_the_verdict() {
+    type Seen = Mutex<Vec<(Direction, String, usize)>>;
+    struct Sink(Seen);
+    impl fabnic_port::CaptureSink for Sink {
+        fn is_active(&self) -> bool {
+            true
+        }
+        fn offer(&self, burst: &Burst, index: usize, direction: Direction, verdict: Verdict<'_>) {
+            let len = burst.frames()[index].len() as usize;
+            self.0.lock().push((direction, verdict.to_string(), len));
+        }
+    }
+    let mut bench =
+        Bench::new(vec![access(10), trunk(&[10], None), PortSettings { mtu: 100, ..access(10) }], 300);
+    let sinks: Vec<_> = (0..3).map(|_| Arc::new(Sink(Mutex::default()))).collect();
+    for (sink, (port, _)) in sinks.iter().zip(&bench.ports) {
+        port.captures.add(Arc::clone(sink) as _);
+    }
+    bench.send(0, &[&frame([0xff; 6], mac(1), None, 200), &frame([0xff; 6], [0; 6], None, 60)], 0);
+    bench.send(1, &[&frame(mac(1), mac(2), Some(10), 204)], 0);
+    let seen = |port: usize| core::mem::take(&mut *sinks[port].0.lock());
+    let of = |direction, verdict: &str, len| (direction, verdict.to_owned(), len);
+    let (a, b, c) = (seen(0), seen(1), seen(2));
+    assert_eq!(
+        a,
+        [
+            of(Direction::In, "flooded to 2 ports", 200),
+            of(Direction::In, "dropped: bad_source", 60),
+            of(Direction::Out, "delivered", 200)
+        ]
+    );
+    assert_eq!(b, [of(Direction::Out, "delivered", 204), of(Direction::In, "forwarded to p1", 204)]);
+    assert_eq!(c, [of(Direction::Out, "dropped: egress_mtu", 200)]);
+    bench.assert_balance();
+}
