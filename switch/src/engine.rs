@@ -323,11 +323,13 @@ impl Engine {
         }
     }
 
-    /// Counts copies that may not leave by a port, and shows them to whoever captures it.
-    fn refuse(port: &Port, reason: DropReason, picks: &[u8], burst: &Burst) {
-        port.tx_drops.add(reason, picks.len() as u64);
+    /// Counts copies that may not leave by a port, and shows them, as they would have left, to whoever captures it.
+    fn refuse(&mut self, member: &Member, reason: DropReason, picks: &Picks, burst: &mut Burst) {
+        let port = &member.port;
+        port.tx_drops.add(reason, picks.len as u64);
         if port.captures.is_active() {
-            for &index in picks {
+            self.set_tags(member, picks, burst);
+            for &index in picks.as_slice() {
                 port.captures.offer(burst, index.into(), Direction::Out, Verdict::Dropped(reason));
             }
         }
@@ -418,7 +420,7 @@ impl Engine {
     fn deliver(&mut self, topology: &Topology, index: u32, picks: &Picks, burst: &mut Burst) {
         let Some(member) = topology.member(index) else { return };
         if let Some(reason) = egress::closed(member) {
-            return Self::refuse(&member.port, reason, picks.as_slice(), burst);
+            return self.refuse(member, reason, picks, burst);
         }
         let limit = egress::longest(member);
         if self.longest > limit {
@@ -427,7 +429,7 @@ impl Engine {
                 let fits = self.reads.get(usize::from(frame)).is_some_and(|read| read.size <= limit);
                 if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
-            Self::refuse(&member.port, DropReason::EgressMtu, too_long.as_slice(), burst);
+            self.refuse(member, DropReason::EgressMtu, &too_long, burst);
             return self.tag_and_deliver(member, &fit, burst);
         }
         self.tag_and_deliver(member, picks, burst);
@@ -440,7 +442,7 @@ impl Engine {
             self.set_tags(member, picks, burst);
         }
         match member.port.egress_in_use() {
-            0 => Self::refuse(&member.port, DropReason::NotReady, picks.as_slice(), burst),
+            0 => self.refuse(member, DropReason::NotReady, picks, burst),
             1 => self.hand_over(&member.port, 0, picks.as_slice(), burst),
             queues => self.spread(&member.port, queues, *picks, burst),
         }
