@@ -19,6 +19,9 @@ pub struct ErrorBody {
     /// Where: a key such as `port[vm1].mtu`, or a part of the request such as `query` or `body`.
     #[serde(rename = "where")]
     pub at: String,
+    /// Line of the configuration, when it came as TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// What was expected, or what to do.
     pub expected: String,
     /// Further things that are wrong.
@@ -29,6 +32,9 @@ pub struct ErrorBody {
 
 impl std::fmt::Display for ErrorBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
         if !self.at.is_empty() {
             write!(f, "{}: ", self.at)?;
         }
@@ -57,8 +63,13 @@ impl ApiError {
         error: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        let body =
-            ErrorBody { error: error.into(), at: at.into(), expected: expected.into(), more: Vec::new() };
+        let body = ErrorBody {
+            error: error.into(),
+            at: at.into(),
+            line: None,
+            expected: expected.into(),
+            more: Vec::new(),
+        };
         Self { status, body }
     }
 
@@ -85,7 +96,7 @@ impl From<Refusal> for ErrorBody {
             Some(hint) => format!("{} (did you mean `{hint}`?)", refusal.problem),
             None => refusal.problem,
         };
-        Self { error, at: refusal.key, expected: refusal.expected, more: Vec::new() }
+        Self { error, at: refusal.key, line: refusal.line, expected: refusal.expected, more: Vec::new() }
     }
 }
 

@@ -12,6 +12,15 @@ use utoipa::{IntoParams, ToSchema};
 /// Frames dropped, by reason. The reasons are the words of `port`'s drop reasons, such as `ring_full`.
 pub type DropCounts = BTreeMap<String, u64>;
 
+fn drop_counts() -> utoipa::openapi::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, Type};
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("Frames dropped, by reason"))
+        .additional_properties(Some(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0))))
+        .build()
+}
+
 /// Whether the daemon works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
@@ -234,8 +243,10 @@ pub struct Counters {
     /// Bytes in them, without virtio headers.
     pub tx_bytes: u64,
     /// Frames received from the peer and dropped before they had a destination, by reason.
+    #[schema(schema_with = drop_counts)]
     pub rx_drops: DropCounts,
     /// Frames bound for the peer and dropped, by reason.
+    #[schema(schema_with = drop_counts)]
     pub tx_drops: DropCounts,
     /// Bursts moved, in both directions.
     pub bursts: u64,
@@ -284,6 +295,7 @@ pub struct SwitchTotals {
     /// Frames dropped.
     pub dropped: u64,
     /// Frames dropped, by reason. Sums up to `dropped`.
+    #[schema(schema_with = drop_counts)]
     pub drops: DropCounts,
 }
 

@@ -176,7 +176,7 @@ fn costliest(fields: &[FieldChange]) -> Effect {
 
 /// What a changed key of a port costs. What a worker looks up per packet or the peer is told by a message is live;
 /// what the other side of a connection was promised when it came is not.
-fn port_effect(key: &str) -> Effect {
+pub(crate) fn port_effect(key: &str) -> Effect {
     match key {
         "mac" | "vlan" | "mtu" | "state" | "learning" | "fdb_limit" => Effect::Live,
         _ => Effect::Recreate,
@@ -184,7 +184,7 @@ fn port_effect(key: &str) -> Effect {
 }
 
 /// What a changed key of the daemon costs.
-fn daemon_effect(key: &str) -> Effect {
+pub(crate) fn daemon_effect(key: &str) -> Effect {
     match key {
         "fdb_ageing" | "log" => Effect::Live,
         _ => Effect::Restart,

@@ -88,7 +88,7 @@ fn unknown_in_table(
     let Some(properties) = resolve(schema).get("properties").and_then(Value::as_object) else { return };
     for (key, value) in table {
         let name: &str = key.get_ref();
-        path.push(Step::Key(name.to_owned()));
+        path.push(Step::Key(shortened(name)));
         match properties.get(name) {
             Some(inner) => unknown_in_value(resolve(inner), value, path, text, found),
             None => {
@@ -150,19 +150,50 @@ fn of_serde(text: &str, root: &DeTable<'_>, message: &str, span: Option<Range<us
         enclosing_in_table(root, span, &mut path);
     }
     let mut refusal = of_message(&render(&path), message);
+    if let Some(expected) = range_of(&path) {
+        refusal.expected = expected;
+    }
     refusal.path = PathField(path);
     refusal.line = span.map(|span| line_of(text, span.start));
     refusal
 }
 
-/// Splits serde's "what is wrong, expected what" where it says so.
+/// The numbers that the key at `path` may have, when it is a number.
+fn range_of(path: &[Step]) -> Option<String> {
+    let mut at = schema();
+    for step in path {
+        at = match step {
+            Step::Key(key) => resolve(at).get("properties")?.get(key)?,
+            Step::Element(..) => resolve(at).get("items")?,
+        };
+    }
+    let at = resolve(at);
+    match (&at["minimum"], &at["maximum"], at["format"].as_str()) {
+        (Value::Number(low), Value::Number(high), _) => Some(format!("a number from {low} to {high}")),
+        (Value::Number(low), _, Some("uint32")) => Some(format!("a number from {low} to {}", u32::MAX)),
+        (Value::Number(low), _, Some("uint64")) => Some(format!("a number from {low} up")),
+        _ => None,
+    }
+}
+
+/// Splits serde's "what is wrong, expected what" where it says so, in the file's words.
 pub(crate) fn of_message(key: &str, message: &str) -> Refusal {
-    let message = message.trim_end();
-    let (problem, expected) = message
-        .split_once(", expected ")
-        .or_else(|| message.split_once("; expected "))
-        .unwrap_or((message, ""));
-    let mut refusal = Refusal::new(key, problem.replace('\n', " "), expected.replace('\n', " "));
+    /// More of a foreign text helps nobody.
+    const LONGEST: usize = 200;
+    let clean: String = message.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let (problem, expected) =
+        clean.split_once(", expected ").or_else(|| clean.split_once("; expected ")).unwrap_or((&clean, ""));
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "a map" => "a table",
+        other => other.strip_prefix("struct ").map_or(other, |_| "a table"),
+    };
+    let mut refusal = Refusal::new(key, problem.chars().take(LONGEST).collect::<String>(), expected);
+    if let Some(missing) = problem.strip_prefix("missing field `").and_then(|p| p.strip_suffix('`')) {
+        refusal.problem = format!("the key `{missing}` is missing");
+        refusal.expected = format!("{missing} = ...");
+    }
     if let Some(word) = problem.strip_prefix("unknown variant `").and_then(|p| p.strip_suffix('`')) {
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
         refusal.hint = nearest(word, known).map(str::to_owned);

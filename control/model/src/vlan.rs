@@ -259,7 +259,7 @@ impl fmt::Display for Vlan {
 
 /// The two shapes of `vlan` in one, as text has them.
 #[derive(Clone, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ access = 10 } or { trunk = [10, 20], native = 1 }")]
 pub(crate) struct Raw {
     /// Access port: untagged frames belong to this VLAN, 1 to 4094, and no tag ever leaves. Alone, without the
     /// other two keys.

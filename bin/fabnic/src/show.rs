@@ -1,0 +1,404 @@
+//! Answers for people: tables without lines, a header in capitals, so that `grep` and `awk` get on with them too.
+
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+use fabnic_api::{
+    Applied, BURST_SIZES, Counters, DropCounts, FdbKind, FdbPage, Forgotten, Health, LinkState, PortStats,
+    PortStatus, RingFormat, Stats, VlanMembership, WorkerStatus,
+};
+
+/// A table of these columns; those named in `right` are numbers.
+fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, 2));
+            if right.contains(name) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |t| t.to_string())
+}
+
+fn seconds(total: u64) -> String {
+    let (days, hours, minutes) = (total / 86_400, total / 3600 % 24, total / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{total}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", total % 60),
+        (0, ..) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+pub(crate) const fn link(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Up => "up",
+        LinkState::Down => "down",
+    }
+}
+
+pub(crate) fn health(health: &Health) -> String {
+    let state = if health.healthy { "healthy" } else { "NOT HEALTHY" };
+    let reason = health.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    format!(
+        "{state}{reason}\nfabnicd {}, pid {}, up {}, {} of {} ports up, {} workers\n",
+        health.version,
+        health.pid,
+        seconds(health.uptime_seconds),
+        health.ports_up,
+        health.ports,
+        health.workers,
+    )
+}
+
+fn peer(port: &PortStatus) -> String {
+    if let Some(reason) = &port.reason {
+        return format!("stopped: {reason}");
+    }
+    let Some(peer) = &port.peer else { return "-".into() };
+    let state = if peer.connected { "connected" } else { "waiting" };
+    match peer.ring {
+        Some(ring) if peer.connected => format!("{} {state} {}", peer.role.as_str(), ring_format(ring)),
+        _ => format!("{} {state}", peer.role.as_str()),
+    }
+}
+
+const fn ring_format(ring: RingFormat) -> &'static str {
+    match ring {
+        RingFormat::Split => "split",
+        RingFormat::Packed => "packed",
+    }
+}
+
+pub(crate) fn ports(ports: &[PortStatus]) -> String {
+    let rows = ports.iter().map(|p| {
+        vec![
+            p.name.clone(),
+            p.kind.clone(),
+            link(p.link).to_owned(),
+            p.state.as_str().to_owned(),
+            or_dash(p.mac),
+            p.vlan.to_string(),
+            p.mtu.to_string(),
+            format!("{}/{}", p.queues.ready, p.queues.configured),
+            peer(p),
+        ]
+    });
+    table(
+        &["NAME", "KIND", "LINK", "STATE", "MAC", "VLAN", "MTU", "QUEUES", "PEER"],
+        &["MTU", "QUEUES"],
+        rows,
+    )
+}
+
+/// One port with all that is known of it.
+pub(crate) fn port(port: &PortStatus, stats: Option<&PortStats>) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{key:<10} {value}");
+    };
+    line("port", format!("{} ({}, id {})", port.name, port.kind, port.id));
+    line("link", format!("{}, state {}", link(port.link), port.state.as_str()));
+    if let Some(reason) = &port.reason {
+        line("stopped", reason.clone());
+    }
+    if let Some(mac) = port.mac {
+        line("mac", mac.to_string());
+    }
+    line("mtu", port.mtu.to_string());
+    line("vlan", port.vlan.to_string());
+    let learning = if port.learning { "on" } else { "off" };
+    line("learning", format!("{learning}, {} of at most {} addresses", port.fdb_learned, port.fdb_limit));
+    line("queues", format!("{} of {} pairs ready", port.queues.ready, port.queues.configured));
+    if let Some(peer) = &port.peer {
+        let state = if peer.connected { "connected" } else { "not connected" };
+        line(
+            "peer",
+            format!(
+                "{} {}, {state}, {} connections so far",
+                peer.role.as_str(),
+                peer.socket,
+                peer.connections
+            ),
+        );
+        if let Some(ring) = peer.ring {
+            line("rings", ring_format(ring).to_owned());
+        }
+        if !peer.features.is_empty() {
+            line("features", peer.features.join(" "));
+        }
+    }
+    if let Some(stats) = stats {
+        counters(&mut line, "", &stats.counters);
+        for queue in &stats.queues {
+            counters(&mut line, &format!("q{} ", queue.queue), &queue.counters);
+        }
+    }
+    text
+}
+
+fn counters(line: &mut impl FnMut(&str, String), prefix: &str, c: &Counters) {
+    line(
+        &format!("{prefix}rx"),
+        format!("{} frames, {} bytes, dropped {}", c.rx_frames, c.rx_bytes, drops(&c.rx_drops)),
+    );
+    line(
+        &format!("{prefix}tx"),
+        format!("{} frames, {} bytes, dropped {}", c.tx_frames, c.tx_bytes, drops(&c.tx_drops)),
+    );
+    line(&format!("{prefix}events"), format!("{} bursts, {} calls, {} kicks", c.bursts, c.calls, c.kicks));
+}
+
+/// `12 (ring_full 10, not_ready 2)`.
+fn drops(drops: &DropCounts) -> String {
+    let mut reasons: Vec<_> = drops.iter().filter(|(_, n)| **n > 0).collect();
+    reasons.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+    let total = sum(drops);
+    if reasons.is_empty() {
+        return total.to_string();
+    }
+    let reasons: Vec<String> = reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    format!("{total} ({})", reasons.join(", "))
+}
+
+pub(crate) fn sum(drops: &DropCounts) -> u64 {
+    drops.values().fold(0, |sum, n| sum.saturating_add(*n))
+}
+
+pub(crate) fn fdb(page: &FdbPage) -> String {
+    let rows = page.entries.iter().map(|e| {
+        let (kind, age) = match e.kind {
+            FdbKind::Learned => ("learned", seconds(e.age_seconds)),
+            FdbKind::Static => ("static", "-".to_owned()),
+        };
+        vec![e.vlan.to_string(), e.mac.to_string(), e.port.clone(), kind.to_owned(), age, e.moves.to_string()]
+    });
+    let mut text = table(&["VLAN", "MAC", "PORT", "KIND", "AGE", "MOVES"], &["VLAN", "AGE", "MOVES"], rows);
+    if page.total > page.entries.len() as u64 {
+        let _ = writeln!(text, "{} of {} entries: say more with --limit", page.entries.len(), page.total);
+    }
+    text
+}
+
+pub(crate) fn forgotten(gone: Forgotten) -> String {
+    format!("{} static entries removed, {} learned entries forgotten\n", gone.removed, gone.forgotten)
+}
+
+pub(crate) fn vlans(memberships: &[VlanMembership]) -> String {
+    let rows = memberships.iter().map(|m| {
+        let tagged = if m.tagged.is_empty() { "-".to_owned() } else { m.tagged.to_string() };
+        vec![m.port.clone(), or_dash(m.pvid), tagged]
+    });
+    table(&["PORT", "PVID UNTAGGED", "TAGGED"], &[], rows)
+}
+
+fn totals(stats: &Stats) -> String {
+    let t = &stats.totals;
+    let reasons = if t.dropped == 0 { String::new() } else { format!("\ndrops: {}", drops(&t.drops)) };
+    format!(
+        "received {} + replicated {} = delivered {} + dropped {}{}{reasons}\n",
+        t.received,
+        t.replicated,
+        t.delivered,
+        t.dropped,
+        match t.in_flight() {
+            0 => String::new(),
+            n => format!(" + {n} on their way"),
+        },
+    )
+}
+
+pub(crate) fn stats(stats: &Stats) -> String {
+    let row = |name: String, c: &Counters| {
+        vec![
+            name,
+            c.rx_frames.to_string(),
+            c.rx_bytes.to_string(),
+            drops(&c.rx_drops),
+            c.tx_frames.to_string(),
+            c.tx_bytes.to_string(),
+            drops(&c.tx_drops),
+            c.calls.to_string(),
+            c.kicks.to_string(),
+        ]
+    };
+    let rows = stats.ports.iter().flat_map(|p| {
+        std::iter::once(row(p.name.clone(), &p.counters))
+            .chain(p.queues.iter().map(move |q| row(format!("  queue {}", q.queue), &q.counters)))
+    });
+    let header =
+        ["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS", "CALLS", "KICKS"];
+    let right = ["RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "CALLS", "KICKS"];
+    format!("{}\n{}", totals(stats), table(&header, &right, rows))
+}
+
+/// How much a counter grew a second. A port that was made again counts from zero.
+pub(crate) fn rate(before: u64, now: u64, seconds: f64) -> f64 {
+    if seconds <= 0.0 { 0.0 } else { now.checked_sub(before).unwrap_or(now) as f64 / seconds }
+}
+
+/// `12.3M`.
+pub(crate) fn si(value: f64) -> String {
+    for (limit, suffix) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if value >= limit {
+            let scaled = value / limit;
+            let digits = if scaled >= 100.0 { 0 } else { 1 };
+            return format!("{scaled:.digits$}{suffix}");
+        }
+    }
+    format!("{value:.0}")
+}
+
+/// What a port did between two looks.
+pub(crate) struct PortRate {
+    pub(crate) name: String,
+    pub(crate) rx_frames: f64,
+    pub(crate) rx_bits: f64,
+    pub(crate) rx_drops: f64,
+    pub(crate) tx_frames: f64,
+    pub(crate) tx_bits: f64,
+    pub(crate) tx_drops: f64,
+}
+
+/// What ports did between two looks, in the order of the later one.
+pub(crate) fn port_rates(before: &Stats, now: &Stats, seconds: f64) -> Vec<PortRate> {
+    let old: std::collections::HashMap<(&str, u32), &PortStats> =
+        before.ports.iter().map(|p| ((p.name.as_str(), p.id), p)).collect();
+    let zero = Counters::default();
+    now.ports
+        .iter()
+        .map(|port| {
+            let new = &port.counters;
+            // A port that was made again has another number, and counts from zero.
+            let old = old.get(&(port.name.as_str(), port.id)).map_or(&zero, |p| &p.counters);
+            let per_second = |read: fn(&Counters) -> u64| rate(read(old), read(new), seconds);
+            PortRate {
+                name: port.name.clone(),
+                rx_frames: per_second(|c| c.rx_frames),
+                rx_bits: per_second(|c| c.rx_bytes) * 8.0,
+                rx_drops: per_second(|c| sum(&c.rx_drops)),
+                tx_frames: per_second(|c| c.tx_frames),
+                tx_bits: per_second(|c| c.tx_bytes) * 8.0,
+                tx_drops: per_second(|c| sum(&c.tx_drops)),
+            }
+        })
+        .collect()
+}
+
+/// The headers of [`PortRate`]'s columns.
+pub(crate) const RATES: [&str; 7] =
+    ["PORT", "RX PPS", "RX BIT/S", "RX DROP/S", "TX PPS", "TX BIT/S", "TX DROP/S"];
+
+impl PortRate {
+    /// The columns, for people.
+    pub(crate) fn cells(&self) -> [String; 7] {
+        [
+            self.name.clone(),
+            si(self.rx_frames),
+            si(self.rx_bits),
+            si(self.rx_drops),
+            si(self.tx_frames),
+            si(self.tx_bits),
+            si(self.tx_drops),
+        ]
+    }
+}
+
+pub(crate) fn rates(before: &Stats, now: &Stats, seconds: f64) -> String {
+    let rows = port_rates(before, now, seconds).into_iter().map(|r| r.cells().to_vec());
+    let (old, new) = (&before.totals, &now.totals);
+    format!(
+        "received {}/s, replicated {}/s, delivered {}/s, dropped {}/s\n{}\n",
+        si(rate(old.received, new.received, seconds)),
+        si(rate(old.replicated, new.replicated, seconds)),
+        si(rate(old.delivered, new.delivered, seconds)),
+        si(rate(old.dropped, new.dropped, seconds)),
+        table(&RATES, &RATES[1..], rows),
+    )
+}
+
+/// Part of a whole, in percent.
+pub(crate) fn percent(part: u64, other: u64) -> f64 {
+    let whole = part as f64 + other as f64;
+    if whole == 0.0 { 0.0 } else { part as f64 / whole * 100.0 }
+}
+
+pub(crate) fn workers(workers: &[WorkerStatus]) -> String {
+    let rows = workers.iter().map(|w| {
+        let mean = if w.bursts == 0 { 0.0 } else { w.packets as f64 / w.bursts as f64 };
+        vec![
+            w.id.to_string(),
+            or_dash(w.cpu),
+            format!("{:.1}%", percent(w.busy_cycles, w.idle_cycles)),
+            w.packets.to_string(),
+            format!("{:.1}", w.cycles_per_packet),
+            w.bursts.to_string(),
+            format!("{mean:.1}"),
+            w.queues.to_string(),
+            format!("{:.1}%", percent(w.flow_cache.hits, w.flow_cache.misses)),
+            format!("{}/{}", w.flow_cache.entries, w.flow_cache.capacity),
+            w.sleeps.to_string(),
+            w.wakeups.to_string(),
+        ]
+    });
+    let header = [
+        "WORKER",
+        "CPU",
+        "BUSY",
+        "PACKETS",
+        "CYCLES/PACKET",
+        "BURSTS",
+        "MEAN BURST",
+        "QUEUES",
+        "FLOW HITS",
+        "FLOWS",
+        "SLEEPS",
+        "WAKEUPS",
+    ];
+    let mut text = table(&header, &header, rows);
+    let sizes: Vec<&str> = std::iter::once("BURSTS OF").chain(BURST_SIZES).collect();
+    let rows = workers.iter().map(|w| {
+        std::iter::once(format!("worker {}", w.id)).chain(w.burst_sizes.iter().map(u64::to_string)).collect()
+    });
+    text.push('\n');
+    text.push_str(&table(&sizes, &BURST_SIZES, rows));
+    text
+}
+
+pub(crate) fn applied(applied: &Applied) -> String {
+    if applied.changes.is_empty() {
+        return "nothing to change\n".into();
+    }
+    let mut text = String::new();
+    for change in &applied.changes {
+        let _ = writeln!(text, "{change}");
+    }
+    let restart = applied.changes.iter().any(|c| c.effect() == fabnic_model::Effect::Restart);
+    let (count, plural) = (applied.changes.len(), if applied.changes.len() == 1 { "" } else { "s" });
+    let _ = if applied.dry_run {
+        writeln!(text, "{count} change{plural} to make (dry run: nothing was done)")
+    } else {
+        writeln!(text, "{count} change{plural} made")
+    };
+    if restart {
+        text.push_str("keys marked (restart) take effect when fabnicd is started again\n");
+    }
+    text
+}

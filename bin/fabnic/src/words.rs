@@ -1,0 +1,218 @@
+//! Pairs of words, as in `ip link set` and `bridge fdb`: `mac 52:54:00:00:00:01 vlan trunk 10,20-29 native 1`.
+
+use fabnic_api::{FdbFilter, FdbKind};
+use fabnic_model::{Mac, Vid, VlanSet, refusal::nearest};
+use serde_json::{Map, Value, json};
+
+use crate::client::Failure;
+
+/// Kinds of value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Number,
+    Switch,
+}
+
+/// Keys of a port whose value is one word.
+const KEYS: [(&str, Kind); 15] = [
+    ("nic", Kind::Text),
+    ("uplink", Kind::Text),
+    ("mac", Kind::Text),
+    ("queues", Kind::Number),
+    ("queue_size", Kind::Number),
+    ("device", Kind::Text),
+    ("offloads", Kind::Switch),
+    ("replay", Kind::Text),
+    ("capture", Kind::Text),
+    ("rate", Kind::Number),
+    ("loop", Kind::Switch),
+    ("mtu", Kind::Number),
+    ("state", Kind::Text),
+    ("learning", Kind::Switch),
+    ("fdb_limit", Kind::Number),
+];
+/// Words that are no keys of the file by themselves.
+const OTHERS: [&str; 7] = ["socket", "vhost_user", "role", "vlan", "access", "trunk", "native"];
+
+fn wrong(text: impl Into<String>) -> Failure {
+    Failure::Usage(text.into())
+}
+
+fn unknown(word: &str, known: &[&str]) -> Failure {
+    let hint = match nearest(word, known.iter().copied()) {
+        Some(hint) => format!("did you mean `{hint}`?"),
+        None => format!("expected one of {}", known.join(", ")),
+    };
+    wrong(format!("`{word}` says nothing here: {hint}"))
+}
+
+/// The keys of a port as the API takes them. `default` becomes `null`.
+pub(crate) fn port(words: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut keys = Map::new();
+    let mut words = words.iter().map(String::as_str);
+    let mut repeated = None;
+    while let Some(word) = repeated.take().or_else(|| words.next()) {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        match word {
+            "vlan" => {
+                let next = value()?;
+                match next {
+                    "access" | "trunk" | "native" => repeated = Some(next),
+                    "default" => drop(keys.insert("vlan".into(), Value::Null)),
+                    _ => vlan_key(&mut keys, "access", json!(vid(next)?))?,
+                }
+            }
+            "access" | "native" => {
+                let vid = vid(value()?)?;
+                vlan_key(&mut keys, word, json!(vid))?;
+            }
+            "trunk" => {
+                let set: VlanSet = value()?.parse().map_err(|e| wrong(format!("trunk: {e}")))?;
+                vlan_key(&mut keys, word, json!(set))?;
+            }
+            "socket" | "vhost_user" | "role" => {
+                let (key, value) = (if word == "role" { "role" } else { "socket" }, value()?);
+                let table = keys.entry("vhost_user").or_insert_with(|| json!({}));
+                insert_once(table, word, key, json!(value))?;
+            }
+            _ => {
+                let Some((key, kind)) = KEYS.iter().find(|(key, _)| *key == word) else {
+                    let known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).chain(OTHERS).collect();
+                    return Err(unknown(word, &known));
+                };
+                let value = read(key, *kind, value()?)?;
+                if keys.insert((*key).into(), value).is_some() {
+                    return Err(wrong(format!("`{key}` is given twice")));
+                }
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn read(key: &str, kind: Kind, text: &str) -> Result<Value, Failure> {
+    if text == "default" {
+        return Ok(Value::Null);
+    }
+    match kind {
+        Kind::Text => Ok(json!(text)),
+        Kind::Number => {
+            text.parse::<u64>().map(|n| json!(n)).map_err(|_| wrong(format!("{key}: `{text}` is no number")))
+        }
+        Kind::Switch => match text {
+            "on" | "true" | "yes" => Ok(json!(true)),
+            "off" | "false" | "no" => Ok(json!(false)),
+            _ => Err(wrong(format!("{key}: `{text}` is neither on nor off"))),
+        },
+    }
+}
+
+fn vlan_key(keys: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), Failure> {
+    let table = keys.entry("vlan").or_insert_with(|| json!({}));
+    insert_once(table, key, key, value)
+}
+
+fn insert_once(table: &mut Value, word: &str, key: &str, value: Value) -> Result<(), Failure> {
+    match table.as_object_mut() {
+        Some(table) if !table.contains_key(key) => {
+            table.insert(key.into(), value);
+            Ok(())
+        }
+        _ => Err(wrong(format!("`{word}` is given twice"))),
+    }
+}
+
+fn vid(text: &str) -> Result<Vid, Failure> {
+    text.parse().map_err(|e| wrong(format!("vlan: {e}")))
+}
+
+/// Which FDB entries are meant: `[MAC] [port|dev NAME] [vlan N] [static|learned]`.
+pub(crate) fn fdb(words: &[String]) -> Result<FdbFilter, Failure> {
+    let mut filter = FdbFilter::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        let twice = match word {
+            "port" | "dev" => filter.port.replace(value()?.to_owned()).is_some(),
+            "vlan" => filter.vlan.replace(vid(value()?)?).is_some(),
+            "static" => filter.kind.replace(FdbKind::Static).is_some(),
+            "learned" | "dynamic" => filter.kind.replace(FdbKind::Learned).is_some(),
+            "mac" | "lladdr" => filter.mac.replace(mac(value()?)?).is_some(),
+            _ if word.contains([':', '-']) => filter.mac.replace(mac(word)?).is_some(),
+            _ => return Err(unknown(word, &["port", "vlan", "static", "learned", "mac"])),
+        };
+        if twice {
+            return Err(wrong(format!("`{word}` is given twice")));
+        }
+    }
+    Ok(filter)
+}
+
+fn mac(text: &str) -> Result<Mac, Failure> {
+    text.parse().map_err(|e| wrong(format!("{e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn port_words_become_keys() {
+        let keys = port(&words(
+            "nic virtio-net socket /run/a.sock role client mac 52:54:00:00:00:01 vlan trunk 10,20-29 native 1 \
+             mtu 9000 learning off queues default",
+        ))
+        .unwrap();
+        assert_eq!(
+            Value::Object(keys),
+            json!({
+                "nic": "virtio-net",
+                "vhost_user": { "socket": "/run/a.sock", "role": "client" },
+                "mac": "52:54:00:00:00:01",
+                "vlan": { "trunk": [10, "20-29"], "native": 1 },
+                "mtu": 9000,
+                "learning": false,
+                "queues": null,
+            })
+        );
+    }
+
+    #[test]
+    fn vlan_has_short_forms() {
+        for (text, vlan) in [
+            ("vlan 10", json!({ "access": 10 })),
+            ("vlan access 10", json!({ "access": 10 })),
+            ("vlan native 3", json!({ "native": 3 })),
+            ("vlan default", Value::Null),
+        ] {
+            assert_eq!(port(&words(text)).unwrap()["vlan"], vlan, "{text}");
+        }
+    }
+
+    #[test]
+    fn slips_are_named() {
+        for (text, message) in [
+            ("vlna 10", "`vlna` says nothing here: did you mean `vlan`?"),
+            ("mtu", "`mtu` needs a value"),
+            ("mtu big", "mtu: `big` is no number"),
+            ("learning maybe", "learning: `maybe` is neither on nor off"),
+            ("mtu 1500 mtu 1400", "`mtu` is given twice"),
+            ("vlan 4095", "vlan: `4095` is not a VLAN, expected a number from 1 to 4094"),
+        ] {
+            assert_eq!(port(&words(text)).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn fdb_words_become_a_filter() {
+        let filter = fdb(&words("52:54:00:00:00:01 dev vm1 vlan 10 static")).unwrap();
+        assert_eq!(filter.port.as_deref(), Some("vm1"));
+        assert_eq!(filter.kind, Some(FdbKind::Static));
+        assert!(fdb(&words("potr vm1")).unwrap_err().to_string().contains("did you mean `port`?"));
+    }
+}

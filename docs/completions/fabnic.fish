@@ -1,0 +1,190 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_fabnic_global_optspecs
+    string join \n api= json h/help V/version
+end
+
+function __fish_fabnic_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_fabnic_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_fabnic_using_subcommand
+    set -l cmd (__fish_fabnic_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c fabnic -n "__fish_fabnic_needs_command" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_needs_command" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_needs_command" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_needs_command" -s V -l version -d 'Print version'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "status" -d 'Say whether the daemon works'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "port" -d 'Show and change ports'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "fdb" -d 'Show and change the forwarding database'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "vlan" -d 'Show the VLANs of ports'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "stats" -d 'Show counters and drop reasons'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "worker" -d 'Show what the workers do'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "config" -d 'Show the configuration that runs'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "capture" -d 'Capture a port\'s frames as pcapng, with verdict or drop reason as a comment'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "apply" -d 'Make the running daemon equal to a file: all of it, or nothing'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "top" -d 'Watch ports and workers live'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "completions" -d 'Print the completions of a shell'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "man" -d 'Write the man pages'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "gen" -d 'Write all generated pages of docs/'
+complete -c fabnic -n "__fish_fabnic_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand status" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand status" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand status" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -f -a "show" -d 'Show all ports, or one in detail'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -f -a "add" -d 'Add a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -f -a "set" -d 'Change keys of a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and not __fish_seen_subcommand_from show add set del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from add" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from add" -l dry-run -d 'Only say what would change'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from add" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from set" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from set" -l dry-run -d 'Only say what would change'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from set" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from del" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from del" -l dry-run -d 'Only say what would change'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from del" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show all ports, or one in detail'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "set" -d 'Change keys of a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
+complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l limit -d 'Most entries to show' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l dry-run -d 'Only say what would change'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show counters of the switch and its ports'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from show" -s w -l watch -d 'Show again and again, as rates; every second unless said' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from show" -s q -l queues -d 'With each queue'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show counters of the switch and its ports'
+complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show cycles, bursts and sleep of each worker'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show cycles, bursts and sleep of each worker'
+complete -c fabnic -n "__fish_fabnic_using_subcommand worker; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show it as TOML'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show it as TOML'
+complete -c fabnic -n "__fish_fabnic_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -s w -l write -d 'File to write, or - for standard output' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -s s -l snaplen -d 'Most bytes to keep of a frame' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -s Q -l direction -d 'Which way, seen from the switch' -r -f -a "rx\t'From the port\'s peer'
+tx\t'To the port\'s peer'
+both\t'Both'"
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -s c -l count -d 'End after so many frames' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand capture" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c fabnic -n "__fish_fabnic_using_subcommand apply" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand apply" -l dry-run -d 'Only say what would change'
+complete -c fabnic -n "__fish_fabnic_using_subcommand apply" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand top" -s i -l interval -d 'Seconds between looks' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand top" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand top" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand top" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand completions" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand completions" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand man" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand man" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand man" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand gen" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand gen" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand gen" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "status" -d 'Say whether the daemon works'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "port" -d 'Show and change ports'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "fdb" -d 'Show and change the forwarding database'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "vlan" -d 'Show the VLANs of ports'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "stats" -d 'Show counters and drop reasons'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "worker" -d 'Show what the workers do'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "config" -d 'Show the configuration that runs'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "capture" -d 'Capture a port\'s frames as pcapng, with verdict or drop reason as a comment'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "apply" -d 'Make the running daemon equal to a file: all of it, or nothing'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "top" -d 'Watch ports and workers live'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "completions" -d 'Print the completions of a shell'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "man" -d 'Write the man pages'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "gen" -d 'Write all generated pages of docs/'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and not __fish_seen_subcommand_from status port fdb vlan stats worker config capture apply top completions man gen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "show" -d 'Show all ports, or one in detail'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "add" -d 'Add a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "set" -d 'Change keys of a port'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from vlan" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from stats" -f -a "show" -d 'Show counters of the switch and its ports'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from worker" -f -a "show" -d 'Show cycles, bursts and sleep of each worker'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show it as TOML'
