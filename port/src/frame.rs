@@ -8,7 +8,7 @@ pub const HEADROOM: usize = 64;
 /// Bytes of a frame that become private when it is received; a frame that is not longer is private as a whole.
 pub const HEAD: usize = 128;
 /// Private bytes in all: a stage that must see more than [`HEAD`] pulls up to the end.
-const PRIVATE: usize = 256;
+pub(crate) const PRIVATE: usize = 256;
 /// The longest header that a receiver wants before a frame in one piece with it.
 pub const HEADER_ROOM: usize = 12;
 /// The longest frame: 64 KiB of IP behind an Ethernet header and two tags.

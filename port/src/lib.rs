@@ -37,6 +37,7 @@ mod burst;
 mod capture;
 mod counters;
 mod drop_reason;
+pub mod finish;
 mod frame;
 mod loopback;
 mod port;
