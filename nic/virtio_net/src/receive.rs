@@ -1,0 +1,336 @@
+//! The queue that a guest receives on.
+//!
+//! The buffers for all frames of a call are taken at once, so that their first lines are on their way while the first
+//! frames are written. The usual frame needs one buffer and nothing finished: its virtio header and head, which lie side
+//! by side in private memory, go in one piece, then the rest is copied from the sender's memory. Everything else (several
+//! buffers, checksums, segments) takes the way over [`finish`].
+//!
+//! Used entries are published once, at the end, with one decision whether to interrupt. A frame is delivered whole or
+//! not at all: when buffers run out in the middle of one, those that it had are given back.
+
+use fabnic_memory::{Cursor, Map, Slice, copy};
+use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
+use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
+use fabnic_virtqueue::{Chain, MAX_CHAIN, Ring};
+use fabnic_wire::offload::{DATA_VALID, HEADER_LEN, NEEDS_CSUM};
+
+use crate::Features;
+use crate::queue::{Queue, QueueSetup};
+
+/// Bytes of the virtio header, as lengths in rings are.
+const HEADER: u32 = HEADER_LEN as u32;
+
+/// What to expect of a buffer of which nothing is known yet: one for a standard frame.
+const USUAL_BUFFER: u32 = 1526;
+
+/// A guest's receive ring, to which the switch delivers.
+#[derive(Debug)]
+pub struct Receive<R: Ring> {
+    pub(crate) queue: Queue<R>,
+    accepts: Accepts,
+    mergeable: bool,
+    /// Flags of the virtio header that the driver understands.
+    flags: u8,
+    /// Kicks are asked for until the driver has given the first buffer.
+    awaits_first: bool,
+    buffers: Buffers,
+}
+
+/// The buffers of one call.
+#[derive(Debug)]
+struct Buffers {
+    chains: Vec<Chain>,
+    /// Those of the chains, in their order without gaps.
+    slices: Vec<Slice>,
+    /// Chains that hold something.
+    filled: usize,
+    /// The driver wants an interrupt.
+    call: bool,
+}
+
+/// Why a frame did not go.
+enum Refusal {
+    /// No more buffers: nothing behind it can go either.
+    Full,
+    /// This one only.
+    Drop(DropReason),
+    /// The guest broke the rules.
+    Fault(Fault),
+}
+
+impl From<CannotFinish> for Refusal {
+    fn from(_: CannotFinish) -> Refusal {
+        Refusal::Drop(DropReason::CannotSegment)
+    }
+}
+
+impl<R: Ring> Receive<R> {
+    /// Opens the ring.
+    ///
+    /// # Errors
+    /// The ring is not what the layout demands, or not in the guest's memory.
+    pub fn open(setup: QueueSetup) -> Result<Receive<R>, Fault> {
+        let features = setup.features;
+        let size = usize::from(setup.ring.size);
+        let has = |feature| features.contains(feature);
+        let mut queue: Queue<R> = Queue::open(setup)?;
+        queue.ring.arm();
+        Ok(Receive {
+            queue,
+            accepts: Accepts {
+                csum: has(Features::GUEST_CSUM),
+                tso4: has(Features::GUEST_TSO4),
+                tso6: has(Features::GUEST_TSO6),
+                ecn: has(Features::GUEST_ECN),
+                uso4: has(Features::GUEST_USO4),
+                uso6: has(Features::GUEST_USO6),
+            },
+            mergeable: has(Features::MRG_RXBUF),
+            flags: if has(Features::GUEST_CSUM) { NEEDS_CSUM | DATA_VALID } else { 0 },
+            awaits_first: true,
+            buffers: Buffers {
+                chains: Vec::with_capacity(size),
+                slices: Vec::with_capacity(size + 2 * MAX_CHAIN),
+                filled: 0,
+                call: false,
+            },
+        })
+    }
+
+    fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        self.take(picks.len())?;
+        for (index, pick) in picks.iter().enumerate() {
+            let Some((frame, slices, source)) = burst.frame_and_source(usize::from(*pick)) else {
+                return self.deliver_private(burst, picks.get(index..).unwrap_or(&[]), tally);
+            };
+            if self.place(frame, slices, source) {
+                tally.deliver(frame.len());
+                continue;
+            }
+            match self.place_any(frame, slices, source) {
+                Ok(()) => tally.deliver(frame.len()),
+                Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
+                Err(Refusal::Full) => {
+                    tally.drop(DropReason::RingFull, picks.len() - index);
+                    return Ok(());
+                }
+                Err(Refusal::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames of a burst without a sender's memory: they are private as a whole.
+    #[cold]
+    fn deliver_private(&mut self, burst: &Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        let map = std::sync::Arc::clone(&self.queue.map);
+        for (index, pick) in picks.iter().enumerate() {
+            let Some(frame) = burst.frames().get(usize::from(*pick)) else { continue };
+            match self.place_any(frame, &[], &map) {
+                Ok(()) => tally.deliver(frame.len()),
+                Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
+                Err(Refusal::Full) => {
+                    tally.drop(DropReason::RingFull, picks.len() - index);
+                    return Ok(());
+                }
+                Err(Refusal::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up to `count` chains more. Gives how many there were.
+    #[inline(always)]
+    fn take(&mut self, count: usize) -> Result<usize, Fault> {
+        let Buffers { chains, slices, .. } = &mut self.buffers;
+        self.queue.ring.take::<true>(count, slices, chains).map_err(|error| Fault(error.to_string()))
+    }
+
+    /// Delivers a frame that needs nothing special; `false`, and nothing done, if it does.
+    #[inline(always)]
+    fn place(&mut self, frame: &mut Frame, slices: &[Slice], source: &Map) -> bool {
+        let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
+        let Some(chain) = chains.get_mut(*filled) else { return false };
+        let need = HEADER + frame.len();
+        if chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+            return false;
+        }
+        let Some(target) = targets.get(chain.first as usize) else { return false };
+        let map = &*self.queue.map;
+        let mut offload = frame.offload;
+        offload.flags &= self.flags;
+        let rest = frame.rest_len();
+        let run = frame.with_header(&offload.encode(1));
+        map.write(target, 0, run);
+        if rest > 0 {
+            let at = run.len() as u32;
+            let (own, skip) = frame.rest_slices(slices);
+            match own {
+                [one] if one.len() >= skip + rest => {
+                    copy(source, &one.part(skip, rest), map, &target.part(at, rest));
+                }
+                _ => {
+                    let to = [target.part(at, rest)];
+                    Cursor::new(&to).copy_from(map, source, &mut frame.rest(slices), rest);
+                }
+            }
+        }
+        if self.queue.ring.is_logging() {
+            self.queue.ring.log_written(map, target, need);
+        }
+        chain.len = need;
+        *filled += 1;
+        true
+    }
+
+    /// Delivers any frame, finished as far as the receiver needs it.
+    #[inline(never)]
+    fn place_any(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> Result<(), Refusal> {
+        let before = self.buffers.filled;
+        let accepts = self.accepts;
+        // A flush in the first piece empties the buffers, so that what was before is gone with them.
+        let mut first = true;
+        let mut start = before;
+        let result = finish(frame, slices, source, &accepts, |piece| {
+            let count = self.reserve(HEADER + piece.len() as u32, first)?;
+            if core::mem::replace(&mut first, false) {
+                start = self.buffers.filled;
+            }
+            self.write(piece, count)
+        });
+        if result.is_err() {
+            self.roll_back(start.min(self.buffers.filled));
+        }
+        result
+    }
+
+    /// Gives back all chains but the first `keep`. What was written into the others is void, and so are their lengths.
+    fn roll_back(&mut self, keep: usize) {
+        let Buffers { chains, slices, filled, .. } = &mut self.buffers;
+        if let Some(void) = chains.get(keep..)
+            && let Some(first) = void.first()
+        {
+            self.queue.ring.give_back(void);
+            slices.truncate(first.first as usize);
+            chains.truncate(keep);
+        }
+        *filled = keep;
+    }
+
+    /// Sees to it that the next chains have room for `need` bytes. Gives how many chains that takes.
+    fn reserve(&mut self, need: u32, may_flush: bool) -> Result<usize, Refusal> {
+        let (mut count, mut room) = (0, 0_u64);
+        loop {
+            let Some(chain) = self.buffers.chains.get(self.buffers.filled + count) else {
+                let missing = u64::from(need).saturating_sub(room);
+                let usual = self.buffers.chains.last().map_or(USUAL_BUFFER, |chain| chain.len.max(HEADER));
+                let more = missing.div_ceil(u64::from(usual)).max(1);
+                let more = usize::try_from(more).unwrap_or(usize::MAX);
+                if self.take(more).map_err(Refusal::Fault)? > 0 {
+                    continue;
+                }
+                // None left; or no room to hold more, which is made by publishing.
+                if may_flush && self.buffers.filled > 0 && self.queue.ring.backlog() > 0 {
+                    self.settle();
+                    (count, room) = (0, 0);
+                    continue;
+                }
+                return Err(Refusal::Full);
+            };
+            if !self.mergeable {
+                return match chain.len >= need {
+                    true => Ok(1),
+                    false => Err(Refusal::Drop(DropReason::BufferTooSmall)),
+                };
+            }
+            if count == 0 && chain.len < HEADER {
+                let len = chain.len;
+                return Err(Refusal::Fault(Fault(format!(
+                    "receive buffer of {len} bytes, expected at least {HEADER} for the virtio-net header"
+                ))));
+            }
+            room += u64::from(chain.len);
+            count += 1;
+            if room >= u64::from(need) {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Writes a piece into the next `count` chains, which have room for it.
+    fn write(&mut self, piece: &Piece<'_>, count: usize) -> Result<(), Refusal> {
+        let Buffers { chains, slices, filled, .. } = &mut self.buffers;
+        let Some(own) = chains.get_mut(*filled..*filled + count) else { return Err(Refusal::Full) };
+        let first = own.first().map_or(0, |chain| chain.first as usize);
+        let end = own.last().map_or(0, |chain| (chain.first + chain.count) as usize);
+        let targets = slices.get(first..end).unwrap_or(&[]);
+        let map = &*self.queue.map;
+
+        let header_len = piece.header_len();
+        let mut payload = Cursor::new(targets);
+        payload.skip(HEADER + header_len as u32);
+        let sum = piece.copy_payload(&mut payload, map).ok_or(CannotFinish)?;
+        let mut head = [0_u8; HEADER_ROOM + HEADERS];
+        let (header, headers) = head.split_at_mut(HEADER_ROOM);
+        let mut offload = piece.write_headers(headers, sum)?;
+        offload.flags &= self.flags;
+        header.copy_from_slice(&offload.encode(count as u16));
+        let run = head.get(..HEADER_ROOM + header_len).ok_or(CannotFinish)?;
+        if Cursor::new(targets).write(map, run) != run.len() {
+            return Err(CannotFinish.into());
+        }
+
+        let mut left = HEADER + piece.len() as u32;
+        for chain in own {
+            chain.len = chain.len.min(left);
+            left -= chain.len;
+        }
+        if self.queue.ring.is_logging() {
+            let mut left = HEADER + piece.len() as u32;
+            for slice in targets {
+                let len = slice.len().min(left);
+                self.queue.ring.log_written(map, slice, len);
+                left -= len;
+            }
+        }
+        *filled += count;
+        Ok(())
+    }
+
+    /// Publishes what was filled and gives back the rest.
+    #[inline(always)]
+    fn settle(&mut self) {
+        let Buffers { chains, slices, filled, call } = &mut self.buffers;
+        if let Some((used, rest)) = chains.split_at_checked(*filled) {
+            *call |= self.queue.ring.publish::<true>(used);
+            self.queue.ring.give_back(rest);
+        }
+        chains.clear();
+        slices.clear();
+        *filled = 0;
+    }
+}
+
+impl<R: Ring> Egress for Receive<R> {
+    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        self.queue.check_memory()?;
+        if !self.queue.enabled {
+            tally.drop(DropReason::NotReady, picks.len());
+            return Ok(());
+        }
+        let result = self.deliver_all(burst, picks, tally);
+        if self.awaits_first && self.buffers.filled > 0 {
+            self.awaits_first = false;
+            self.queue.ring.disarm();
+        }
+        self.settle();
+        if core::mem::take(&mut self.buffers.call) {
+            tally.calls += u64::from(self.queue.call());
+        }
+        result
+    }
+
+    fn in_use(&mut self) -> bool {
+        self.queue.ring.in_use()
+    }
+}

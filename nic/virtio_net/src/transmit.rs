@@ -1,0 +1,118 @@
+//! The queue that a guest transmits on.
+//!
+//! A burst goes like this: the ring gives chains and their buffers; each becomes a frame, whose header and first bytes
+//! are copied to private memory (their lines were asked for when the chain was taken, so the copies run one behind the
+//! other without waiting); the rest stays where it is. When the switch is done, [`Ingress::complete`] gives all chains
+//! back at once.
+//!
+//! What a guest sends is judged on the private bytes. A frame that must not go on stays in the burst with its reason, so
+//! that it is counted and its chain is given back as any other.
+
+use std::os::fd::BorrowedFd;
+
+use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME};
+use fabnic_virtqueue::{Chain, Ring};
+use fabnic_wire::Offload;
+use fabnic_wire::offload::HEADER_LEN;
+
+use crate::queue::{Queue, QueueSetup};
+
+/// Bytes of an Ethernet header: a shorter frame has nothing to decide on.
+const SHORTEST: u32 = 14;
+
+/// A guest's transmit ring, from which the switch receives.
+#[derive(Debug)]
+pub struct Transmit<R: Ring> {
+    pub(crate) queue: Queue<R>,
+    /// The chains of the burst in flight, in its order.
+    chains: Vec<Chain>,
+}
+
+impl<R: Ring> Transmit<R> {
+    /// Opens the ring.
+    ///
+    /// # Errors
+    /// The ring is not what the layout demands, or not in the guest's memory.
+    pub fn open(setup: QueueSetup) -> Result<Transmit<R>, Fault> {
+        Ok(Transmit { queue: Queue::open(setup)?, chains: Vec::with_capacity(BURST) })
+    }
+}
+
+impl<R: Ring> Ingress for Transmit<R> {
+    #[inline]
+    fn backlog(&mut self) -> usize {
+        self.queue.ring.backlog()
+    }
+
+    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        self.queue.check_memory()?;
+        burst.begin(&self.queue.map);
+        self.chains.clear();
+        self.queue
+            .ring
+            .take::<false>(BURST, burst.slices_mut(), &mut self.chains)
+            .map_err(|error| Fault(error.to_string()))?;
+        for chain in &self.chains {
+            push(burst, chain, &self.queue);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, _burst: &Burst) -> u32 {
+        let wanted = self.queue.ring.publish::<false>(&self.chains);
+        self.chains.clear();
+        if wanted { self.queue.call() } else { 0 }
+    }
+
+    fn arm(&mut self) -> bool {
+        self.queue.ring.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.queue.ring.disarm();
+    }
+
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.kick()
+    }
+}
+
+/// Makes a frame of a chain.
+#[inline(always)]
+fn push<R>(burst: &mut Burst, chain: &Chain, queue: &Queue<R>) {
+    let (first, count) = (chain.first as usize, chain.count as usize);
+    let Some(len) = chain.len.checked_sub(HEADER_LEN as u32).filter(|len| *len >= SHORTEST) else {
+        return push_runt(burst, chain);
+    };
+    let Some(frame) = burst.push(first, count, HEADER_LEN, len) else { return };
+    if len > MAX_FRAME {
+        frame.drop = Some(DropReason::Oversize);
+        return;
+    }
+    let offload = Offload::decode(frame.sender_header());
+    if !offload.is_plain() {
+        judge(frame, offload, queue.features);
+    }
+    if !queue.enabled {
+        frame.drop = Some(DropReason::IngressDisabled);
+    }
+}
+
+/// What is left to be done, if it agrees with the frame and with what was negotiated.
+#[inline(never)]
+fn judge(frame: &mut Frame, offload: Offload, features: crate::Features) {
+    match offload.validate(frame.len() as usize, frame.head()) {
+        Ok(offload) if features.may_send(&offload) => frame.offload = offload,
+        _ => frame.drop = Some(DropReason::BadOffload),
+    }
+}
+
+/// A frame without a whole virtio and Ethernet header: there is nothing to look at, only to count.
+#[cold]
+fn push_runt(burst: &mut Burst, chain: &Chain) {
+    let header = HEADER_LEN.min(chain.len as usize);
+    let len = chain.len - header as u32;
+    if let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) {
+        frame.drop = Some(DropReason::Runt);
+    }
+}
