@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod check;
 mod console;
+mod demo;
 mod lab_command;
 mod test;
 
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show it: two real Linux VMs on one switch, and an uplink to the host
+    Demo(demo::DemoArgs),
     /// Run everything: lints, layers, docs, unit tests, system tests with real VMs and DPDK
     Test(test::TestArgs),
     /// Format, lints, layers, licences, docs
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -23,6 +23,7 @@
 //! thread, and what a child cannot undo by dying (huge pages, network namespaces) a [`Janitor`] undoes.
 
 mod cpio;
+mod daemon;
 mod guest;
 mod janitor;
 mod kernel;
@@ -39,6 +40,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 pub use crate::{
+    daemon::{Daemon, DaemonConfig},
     janitor::Janitor,
     kernel::GuestKernel,
     netns::Namespace,
