@@ -69,7 +69,7 @@ pub(crate) struct Engine {
     tally: Tally,
     pub(crate) counters: EngineCounters,
     /// Ticks after which a live flow refreshes its source in the FDB.
-    refresh: Tick,
+    pub(crate) refresh: Tick,
 }
 
 /// Frame indexes, up to a burst.

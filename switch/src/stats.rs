@@ -11,8 +11,8 @@ use crate::worker::{BURST_BUCKETS, WorkerShared};
 pub struct WorkerStats {
     /// Its number.
     pub id: usize,
-    /// The CPU it is pinned to.
-    pub cpu: usize,
+    /// The CPU it is pinned to, if it is.
+    pub cpu: Option<usize>,
     /// Counts of the time stamp counter in rounds that moved frames.
     pub busy_cycles: u64,
     /// Counts in rounds that moved none.

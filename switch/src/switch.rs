@@ -20,13 +20,13 @@ use crate::worker::{Worker, WorkerShared};
 /// How the switch is made.
 #[derive(Clone, Debug)]
 pub struct SwitchConfig {
-    /// A worker for each; the number of the CPU that it is pinned to.
+    /// A worker for each; the number of the CPU that it is pinned to. None: one worker that is not pinned.
     pub workers: Vec<usize>,
     /// The most entries in the forwarding database.
     pub fdb_max: u32,
     /// The most flows that each worker remembers.
     pub flow_cache_max: usize,
-    /// How long a learned address is kept after its last frame; in seconds, rounded up.
+    /// How long a learned address is kept after its last frame; in seconds, rounded up. Zero: for ever.
     pub ageing: Duration,
 }
 
@@ -44,16 +44,11 @@ impl Default for SwitchConfig {
 /// Why the switch could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No worker was asked for.
-    #[error("no worker is configured, at least one CPU is needed")]
-    NoWorkers,
     /// The operating system refused something.
-    #[error("worker {worker} on CPU {cpu} could not be started: {source}")]
+    #[error("worker {worker} could not be started: {source}")]
     Worker {
         /// Its number.
         worker: usize,
-        /// Its CPU.
-        cpu: usize,
         /// Why.
         source: std::io::Error,
     },
@@ -66,25 +61,28 @@ pub(crate) struct Shared {
     /// Seconds since the start.
     pub(crate) tick: AtomicU32,
     flow_cache_max: usize,
-    ageing: u32,
+    /// In seconds; 0 for ever.
+    ageing: AtomicU32,
 }
 
 impl Shared {
     pub(crate) fn new(config: &SwitchConfig) -> Shared {
-        let ageing = config.ageing.as_secs() + u64::from(config.ageing.subsec_nanos() > 0);
         Shared {
             topology: ArcSwap::from_pointee(Topology::new(1, Vec::new())),
             fdb: Fdb::new(config.fdb_max),
             tick: AtomicU32::new(0),
             flow_cache_max: config.flow_cache_max,
-            ageing: u32::try_from(ageing).unwrap_or(u32::MAX).max(1),
+            ageing: AtomicU32::new(in_ticks(config.ageing)),
         }
     }
 
     /// How often a live flow refreshes its source: a tenth of the ageing time, so that refreshing costs next to nothing
     /// with a million flows.
-    fn refresh(&self) -> Tick {
-        (self.ageing / 10).clamp(1, 30)
+    pub(crate) fn refresh(&self) -> Tick {
+        match self.ageing.load(Ordering::Relaxed) {
+            0 => 30,
+            ageing => (ageing / 10).clamp(1, 30),
+        }
     }
 
     pub(crate) fn engine(&self) -> Engine {
@@ -95,8 +93,11 @@ impl Shared {
 
     /// Forgets addresses that were not seen for long enough.
     pub(crate) fn age(&self, now: Tick) -> usize {
-        // A source may have been seen up to `refresh - 1` ticks after its entry says so.
-        self.fdb.age(now, self.ageing.saturating_add(self.refresh() - 1))
+        match self.ageing.load(Ordering::Relaxed) {
+            0 => 0,
+            // A source may have been seen up to `refresh - 1` ticks after its entry says so.
+            ageing => self.fdb.age(now, ageing.saturating_add(self.refresh() - 1)),
+        }
     }
 
     /// Makes and publishes the topology of these ports; gives it, and the ports that are no more.
@@ -132,6 +133,12 @@ impl Shared {
     }
 }
 
+/// Whole seconds, rounded up.
+fn in_ticks(time: Duration) -> Tick {
+    let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
 /// The switch, running.
 pub struct Switch {
     shared: Arc<Shared>,
@@ -156,15 +163,14 @@ struct Keeper {
 impl Switch {
     /// Starts the workers. There are no ports yet.
     pub fn start(config: SwitchConfig) -> Result<Switch, StartError> {
-        if config.workers.is_empty() {
-            return Err(StartError::NoWorkers);
-        }
         let shared = Arc::new(Shared::new(&config));
         let keeper = Arc::new(Keeper::default());
         let mut switch =
             Switch { shared: Arc::clone(&shared), workers: Vec::new(), keeper: None, change: Mutex::new(0) };
-        for (id, cpu) in config.workers.iter().copied().enumerate() {
-            let failed = |source: std::io::Error| StartError::Worker { worker: id, cpu, source };
+        let pinned = config.workers.iter().copied().map(Some);
+        let cpus = if config.workers.is_empty() { vec![None] } else { pinned.collect() };
+        for (id, cpu) in cpus.into_iter().enumerate() {
+            let failed = |source: std::io::Error| StartError::Worker { worker: id, source };
             let worker = Arc::new(WorkerShared::new(id, cpu).map_err(|error| failed(error.into()))?);
             let (own, common) = (Arc::clone(&worker), Arc::clone(&shared));
             let thread = std::thread::Builder::new()
@@ -176,7 +182,7 @@ impl Switch {
         let (for_thread, shared) = (Arc::clone(&keeper), Arc::clone(&shared));
         let thread =
             std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(&shared, &for_thread));
-        let thread = thread.map_err(|source| StartError::Worker { worker: 0, cpu: 0, source })?;
+        let thread = thread.map_err(|source| StartError::Worker { worker: 0, source })?;
         switch.keeper = Some((keeper, thread));
         Ok(switch)
     }
@@ -221,6 +227,11 @@ impl Switch {
     /// Seconds since the start: the unit of [`crate::FdbEntry::seen`].
     pub fn now(&self) -> u32 {
         self.shared.tick.load(Ordering::Relaxed)
+    }
+
+    /// Changes how long learned addresses are kept; zero for ever.
+    pub fn set_ageing(&self, ageing: Duration) {
+        self.shared.ageing.store(in_ticks(ageing), Ordering::Relaxed);
     }
 
     /// A port's settings as they are in force.

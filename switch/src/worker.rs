@@ -88,7 +88,7 @@ pub(crate) struct WorkerCounters {
 #[derive(Debug)]
 pub(crate) struct WorkerShared {
     pub(crate) id: usize,
-    pub(crate) cpu: usize,
+    pub(crate) cpu: Option<usize>,
     epoll: OwnedFd,
     event: OwnedFd,
     inbox: Mutex<Vec<Token>>,
@@ -103,7 +103,7 @@ pub(crate) struct WorkerShared {
 }
 
 impl WorkerShared {
-    pub(crate) fn new(id: usize, cpu: usize) -> rustix::io::Result<WorkerShared> {
+    pub(crate) fn new(id: usize, cpu: Option<usize>) -> rustix::io::Result<WorkerShared> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -257,10 +257,11 @@ impl Worker {
     }
 
     fn pin(&self) {
+        let Some(cpu) = self.shared.cpu else { return };
         let mut set = rustix::thread::CpuSet::new();
-        set.set(self.shared.cpu);
+        set.set(cpu);
         if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-            tracing::warn!(worker = self.shared.id, cpu = self.shared.cpu, %error, "worker could not be pinned");
+            tracing::warn!(worker = self.shared.id, cpu, %error, "worker could not be pinned");
         }
     }
 
@@ -483,6 +484,7 @@ impl Worker {
 
     fn housekeeping(&mut self, now: u64) {
         self.next_housekeeping = now + (self.counts_a_us * (HOUSEKEEPING_MS * 1000) as f64) as u64;
+        self.engine.refresh = self.switch.refresh();
         self.engine.housekeeping();
         self.publish();
     }
