@@ -40,6 +40,16 @@ pub(crate) struct Decision {
     pub(crate) dst: Version,
 }
 
+/// Under what a decision was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    /// The topology's generation.
+    pub(crate) generation: u32,
+    pub(crate) tick: u32,
+    /// The burst's number.
+    pub(crate) burst: u32,
+}
+
 /// One cached decision: a cache line.
 #[derive(FromZeros)]
 #[repr(C, align(64))]
@@ -58,6 +68,8 @@ pub(crate) struct Entry {
     reason: u8,
     /// Tick at which the source was last refreshed in the FDB.
     pub(crate) seen: u32,
+    /// Number of the burst in which the entry was last found good.
+    pub(crate) burst: u32,
 }
 
 impl Entry {
@@ -159,12 +171,12 @@ impl FlowCache {
     }
 
     /// Remembers a decision. In a full set it takes the place of a stale entry, else of any.
-    pub(crate) fn insert(&mut self, place: usize, key: &Key, decision: &Decision, generation: u32, now: u32) {
+    pub(crate) fn insert(&mut self, place: usize, key: &Key, decision: &Decision, when: When) {
         self.victim = (self.victim + 1) % WAYS;
         let victim = self.victim;
         let Some(set) = self.entries.get_mut(place..place + WAYS) else { return };
         let own = set.iter().position(|entry| entry.is(key));
-        let free = || set.iter().position(|entry| entry.generation != generation);
+        let free = || set.iter().position(|entry| entry.generation != when.generation);
         let way = own.or_else(free).unwrap_or_else(|| {
             self.crowded += 1;
             victim
@@ -175,7 +187,7 @@ impl FlowCache {
             front: key.front,
             back: key.back,
             tag: key.tag,
-            generation,
+            generation: when.generation,
             src_slot: decision.src.slot,
             src_value: decision.src.value,
             dst_slot: decision.dst.slot,
@@ -183,7 +195,8 @@ impl FlowCache {
             target,
             vid,
             reason,
-            seen: now,
+            seen: when.tick,
+            burst: when.burst,
         };
     }
 
@@ -231,7 +244,12 @@ mod tests {
         for round in 0..4 {
             for n in 1..20_000 {
                 let place = cache.place(&key(n));
-                cache.insert(place, &key(n), &decision(n as u32), 1, round);
+                cache.insert(
+                    place,
+                    &key(n),
+                    &decision(n as u32),
+                    When { generation: 1, tick: round, burst: 1 },
+                );
             }
             cache.grow_if_crowded();
         }

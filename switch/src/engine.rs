@@ -16,7 +16,7 @@
 use fabnic_port::{BURST, Burst, Direction, DropReason, Port, Tally, Verdict};
 use fabnic_wire::{Vid, flow_hash};
 
-use crate::cache::{FlowCache, Outcome, Target};
+use crate::cache::{FlowCache, Outcome, Target, When};
 use crate::fdb::{Fdb, Tick};
 use crate::key::Key;
 use crate::stage::{self, egress};
@@ -68,6 +68,9 @@ pub(crate) struct Engine {
     groups: Groups,
     tally: Tally,
     pub(crate) counters: EngineCounters,
+    /// Number of the burst. A flow that was decided in this burst keeps its decision to the burst's end, whatever other
+    /// workers learn meanwhile: else its frames could overtake each other.
+    number: u32,
     /// Ticks after which a live flow refreshes its source in the FDB.
     pub(crate) refresh: Tick,
 }
@@ -148,6 +151,7 @@ impl Engine {
             },
             tally: Tally::default(),
             counters: EngineCounters::default(),
+            number: 0,
             refresh,
         }
     }
@@ -179,6 +183,7 @@ impl Engine {
     ) {
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
+        self.number = self.number.wrapping_add(1);
         self.read(member, ingress, burst);
         let uniform = self.decide(topology, fdb, now, (member, ingress), burst.len());
         if member.port.captures.is_active() {
@@ -250,6 +255,7 @@ impl Engine {
         ingress: (&Member, u32),
         frames: usize,
     ) -> Option<Target> {
+        let when = When { generation: topology.generation, tick: now, burst: self.number };
         let mut last = Outcome::default();
         let mut first_way = None;
         let mut uniform = true;
@@ -262,12 +268,14 @@ impl Engine {
                     let live = found.filter(|entry| {
                         let (src, dst) = (entry.src(), entry.dst());
                         entry.generation() == topology.generation
-                            && fdb.version(src.slot) == src.value
-                            && fdb.version(dst.slot) == dst.value
-                            && now.wrapping_sub(entry.seen) < self.refresh
+                            && (entry.burst == self.number
+                                || (fdb.version(src.slot) == src.value
+                                    && fdb.version(dst.slot) == dst.value
+                                    && now.wrapping_sub(entry.seen) < self.refresh))
                     });
                     if let Some(entry) = live {
                         hits += 1;
+                        entry.burst = self.number;
                         last = entry.outcome();
                     } else {
                         // A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk
@@ -275,13 +283,7 @@ impl Engine {
                         let decision = stage::decide(topology, fdb, now, ingress, &read.key, false);
                         last = Outcome::new(decision.target, decision.vlan);
                         self.counters.misses += 1;
-                        self.cache.insert(
-                            read.place as usize,
-                            &read.key,
-                            &decision,
-                            topology.generation,
-                            now,
-                        );
+                        self.cache.insert(read.place as usize, &read.key, &decision, when);
                     }
                 }
                 State::TooLong => {
