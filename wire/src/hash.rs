@@ -5,8 +5,9 @@
 //! directions of a flow, so that a reply meets the worker that has the request's state in its cache.
 
 use crate::{
-    IpProtocol, L2Key,
-    layers::Network,
+    EtherType, IpProtocol, L2Key,
+    bytes::array,
+    layers::{self, Network},
     parse::{FlowFields, FlowFlags},
 };
 
@@ -165,8 +166,32 @@ const K2: u64 = 0xa409_3822_299f_31d1;
 /// From addresses, protocol and ports; of a fragment (the first included) from addresses and protocol, so that a
 /// datagram stays together; of what is not IP from the MAC addresses and the type. Cheap and well spread, but not
 /// keyed: do not use it where a sender who looks for collisions could do harm.
+///
+/// Under the same conditions as [`flow_hash_of`] of [`FlowFields::of`] the result is the same; this way is shorter.
 #[inline]
 pub fn flow_hash(head: &[u8]) -> u32 {
+    let (l3, ethertype) = layers::network(head);
+    let v4 = if ethertype == EtherType::IPV4 { array::<20>(head, l3) } else { None };
+    let Some(header) = v4 else { return flow_hash_slow(head) };
+    let [version_ihl, _, _, _, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let l4 = l3 + usize::from(version_ihl & 0xf) * 4;
+    let whole = u16::from_be_bytes([f0, f1]) & 0x3fff == 0;
+    if !(0x45..=0x4f).contains(&version_ihl) {
+        return flow_hash_slow(head);
+    }
+    let [p0, p1, p2, p3] = match array(head, l4) {
+        Some(ports) if whole && IpProtocol(protocol).has_ports() => *ports,
+        _ => [0; 4],
+    };
+    let (src, dst) = (u32::from_ne_bytes([s0, s1, s2, s3]), u32::from_ne_bytes([d0, d1, d2, d3]));
+    both(
+        end_of_flow(src.into(), 0, u16::from_be_bytes([p0, p1])),
+        end_of_flow(dst.into(), 0, u16::from_be_bytes([p2, p3])),
+        protocol.into(),
+    )
+}
+
+fn flow_hash_slow(head: &[u8]) -> u32 {
     let fields = FlowFields::of(head);
     if fields.network().is_some() {
         return flow_hash_of(&fields);
@@ -180,21 +205,15 @@ pub fn flow_hash(head: &[u8]) -> u32 {
 pub fn flow_hash_of(fields: &FlowFields) -> u32 {
     let ports = fields.flags.has(FlowFlags::PORTS)
         && !fields.flags.has(FlowFlags::FRAGMENT)
-        && !matches!(fields.protocol(), IpProtocol::ICMP | IpProtocol::ICMPV6);
+        && fields.protocol().has_ports();
     let (src_port, dst_port) = if ports { (fields.src_port, fields.dst_port) } else { (0, 0) };
-    both(
-        end_of_flow(&fields.src, src_port),
-        end_of_flow(&fields.dst, dst_port),
-        fields.protocol_number.into(),
-    )
+    let [s0, s1, d0, d1, _] = fields.words();
+    both(end_of_flow(s0, s1, src_port), end_of_flow(d0, d1, dst_port), fields.protocol_number.into())
 }
 
-/// One end: an address and a port.
+/// One end: an address, as two words in memory order, and a port.
 #[inline]
-fn end_of_flow(address: &[u8; 16], port: u16) -> u64 {
-    let address = u128::from_ne_bytes(*address);
-    // Both halves, in memory order.
-    let (low, high) = (address as u64, (address >> 64) as u64);
+fn end_of_flow(low: u64, high: u64, port: u16) -> u64 {
     mix(low ^ u64::from(port) << 48 ^ u64::from(port), high ^ K1)
 }
 
@@ -308,6 +327,31 @@ mod tests {
         fn both_directions_are_equal(a: std::net::SocketAddrV6, b: std::net::SocketAddrV6) {
             let (a, b) = (a.to_string(), b.to_string());
             assert_eq!(flow_hash_of(&fields(&a, &b)), flow_hash_of(&fields(&b, &a)));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn short_way_is_the_long_way(
+            tags in 0_usize..=3, version_ihl in 0x43_u8..0x52, protocol in 0_usize..6, fragment in 0_usize..5,
+            len in 0_usize..120, bytes: [u8; 32],
+        ) {
+            let mut head = bytes[..12].to_vec();
+            for _ in 0..tags {
+                head.extend([0x81, 0, 0, 1]);
+            }
+            let [f0, f1] = [[0, 0], [0x40, 0], [0x20, 0], [0, 1], [0x20, 8]][fragment];
+            let protocol = [6, 17, 1, 58, 132, 47][protocol];
+            head.extend([8, 0, version_ihl, 0, 0, 40, 0, 0, f0, f1, 64, protocol, 0, 0]);
+            head.extend(&bytes[..8]);
+            head.extend(bytes.repeat(3));
+            head.truncate(len);
+            let fields = FlowFields::of(&head);
+            if fields.network().is_some() {
+                assert_eq!(flow_hash(&head), flow_hash_of(&fields));
+            } else {
+                assert_eq!(flow_hash(&head), flow_hash_slow(&head));
+            }
         }
     }
 

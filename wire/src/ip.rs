@@ -56,6 +56,18 @@ impl IpProtocol {
         )
     }
 
+    /// The first four bytes of its header are two ports.
+    #[inline]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, IpProtocol::TCP | IpProtocol::UDP | IpProtocol::SCTP)
+    }
+
+    /// ICMP of either IP.
+    #[inline]
+    pub const fn is_icmp(self) -> bool {
+        matches!(self, IpProtocol::ICMP | IpProtocol::ICMPV6)
+    }
+
     /// Bytes that at least come before the payload; 0 for protocols that are not looked into.
     #[inline]
     pub const fn min_header_len(self) -> usize {

@@ -85,6 +85,21 @@ impl Layers {
     }
 }
 
+/// Where the network header begins and what it is, through up to two tags; type 0 if that lies behind the head.
+#[inline]
+pub(crate) fn network(head: &[u8]) -> (usize, EtherType) {
+    let mut l3 = ETHERNET_LEN;
+    let mut ethertype = EtherType(be16(head, l3 - 2).unwrap_or(0));
+    for _ in 0..MAX_TAGS {
+        if !ethertype.is_tag() {
+            break;
+        }
+        l3 += TAG_LEN;
+        ethertype = EtherType(be16(head, l3 - 2).unwrap_or(0));
+    }
+    (l3, ethertype)
+}
+
 fn ipv4(head: &[u8], l3: usize) -> Option<IpLayer> {
     let version_ihl = u8_at(head, l3)?;
     let header_len = usize::from(version_ihl & 0xf) * 4;

@@ -12,9 +12,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::{
     EtherType, IpProtocol, MacAddr, Tci,
-    bytes::{array, be16},
+    bytes::array,
     ethernet::{ETHERNET_LEN, TAG_LEN},
-    layers::{self, Fragment, MAX_TAGS, Network},
+    layers::{self, Fragment, Network},
 };
 
 /// The addresses, the VLAN tag and the type of a frame.
@@ -121,16 +121,8 @@ impl FlowFields {
     /// Reads the fields of a frame, through up to two tags.
     #[inline]
     pub fn of(head: &[u8]) -> FlowFields {
-        let mut at = ETHERNET_LEN;
-        let mut ethertype = EtherType(be16(head, at - 2).unwrap_or(0));
-        for _ in 0..MAX_TAGS {
-            if !ethertype.is_tag() {
-                break;
-            }
-            at += TAG_LEN;
-            ethertype = EtherType(be16(head, at - 2).unwrap_or(0));
-        }
-        Self::at(head, at, ethertype)
+        let (l3, ethertype) = layers::network(head);
+        Self::at(head, l3, ethertype)
     }
 
     /// Reads the fields of a packet of type `ethertype` whose network header begins at `l3`, as after
@@ -162,6 +154,18 @@ impl FlowFields {
         self.tos & 3
     }
 
+    /// All fields as five words, the same for the same fields: to be hashed and compared. Cheaper than the bytes of a
+    /// value that has just been put together, which would have to go through memory first.
+    #[inline]
+    pub const fn words(&self) -> [u64; 5] {
+        let (src, dst) = (u128::from_ne_bytes(self.src), u128::from_ne_bytes(self.dst));
+        // Shifts put every field at a place of its own.
+        let ports = (self.src_port as u64) | ((self.dst_port as u64) << 16);
+        let rest =
+            (self.protocol_number as u64) << 32 | (self.tos as u64) << 40 | (self.flags.0 as u64) << 48;
+        [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, ports | rest]
+    }
+
     /// Which IP, if it is IP and well formed.
     #[inline]
     pub const fn network(&self) -> Option<Network> {
@@ -187,10 +191,10 @@ impl FlowFields {
     #[inline]
     fn v4(head: &[u8], l3: usize) -> FlowFields {
         let Some(header) = array::<20>(head, l3) else { return Self::BROKEN };
-        let [version_ihl, tos, _, _, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
-            *header;
+        let [version_ihl, tos, _, _, _, _, f0, f1, _, protocol, ..] = *header;
         let header_len = usize::from(version_ihl & 0xf) * 4;
-        if version_ihl >> 4 != 4 || header_len < 20 {
+        // One comparison for both: the version must be 4 and the length at least 5 words.
+        if !(0x45..=0x4f).contains(&version_ihl) {
             return Self::BROKEN;
         }
         let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff;
@@ -201,15 +205,17 @@ impl FlowFields {
                 flags = flags.with(FlowFlags::LATER);
             }
         }
-        let fields = FlowFields {
-            src: [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            dst: [d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        let l4 = l4_fields(head, l3 + header_len, IpProtocol(protocol), flags);
+        FlowFields {
+            src: address_v4(header, 12),
+            dst: address_v4(header, 16),
+            src_port: l4.src_port,
+            dst_port: l4.dst_port,
             protocol_number: protocol,
             tos,
-            flags,
-            ..Default::default()
-        };
-        fields.with_ports(head, l3 + header_len)
+            flags: l4.flags,
+            reserved: 0,
+        }
     }
 
     #[inline]
@@ -223,52 +229,72 @@ impl FlowFields {
         if class0 >> 4 != 6 {
             return Self::BROKEN;
         }
-        let mut fields = FlowFields {
+        let mut flags = FlowFlags::IP.with(FlowFlags::V6);
+        let (mut protocol, mut l4) = (IpProtocol(next), l3 + 40);
+        // The usual case first; anything else may be a chain of extension headers.
+        if !matches!(protocol, IpProtocol::TCP | IpProtocol::UDP) {
+            match layers::ipv6(head, l3) {
+                Some(ip) => {
+                    (protocol, l4) = (ip.protocol, ip.l4.into());
+                    flags = flags.with(match ip.fragment {
+                        Fragment::No => FlowFlags(0),
+                        Fragment::First => FlowFlags::FRAGMENT,
+                        Fragment::Later => FlowFlags::FRAGMENT.with(FlowFlags::LATER),
+                    });
+                }
+                // Behind any head: there is nothing to be read.
+                None => l4 = usize::MAX,
+            }
+        }
+        let l4 = l4_fields(head, l4, protocol, flags);
+        FlowFields {
             src: *src,
             dst: *dst,
-            protocol_number: next,
+            src_port: l4.src_port,
+            dst_port: l4.dst_port,
+            protocol_number: protocol.0,
             tos: class0 << 4 | class1 >> 4,
-            flags: FlowFlags::IP.with(FlowFlags::V6),
-            ..Default::default()
-        };
-        if matches!(fields.protocol(), IpProtocol::TCP | IpProtocol::UDP) {
-            return fields.with_ports(head, l3 + 40);
+            flags: l4.flags,
+            reserved: 0,
         }
-        let Some(ip) = layers::ipv6(head, l3) else {
-            fields.flags = fields.flags.with(FlowFlags::MALFORMED);
-            return fields;
-        };
-        fields.protocol_number = ip.protocol.0;
-        fields.flags = fields.flags.with(match ip.fragment {
-            Fragment::No => FlowFlags(0),
-            Fragment::First => FlowFlags::FRAGMENT,
-            Fragment::Later => FlowFlags::FRAGMENT.with(FlowFlags::LATER),
-        });
-        fields.with_ports(head, ip.l4.into())
     }
+}
 
-    /// Adds what lies at `l4`.
-    #[inline]
-    fn with_ports(mut self, head: &[u8], l4: usize) -> FlowFields {
-        let ports = match self.protocol() {
-            _ if self.flags.has(FlowFlags::LATER) => head.get(..l4).map(|_| None),
-            IpProtocol::TCP | IpProtocol::UDP | IpProtocol::SCTP => array(head, l4)
-                .map(|&[s0, s1, d0, d1]| Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))),
-            IpProtocol::ICMP | IpProtocol::ICMPV6 => {
-                array(head, l4).map(|&[kind, code]| Some((u16::from(kind), u16::from(code))))
-            }
-            _ => head.get(..l4).map(|_| None),
-        };
-        match ports {
-            Some(Some((src, dst))) => {
-                (self.src_port, self.dst_port) = (src, dst);
-                self.flags = self.flags.with(FlowFlags::PORTS);
-            }
-            Some(None) => {}
-            None => self.flags = self.flags.with(FlowFlags::MALFORMED),
+struct L4Fields {
+    src_port: u16,
+    dst_port: u16,
+    flags: FlowFlags,
+}
+
+/// What lies at `l4`, and the flags with what is known of it.
+#[inline(always)]
+fn l4_fields(head: &[u8], l4: usize, protocol: IpProtocol, flags: FlowFlags) -> L4Fields {
+    let none = L4Fields { src_port: 0, dst_port: 0, flags };
+    let cut_off = L4Fields { flags: flags.with(FlowFlags::MALFORMED), ..none };
+    let with_ports = flags.with(FlowFlags::PORTS);
+    if flags.has(FlowFlags::LATER) || !protocol.has_ports() {
+        if protocol.is_icmp() && !flags.has(FlowFlags::LATER) {
+            let Some(&[kind, code]) = array(head, l4) else { return cut_off };
+            return L4Fields { src_port: kind.into(), dst_port: code.into(), flags: with_ports };
         }
-        self
+        return if l4 <= head.len() { none } else { cut_off };
     }
+    let Some(&[s0, s1, d0, d1]) = array(head, l4) else { return cut_off };
+    L4Fields {
+        src_port: u16::from_be_bytes([s0, s1]),
+        dst_port: u16::from_be_bytes([d0, d1]),
+        flags: with_ports,
+    }
+}
+
+/// The four bytes at `at`, and twelve of zero.
+#[inline(always)]
+fn address_v4(header: &[u8; 20], at: usize) -> [u8; 16] {
+    let mut address = [0; 16];
+    if let (Some(to), Some(from)) = (address.first_chunk_mut::<4>(), array(header, at)) {
+        *to = *from;
+    }
+    address
 }
 
 #[cfg(test)]
