@@ -13,7 +13,7 @@
 //! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
 //! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
 
-use fabnic_port::{BURST, Burst, Direction, DropReason, Port, Tally, Verdict};
+use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Ingress, Port, Tally, Verdict};
 use fabnic_wire::{Vid, flow_hash};
 
 use crate::cache::{FlowCache, Outcome, Target, When};
@@ -54,6 +54,14 @@ enum State {
     TooLong,
     /// Dropped already.
     Gone,
+}
+
+/// What all bursts of a moment have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    pub(crate) topology: &'a Topology,
+    pub(crate) fdb: &'a Fdb,
+    pub(crate) now: Tick,
 }
 
 /// One worker's part of the switch.
@@ -170,6 +178,28 @@ impl Engine {
     /// Flows that the cache can hold now.
     pub(crate) fn cache_capacity(&self) -> usize {
         self.cache.capacity()
+    }
+
+    /// Receives one burst from a queue of the port with this index, whose cell the caller has locked; delivers it and
+    /// gives the buffers back. Gives the number of frames, also where the queue met a fault behind them.
+    pub(crate) fn serve(
+        &mut self,
+        at: &Moment<'_>,
+        index: u32,
+        cell: &Cell<dyn Ingress>,
+        ingress: &mut dyn Ingress,
+        burst: &mut Burst,
+    ) -> (usize, Result<(), Fault>) {
+        let received = ingress.receive(burst);
+        let frames = burst.len();
+        if frames > 0 {
+            cell.counters.frames.add(frames as u64);
+            cell.counters.bytes.add(burst.frames().iter().map(|frame| u64::from(frame.len())).sum());
+            cell.counters.bursts.add(1);
+            self.process(at.topology, at.fdb, at.now, index, burst);
+            cell.counters.calls.add(u64::from(ingress.complete(burst)));
+        }
+        (frames, received)
     }
 
     /// Decides on and delivers all frames of a burst that came from the port with this index.

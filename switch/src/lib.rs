@@ -29,6 +29,7 @@
 mod cache;
 mod engine;
 mod fdb;
+mod inline;
 mod key;
 mod settings;
 mod stage;
@@ -38,6 +39,7 @@ mod topology;
 mod worker;
 
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
+pub use inline::InlineSwitch;
 pub use settings::{PortSettings, VlanMode, VlanSet};
 pub use stage::stages;
 pub use stats::{SwitchTotals, WorkerStats, drops};

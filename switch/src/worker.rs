@@ -32,7 +32,7 @@ use fabnic_port::{BURST, Burst, Counter, Fault, Poller, PortId, Token};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::engine::{Engine, EngineCounters};
+use crate::engine::{Engine, EngineCounters, Moment};
 use crate::switch::Shared;
 use crate::topology::Topology;
 
@@ -386,18 +386,14 @@ impl Worker {
                 ingress.disarm();
             }
         }
-        let tick = self.switch.tick.load(Ordering::Relaxed);
+        let now_in_ticks = self.switch.tick.load(Ordering::Relaxed);
+        let at = Moment { topology, fdb: &self.switch.fdb, now: now_in_ticks };
         let mut total = 0;
         let mut drained = false;
         for _ in 0..BURSTS_A_VISIT {
-            let received = ingress.receive(&mut self.burst);
-            let frames = self.burst.len();
+            let (frames, received) =
+                self.engine.serve(&at, queue.member, cell, ingress.as_mut(), &mut self.burst);
             if frames > 0 {
-                cell.counters.frames.add(frames as u64);
-                cell.counters.bytes.add(self.burst.frames().iter().map(|frame| u64::from(frame.len())).sum());
-                cell.counters.bursts.add(1);
-                self.engine.process(topology, &self.switch.fdb, tick, queue.member, &mut self.burst);
-                cell.counters.calls.add(u64::from(ingress.complete(&self.burst)));
                 let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
                 if let Some(bucket) = self.shared.counters.sizes.get(bucket) {
                     bucket.add(1);
