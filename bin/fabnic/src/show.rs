@@ -36,6 +36,15 @@ fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |t| t.to_string())
 }
 
+/// `1 entry`, `2 entries`.
+fn count(n: u64, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if n == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{n} {stem}ies"),
+        None => format!("{n} {noun}s"),
+    }
+}
+
 fn seconds(total: u64) -> String {
     let (days, hours, minutes) = (total / 86_400, total / 3600 % 24, total / 60 % 60);
     match (days, hours, minutes) {
@@ -57,13 +66,13 @@ pub(crate) fn health(health: &Health) -> String {
     let state = if health.healthy { "healthy" } else { "NOT HEALTHY" };
     let reason = health.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
     format!(
-        "{state}{reason}\nfabnicd {}, pid {}, up {}, {} of {} ports up, {} workers\n",
+        "{state}{reason}\nfabnicd {}, pid {}, up {}, {} of {} ports up, {}\n",
         health.version,
         health.pid,
         seconds(health.uptime_seconds),
         health.ports_up,
         health.ports,
-        health.workers,
+        count(health.workers as u64, "worker"),
     )
 }
 
@@ -132,10 +141,10 @@ pub(crate) fn port(port: &PortStatus, stats: Option<&PortStats>) -> String {
         line(
             "peer",
             format!(
-                "{} {}, {state}, {} connections so far",
+                "{} {}, {state}, connected {} so far",
                 peer.role.as_str(),
                 peer.socket,
-                peer.connections
+                count(peer.connections, "time")
             ),
         );
         if let Some(ring) = peer.ring {
@@ -198,7 +207,8 @@ pub(crate) fn fdb(page: &FdbPage) -> String {
 }
 
 pub(crate) fn forgotten(gone: Forgotten) -> String {
-    format!("{} static entries removed, {} learned entries forgotten\n", gone.removed, gone.forgotten)
+    let (removed, forgotten) = (count(gone.removed, "static entry"), count(gone.forgotten, "learned entry"));
+    format!("{removed} removed, {forgotten} forgotten\n")
 }
 
 pub(crate) fn vlans(memberships: &[VlanMembership]) -> String {
@@ -391,11 +401,11 @@ pub(crate) fn applied(applied: &Applied) -> String {
         let _ = writeln!(text, "{change}");
     }
     let restart = applied.changes.iter().any(|c| c.effect() == fabnic_model::Effect::Restart);
-    let (count, plural) = (applied.changes.len(), if applied.changes.len() == 1 { "" } else { "s" });
+    let changes = count(applied.changes.len() as u64, "change");
     let _ = if applied.dry_run {
-        writeln!(text, "{count} change{plural} to make (dry run: nothing was done)")
+        writeln!(text, "{changes} to make (dry run: nothing was done)")
     } else {
-        writeln!(text, "{count} change{plural} made")
+        writeln!(text, "{changes} made")
     };
     if restart {
         text.push_str("keys marked (restart) take effect when fabnicd is started again\n");

@@ -73,14 +73,18 @@ impl ApiError {
         Self { status, body }
     }
 
+    /// What serde said about a part of the request.
+    pub(crate) fn of_serde(status: StatusCode, at: &str, message: &str, otherwise: &str) -> Self {
+        let mut body = ErrorBody::from(Refusal::of_serde(at, message));
+        if body.expected.is_empty() {
+            body.expected = otherwise.to_owned();
+        }
+        Self { status, body }
+    }
+
     pub(crate) fn no_port(name: &str) -> Self {
         let name: String = name.chars().take(64).collect();
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "port",
-            format!("there is no port `{name}`"),
-            "a name from GET /v1/ports",
-        )
+        Self::new(StatusCode::NOT_FOUND, "port", format!("there is no port `{name}`"), "the name of a port")
     }
 }
 
@@ -117,13 +121,13 @@ impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
             EditError::NotFound(_) => {
-                Self::new(StatusCode::NOT_FOUND, "path", error.to_string(), "something that GET shows")
+                Self::new(StatusCode::NOT_FOUND, "path", error.to_string(), "one that is there")
             }
             EditError::Exists(_) => Self::new(
                 StatusCode::CONFLICT,
                 "body",
                 error.to_string(),
-                "another name, or PATCH to change it",
+                "another, or a change of the one that is there",
             ),
             EditError::Refused(refused) => refused.into(),
         }

@@ -66,11 +66,19 @@ const DROPS: [Drops; 2] = [
 
 fn counter(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
     const NONE: Option<&Exemplar<[(&str, &str); 0], u64>> = None;
+    if labels.is_empty() {
+        return encoder.encode_counter(&value, NONE);
+    }
     encoder.encode_family(labels)?.encode_counter(&value, NONE)
 }
 
 fn gauge(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
-    encoder.encode_family(labels)?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    if labels.is_empty() {
+        encoder.encode_gauge(&value)
+    } else {
+        encoder.encode_family(labels)?.encode_gauge(&value)
+    }
 }
 
 impl Collector for Snapshot {

@@ -282,7 +282,7 @@ async fn fdb_del(State(shared): Ctx, Params(filter): Params<FdbFilter>) -> Answe
     })
     .await??;
     if gone.is_nothing() {
-        let expected = "an entry of GET /v1/fdb";
+        let expected = "an entry of the forwarding database";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "query", "there is no such entry", expected));
     }
     Ok(Json(gone))
@@ -400,7 +400,7 @@ async fn config_apply(
         })?;
         fabnic_model::parse(text)?
     } else {
-        body.json()?
+        fabnic_model::config_from_json(&body.0)?
     };
     edit(&shared, query.dry_run, move |config| {
         *config = desired;

@@ -108,10 +108,8 @@ impl Body {
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
             let path = e.path().to_string();
             let at = if path == "." { "body".to_owned() } else { path };
-            let message = e.inner().to_string();
-            let (error, expected) =
-                message.split_once(", expected ").unwrap_or((&message, "JSON as /v1/openapi.json says"));
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, at, error, expected)
+            let otherwise = "JSON as /v1/openapi.json says";
+            ApiError::of_serde(StatusCode::UNPROCESSABLE_ENTITY, &at, &e.inner().to_string(), otherwise)
         })?;
         reader.end().map_err(|e| {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "body", e.to_string(), "one JSON value")
@@ -130,9 +128,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         Query::try_from_uri(&parts.uri).map(|Query(value)| Self(value)).map_err(|e| {
             let text = e.body_text();
             let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            let (error, expected) =
-                text.split_once(", expected ").unwrap_or((text, "a query as /v1/openapi.json says"));
-            ApiError::new(StatusCode::BAD_REQUEST, "query", error, expected)
+            let is_key = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let (at, text) = match text.split_once(": ") {
+                Some((key, rest)) if is_key(key) => (key, rest),
+                _ => ("query", text),
+            };
+            ApiError::of_serde(StatusCode::BAD_REQUEST, at, text, "a query as /v1/openapi.json says")
         })
     }
 }

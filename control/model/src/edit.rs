@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::{
     Config, Mac, Port, Refusal, Refused, StaticFdb, Vid,
-    parse::{of_message, resolve, schema, shortened},
-    refusal::nearest,
+    parse::{of_message, range_of, resolve, schema, shortened},
+    refusal::{Path, Step, nearest, render},
 };
 
 /// Why an edit cannot be made.
@@ -43,9 +43,37 @@ pub fn port_from_json(value: Value) -> Result<Port, Refused> {
         return Err(refusal.into());
     }
     serde_path_to_error::deserialize(value).map_err(|e| {
-        let path = e.path().to_string();
-        of_message(&if path == "." { "port".into() } else { key(&path) }, &e.inner().to_string()).into()
+        let named = if name.is_empty() { None } else { Some(name.clone()) };
+        of_json(&e, vec![Step::Key("port".into()), Step::Element(0, named)])
     })
+}
+
+/// Reads a configuration from JSON and checks it.
+///
+/// # Errors
+/// As [`crate::parse()`], without lines; of unknown keys and wrong types only the first is told.
+pub fn config_from_json(json: &[u8]) -> Result<Config, Refused> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let config: Config =
+        serde_path_to_error::deserialize(&mut reader).map_err(|e| of_json(&e, Path::new()))?;
+    reader.end().map_err(|e| Refused::from(of_message("", &e.to_string())))?;
+    config.check()?;
+    Ok(config)
+}
+
+fn of_json(error: &serde_path_to_error::Error<serde_json::Error>, mut path: Path) -> Refused {
+    use serde_path_to_error::Segment;
+    path.extend(error.path().iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(Step::Element(*index, None)),
+        Segment::Map { key } => Some(Step::Key(shortened(key))),
+        Segment::Enum { variant } => Some(Step::Key(shortened(variant))),
+        Segment::Unknown => None,
+    }));
+    let mut refusal = of_message(&render(&path), &error.inner().to_string());
+    if let Some(expected) = range_of(&path) {
+        refusal.expected = expected;
+    }
+    refusal.into()
 }
 
 /// JSON merge patch (RFC 7396): `null` removes, tables merge, anything else replaces.

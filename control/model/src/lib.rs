@@ -37,7 +37,7 @@ pub mod vlan;
 
 pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
 pub use diff::{Change, Effect, FieldChange, apply, diff};
-pub use edit::{EditError, port_from_json};
+pub use edit::{EditError, config_from_json, port_from_json};
 pub use kind::PortKind;
 pub use mac::Mac;
 pub use parse::parse;

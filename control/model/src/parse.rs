@@ -159,7 +159,7 @@ fn of_serde(text: &str, root: &DeTable<'_>, message: &str, span: Option<Range<us
 }
 
 /// The numbers that the key at `path` may have, when it is a number.
-fn range_of(path: &[Step]) -> Option<String> {
+pub(crate) fn range_of(path: &[Step]) -> Option<String> {
     let mut at = schema();
     for step in path {
         at = match step {
@@ -180,6 +180,8 @@ fn range_of(path: &[Step]) -> Option<String> {
 pub(crate) fn of_message(key: &str, message: &str) -> Refusal {
     /// More of a foreign text helps nobody.
     const LONGEST: usize = 200;
+    // Where JSON has no lines of its own, serde_json's are of no use.
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     let clean: String = message.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let (problem, expected) =
         clean.split_once(", expected ").or_else(|| clean.split_once("; expected ")).unwrap_or((&clean, ""));
@@ -194,10 +196,12 @@ pub(crate) fn of_message(key: &str, message: &str) -> Refusal {
         refusal.problem = format!("the key `{missing}` is missing");
         refusal.expected = format!("{missing} = ...");
     }
-    if let Some(word) = problem.strip_prefix("unknown variant `").and_then(|p| p.strip_suffix('`')) {
-        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        refusal.hint = nearest(word, known).map(str::to_owned);
-        refusal.problem = format!("unknown value `{}`", shortened(word));
+    for (prefix, kind) in [("unknown variant `", "value"), ("unknown field `", "key")] {
+        if let Some(word) = problem.strip_prefix(prefix).and_then(|p| p.strip_suffix('`')) {
+            let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+            refusal.hint = nearest(word, known).map(str::to_owned);
+            refusal.problem = format!("unknown {kind} `{}`", shortened(word));
+        }
     }
     refusal
 }

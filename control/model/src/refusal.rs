@@ -73,6 +73,14 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What serde said about `key`, in the file's words: "what is wrong", "expected what", and a hint.
+    #[must_use]
+    pub fn of_serde(key: &str, message: &str) -> Self {
+        crate::parse::of_message(key, message)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {

@@ -1,0 +1,202 @@
+//! The program as people run it, against a daemon that is not there: what it prints is kept word for word.
+
+#![allow(clippy::unwrap_used, reason = "tests, and what they are made of")]
+
+#[path = "../../../control/api/tests/fake/mod.rs"]
+mod fake;
+
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
+
+/// Runs `fabnic` with these words and shows what came: words, output, errors, exit code.
+fn run(served: &fake::Served, words: &str) -> String {
+    let output = program(served).args(words.split_whitespace()).output().unwrap();
+    shown(served, words, &output)
+}
+
+fn program(served: &fake::Served) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fabnic"));
+    command.env("FABNIC_API", &served.socket).env("COLUMNS", "100").stdin(Stdio::null());
+    command
+}
+
+fn shown(served: &fake::Served, words: &str, output: &Output) -> String {
+    let socket = served.socket.display().to_string();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&socket, "SOCKET");
+    let mut shown = format!("$ fabnic {words}\n{}{}", text(&output.stdout), text(&output.stderr));
+    if !output.status.success() {
+        shown.push_str(&format!("[exit {}]\n", output.status.code().unwrap()));
+    }
+    shown.push('\n');
+    shown
+}
+
+fn session(commands: &[&str]) -> String {
+    let served = fake::serve();
+    commands.iter().map(|words| run(&served, words)).collect()
+}
+
+#[test]
+fn shows() {
+    insta::assert_snapshot!(session(&[
+        "status",
+        "port show",
+        "port show vm1",
+        "port show vm2",
+        "port show up0",
+        "fdb show",
+        "fdb show vlan 10 learned",
+        "fdb show dev vm2",
+        "fdb show --limit 2",
+        "vlan show",
+        "vlan show vlan 20",
+        "stats show",
+        "stats show vm2 --queues",
+        "worker show",
+        "config show",
+    ]));
+}
+
+#[test]
+fn shows_as_json() {
+    insta::assert_snapshot!(session(&[
+        "status --json",
+        "--json port show vm1",
+        "fdb show static --json",
+        "vlan show port up0 --json",
+        "worker show --json",
+        "stats show vm2 --json",
+        "port set vm1 mtu 9000 --json --dry-run",
+    ]));
+}
+
+#[test]
+fn changes() {
+    insta::assert_snapshot!(session(&[
+        "port add vm3 nic virtio-net socket /run/fabnic/vm3.sock vlan 10 --dry-run",
+        "port add vm3 nic virtio-net socket /run/fabnic/vm3.sock vlan 10",
+        "port add up1 uplink tap device tap1 vlan trunk 10,20-29 native 1 offloads off",
+        "port set vm3 mtu 9000 state disable vlan trunk 10",
+        "port set vm3 role client queues 4",
+        "port set vm3 mtu default vlan default",
+        "port set vm3 mtu 1500",
+        "fdb add 52:54:00:00:00:77 dev vm1 vlan 10",
+        "fdb del 52:54:00:00:00:77 vlan 10",
+        "fdb del port vm2 learned",
+        "port del vm3",
+        "port del up0",
+        "port show",
+    ]));
+}
+
+#[test]
+fn refusals() {
+    insta::assert_snapshot!(session(&[
+        "port show none",
+        "port add vm1 nic virtio-net socket /run/x.sock",
+        "port add x nic virtio-ent socket /run/x.sock",
+        "port add x nic avf",
+        "port add x uplink tap device busy0",
+        "port add x uplink tap",
+        "port set vm1 vlna 10",
+        "port set vm1 vlan 4095",
+        "port set vm1 mtu 10",
+        "port set vm1 socket",
+        "port del none",
+        "fdb add 52:54:00:00:00:77",
+        "fdb add 52:54:00:00:00:77 dev none vlan 10",
+        "fdb del 52:54:00:00:00:aa vlan 10",
+        "fdb show vlan 0",
+        "vlan show static",
+        "stats show none",
+        "capture none -w -",
+        "top",
+        "apply /does/not/exist.toml",
+        "--api /does/not/exist.sock port show",
+    ]));
+}
+
+#[test]
+fn applies_a_file_or_says_where_it_is_wrong() {
+    let served = fake::serve();
+    let apply = |words: &str, text: &str| {
+        let mut child = program(&served)
+            .args(words.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        shown(&served, words, &child.wait_with_output().unwrap())
+    };
+    let other = fake::START
+        .replace("workers = [1]", "workers = [0, 1]\nfdb_ageing = 60")
+        .replace("access = 10", "access = 11")
+        .replace("tap0", "tap1")
+        .replace("name = \"vm2\"", "name = \"vm4\"")
+        .replace("queues = 2", "");
+    let mut text = apply("apply -", fake::START);
+    text += &apply("apply - --dry-run", &other);
+    text += &apply("apply -", &other);
+    text += &apply("apply -", &other);
+    text += &apply("apply -", &other.replace("vhost_user", "vhost-user"));
+    text += &apply("apply -", &other.replace("tap1", "busy0"));
+    text += &apply("apply -", "[[port]\n");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn config_show_is_a_file_that_applies_to_nothing_new() {
+    let served = fake::serve();
+    let output = program(&served).args(["config", "show"]).output().unwrap();
+    assert_eq!(
+        fabnic_model::parse(&String::from_utf8(output.stdout).unwrap()).unwrap(),
+        fabnic_model::parse(fake::START).unwrap()
+    );
+}
+
+#[test]
+fn captures_to_a_file_and_to_a_pipe() {
+    let served = fake::serve();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("out.pcapng");
+    let expected = [b"HEAD".as_slice(), &b"BLOCK".repeat(5)].concat();
+
+    let status = program(&served).args(["capture", "vm1", "-c", "5", "-w"]).arg(&file).status().unwrap();
+    assert!(status.success());
+    assert_eq!(std::fs::read(&file).unwrap(), expected);
+
+    let output = program(&served).args(["capture", "vm1", "--count", "5", "-w", "-"]).output().unwrap();
+    assert_eq!(output.stdout, expected);
+
+    // A refused capture leaves an older file alone.
+    let status =
+        program(&served).args(["capture", "none", "-w"]).arg(&file).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(std::fs::read(&file).unwrap(), expected);
+}
+
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let served = fake::serve();
+    let mut child = program(&served)
+        .args(["capture", "vm1", "-c", "1000000", "-w", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn completions_are_made_for_each_shell() {
+    let served = fake::serve();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = program(&served).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("capture"), "{shell}");
+    }
+}
