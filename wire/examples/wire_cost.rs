@@ -74,7 +74,7 @@ fn main() {
     measure("validate, plain", tcp, |head| Offload::PLAIN.validate(1514, head));
     measure("validate, partial checksum", tcp, |head| partial.validate(1514, head));
     measure("validate, TSO", tcp, |head| large.validate(60_000, head));
-    measure("segment 60,000 B, each segment", tcp, |head| {
+    measure("segment 60,000 B into 42", tcp, |head| {
         let segmentation = Segmentation::new(head, 60_000, &large).expect("valid");
         let mut out = [0; 128];
         let mut count = 0;
