@@ -1,0 +1,41 @@
+//! fabnic-pktgen: traffic against any vhost-user back end, ours or a peer's.
+//!
+//! It is two guests on one CPU: a driver with its front end on each of two (or more) ports, and between them the switch
+//! that is measured. Everything it prints counts windows of time; see the README of the crate's folder for the options.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod light;
+mod options;
+mod port;
+mod run;
+mod window;
+
+/// Traffic against any vhost-user back end.
+#[derive(Debug, Parser)]
+#[command(name = "fabnic-pktgen", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send and receive on all ports, and report per window.
+    Run(Box<options::RunOptions>),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(options) => run::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fabnic-pktgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
