@@ -35,6 +35,8 @@
 
 mod burst;
 mod capture;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod counters;
 mod drop_reason;
 pub mod finish;
