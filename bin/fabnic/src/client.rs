@@ -49,7 +49,7 @@ impl fmt::Display for Failure {
                     }
                     io::ErrorKind::ConnectionRefused => ("nobody listens on it", "start fabnicd"),
                     io::ErrorKind::PermissionDenied => {
-                        ("you may not open it", "become a member of the socket's group, or use sudo")
+                        ("you may not open it", "use sudo, or become the user that the daemon runs as")
                     }
                     _ => return write!(f, "{}: {error}", socket.display()),
                 };

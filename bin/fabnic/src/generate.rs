@@ -69,7 +69,8 @@ $ fabnic capture vm1 -w - | tcpdump -r -
 $ fabnic apply /etc/fabnic/fabnic.toml --dry-run
 ```
 
-What `fabnic port add` and `set` change lasts as long as the daemon runs: the file is the truth after a start. `fabnic
+What is changed this way is in force at once. Whether it outlives the daemon is the daemon's affair: with a state file
+(`fabnicd --state`, or systemd's state directory) it does, until the configuration file itself is changed. `fabnic
 config show` prints what runs in the file's own form.
 
 | exit code | meaning |

@@ -354,8 +354,9 @@ async fn stats(State(shared): Ctx, Params(filter): Params<StatsFilter>) -> Answe
 
 fn with_cycles_per_packet(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
     for worker in &mut workers {
-        worker.cycles_per_packet =
-            if worker.packets == 0 { 0.0 } else { worker.busy_cycles as f64 / worker.packets as f64 };
+        if worker.cycles_per_packet == 0.0 && worker.packets > 0 {
+            worker.cycles_per_packet = worker.busy_cycles as f64 / worker.packets as f64;
+        }
     }
     workers
 }

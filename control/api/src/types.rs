@@ -354,7 +354,7 @@ pub struct WorkerStatus {
     pub packets: u64,
     /// Bursts received.
     pub bursts: u64,
-    /// Busy cycles a packet, since it started. The server works it out.
+    /// Busy cycles a packet, since it started. Worked out from the two when the backend leaves it zero.
     #[serde(default)]
     pub cycles_per_packet: f64,
     /// Bursts by size: 1, 2-3, 4-7, 8-15, 16-31, 32-63, 64 frames.

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what they are made of")]
 
 use fabnic_model::{
-    AdminState, Config, Daemon, Mac, Port, Role, StaticFdb, Vid, Vlan, VlanSet, apply, diff, parse,
-    port_from_json,
+    AdminState, Config, Daemon, Mac, Port, Role, StaticFdb, Vid, Vlan, VlanSet, apply, config_from_json,
+    diff, parse, port_from_json,
 };
 use proptest::prelude::*;
 
