@@ -39,12 +39,14 @@ mod chain;
 #[cfg(any(test, feature = "driver"))]
 pub mod driver;
 mod error;
+mod journal;
 mod log;
 mod packed;
 mod split;
 
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{Place, RingError};
+pub use journal::Journal;
 pub use packed::PackedRing;
 pub use split::SplitRing;
 
@@ -130,6 +132,12 @@ pub trait Ring: Sized + Send + 'static {
     /// Begins or ends to log what is written to guest memory. `used` is the guest-physical address at which writes to
     /// the used ring are logged; they are not if it is absent.
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>, used: Option<u64>);
+
+    /// Notes from now on where the ring stands, where a successor finds it. Nothing is noted of a split ring, whose used
+    /// index tells.
+    fn set_journal(&mut self, journal: Option<Journal>) {
+        drop(journal);
+    }
 
     /// Whether writes are logged.
     fn is_logging(&self) -> bool;

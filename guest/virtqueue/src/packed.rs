@@ -24,12 +24,12 @@ use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 use crate::chain::{Chain, Descriptor, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, translate_table};
 use crate::error::{Place, RingError};
 use crate::log::Log;
-use crate::{Ring, RingConfig, passes};
+use crate::{Journal, Ring, RingConfig, passes};
 
 /// Flag of a descriptor: the driver's wrap counter.
-const AVAIL: u16 = 1 << 7;
+pub(crate) const AVAIL: u16 = 1 << 7;
 /// Flag of a descriptor: the device's wrap counter, or not the driver's while the descriptor is available.
-const USED: u16 = 1 << 15;
+pub(crate) const USED: u16 = 1 << 15;
 
 /// Event suppression: notify always.
 const ENABLE: u16 = 0;
@@ -153,6 +153,7 @@ pub struct PackedRing {
     in_use: bool,
     log: Log,
     is_used_logged: bool,
+    journal: Option<Journal>,
     config: RingConfig,
 }
 
@@ -197,7 +198,7 @@ impl PackedRing {
     ) -> Result<usize, RingError> {
         let wanted = if WRITABLE { WRITE } else { 0 };
         for done in 0..count {
-            if slices.capacity() - slices.len() < MAX_CHAIN && done > 0 {
+            if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
                 return Ok(done);
             }
             let descriptor = self.areas.load(self.next.index);
@@ -244,7 +245,11 @@ impl PackedRing {
 
     /// Says when kicks are wanted.
     fn write_event(&mut self, flags: u16) {
-        let event = u32::from(self.next.bits()) | (u32::from(flags) << 16);
+        let mut event = u32::from(self.next.bits()) | (u32::from(flags) << 16);
+        if event == 0 {
+            // The position means nothing with this flag; a ring that we serve never has a zero here (see the journal).
+            event = 1;
+        }
         self.areas.device.store(0, event.to_le());
         if self.is_used_logged {
             self.log.mark(self.areas.device_guest, 0, 4);
@@ -294,6 +299,7 @@ impl Ring for PackedRing {
             in_use,
             log: Log::default(),
             is_used_logged: false,
+            journal: None,
             config: *config,
         })
     }
@@ -359,6 +365,9 @@ impl Ring for PackedRing {
                 at = at.forward(chain.entries, self.size);
             }
         }
+        if let Some(journal) = &self.journal {
+            journal.note(old.bits(), at.bits());
+        }
         // The driver looks at them one after the other: with the first all become visible.
         self.write_used::<WRITABLE>(old, id, first.len, Ordering::Release);
         self.used = at;
@@ -415,6 +424,13 @@ impl Ring for PackedRing {
         // Front ends give the address of the device area here; what is written lies in the descriptor ring, which is
         // looked up in the memory table.
         self.is_used_logged = self.log.is_on() && used.is_some();
+    }
+
+    fn set_journal(&mut self, journal: Option<Journal>) {
+        if let Some(journal) = &journal {
+            journal.begin(self.used.bits());
+        }
+        self.journal = journal;
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fabnic_memory::{DirtyLog, Map};
 use fabnic_port::{Egress, Fault, Ingress};
-use fabnic_virtqueue::{PackedRing, Ring, RingConfig, SplitRing};
+use fabnic_virtqueue::{Journal, PackedRing, Ring, RingConfig, SplitRing};
 
 use crate::{Features, Receive, Transmit};
 
@@ -43,6 +43,8 @@ pub trait QueueControl {
     fn set_kick(&mut self, kick: Option<OwnedFd>);
     /// Begins, changes or ends logging.
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>, log_used: Option<u64>);
+    /// Notes from now on where a packed ring stands, for a back end that comes after this one.
+    fn set_journal(&mut self, journal: Option<Journal>);
     /// A queue that is disabled but started takes what the driver sends and drops it, and delivers nothing.
     fn set_enabled(&mut self, enabled: bool);
 }
@@ -119,6 +121,10 @@ impl<R: Ring> QueueControl for Queue<R> {
 
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>, log_used: Option<u64>) {
         self.ring.set_log(log, log_used);
+    }
+
+    fn set_journal(&mut self, journal: Option<Journal>) {
+        self.ring.set_journal(journal);
     }
 
     fn set_enabled(&mut self, enabled: bool) {
