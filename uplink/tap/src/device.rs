@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use fabnic_memory::{Map, MapError};
+use fabnic_port::finish::Accepts;
 use fabnic_port::{MAX_QUEUES, Port};
 use fabnic_wire::MacAddr;
 use fabnic_wire::offload::HEADER_LEN;
@@ -63,15 +64,6 @@ impl TapConfig {
             persist: false,
         }
     }
-}
-
-/// What was agreed with the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offloads {
-    /// Frames with partial checksums and TCP frames of up to 64 KiB pass both ways.
-    pub tso: bool,
-    /// UDP frames of several datagrams too (USO; Linux 6.2 and later).
-    pub uso: bool,
 }
 
 /// Why a TAP device cannot be used.
@@ -150,7 +142,7 @@ pub enum TapError {
 pub struct Tap {
     name: Arc<str>,
     queues: Vec<Arc<OwnedFd>>,
-    offloads: Offloads,
+    accepts: Accepts,
     created: bool,
     /// For settings of the network device, in the namespace that it was opened in.
     control: OwnedFd,
@@ -190,13 +182,8 @@ impl Tap {
             })?;
             fds.push(Arc::new(fd));
         }
-        let mut tap = Tap {
-            name: device.as_str().into(),
-            queues: fds,
-            offloads: Offloads::default(),
-            created,
-            control,
-        };
+        let mut tap =
+            Tap { name: device.as_str().into(), queues: fds, accepts: Accepts::default(), created, control };
         for fd in &tap.queues {
             let header = HEADER_LEN as c_int;
             ioctl_int(fd, TUNSETVNETHDRSZ, header).map_err(setting("a virtio-net header of 12 bytes"))?;
@@ -217,7 +204,7 @@ impl Tap {
         if config.up {
             tap.set_up(true).map_err(setting("link up"))?;
         }
-        tracing::debug!(device = %tap.name, queues = tap.queues.len(), created, offloads = ?tap.offloads, "TAP device open");
+        tracing::debug!(device = %tap.name, queues = tap.queues.len(), created, accepts = ?tap.accepts, "TAP device open");
         Ok(tap)
     }
 
@@ -231,9 +218,10 @@ impl Tap {
         self.queues.len()
     }
 
-    /// What was agreed with the kernel.
-    pub fn offloads(&self) -> Offloads {
-        self.offloads
+    /// What was agreed with the kernel: it gives and takes these unfinished. Anything else that is delivered to it is
+    /// finished in software.
+    pub fn accepts(&self) -> Accepts {
+        self.accepts
     }
 
     /// Whether the device was made by [`Tap::open`].
@@ -287,8 +275,8 @@ impl Tap {
             self.queues.get(queue).ok_or_else(|| TapError::Queues { device: device(), queues: queue })?;
         let (arena, _) =
             Map::anonymous(ARENA).map_err(|source| TapError::Memory { device: device(), source })?;
+        let egress = TapEgress::new(Arc::clone(&self.name), Arc::clone(fd), self.accepts, Arc::clone(&arena));
         let ingress = TapIngress::new(Arc::clone(&self.name), Arc::clone(fd), arena);
-        let egress = TapEgress::new(Arc::clone(&self.name), Arc::clone(fd), self.offloads);
         Ok((ingress, egress))
     }
 
@@ -339,12 +327,12 @@ impl Tap {
         let Some(fd) = self.queues.first() else { return Ok(()) };
         if !wanted {
             ioctl_value(fd, TUNSETOFFLOAD, 0)?;
-            self.offloads = Offloads::default();
+            self.accepts = Accepts::default();
         } else if ioctl_value(fd, TUNSETOFFLOAD, TUN_F_TSO | TUN_F_USO4 | TUN_F_USO6).is_ok() {
-            self.offloads = Offloads { tso: true, uso: true };
+            self.accepts = Accepts::ALL;
         } else {
             ioctl_value(fd, TUNSETOFFLOAD, TUN_F_TSO)?;
-            self.offloads = Offloads { tso: true, uso: false };
+            self.accepts = Accepts { uso4: false, uso6: false, ..Accepts::ALL };
         }
         Ok(())
     }

@@ -25,12 +25,13 @@
 //! * A frame from the kernel was read into memory of our own, so its bytes do not change while it is switched. Its
 //!   header is checked as a guest's is ([`fabnic_wire::Offload::validate`]).
 //! * One frame to the kernel is one system call; the bytes go from the sender's memory to the kernel without a copy in
-//!   between, unless the frame lies in more pieces than one call takes.
+//!   between, unless the frame lies in more pieces than one call takes or must be finished for a kernel that does not
+//!   take it as it is ([`fabnic_port::finish`]).
 //! * A queue without traffic costs one `poll` each 64 us while it is watched, and nothing while it is armed.
 #![allow(unsafe_code)] // For the ioctls in `device` only; see layers.toml.
 
 mod device;
 mod queue;
 
-pub use device::{Offloads, Tap, TapConfig, TapError};
+pub use device::{Tap, TapConfig, TapError};
 pub use queue::{TapEgress, TapIngress};

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use fabnic_memory::clock::{counts, tsc};
 use fabnic_memory::{Hint, Map, Slice};
+use fabnic_port::finish::{Accepts, CannotFinish, finish};
 use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Ingress, MAX_FRAME, Tally};
-use fabnic_wire::checksum::{self, Sum};
-use fabnic_wire::offload::{GSO_UDP_L4, HEADER_LEN};
+use fabnic_wire::offload::HEADER_LEN;
 use fabnic_wire::{Offload, OffloadError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use crate::device::Offloads;
 
 /// Room for one packet: the virtio-net header, the longest frame, and one byte by which a longer one shows.
 const ROOM: u32 = (HEADER_LEN as u32 + MAX_FRAME + 1).next_multiple_of(64);
@@ -193,9 +191,11 @@ fn accept(frame: &mut Frame, slices: &[Slice], source: &Map) {
 pub struct TapEgress {
     device: Arc<str>,
     fd: Arc<OwnedFd>,
-    offloads: Offloads,
+    accepts: Accepts,
     /// Header and whole frame, for frames that cannot be written from where they lie.
     bounce: Box<[u8]>,
+    /// The memory of frames that have none.
+    none: Arc<Map>,
 }
 
 /// What became of one frame.
@@ -210,22 +210,23 @@ enum Written {
     Gone(io::Error),
 }
 
+impl From<CannotFinish> for Written {
+    fn from(_: CannotFinish) -> Written {
+        Written::Not(DropReason::CannotSegment)
+    }
+}
+
 impl TapEgress {
-    pub(crate) fn new(device: Arc<str>, fd: Arc<OwnedFd>, offloads: Offloads) -> TapEgress {
+    pub(crate) fn new(device: Arc<str>, fd: Arc<OwnedFd>, accepts: Accepts, none: Arc<Map>) -> TapEgress {
         let bounce = vec![0; HEADER_LEN + MAX_FRAME as usize].into_boxed_slice();
-        TapEgress { device, fd, offloads, bounce }
+        TapEgress { device, fd, accepts, bounce, none }
     }
 
     fn deliver_one(&mut self, burst: &mut Burst, index: usize) -> Written {
         let Some(frame) = burst.frames_mut().get_mut(index) else { return Written::Not(DropReason::Refused) };
-        let (len, offload) = (frame.len(), frame.offload);
-        if offload.is_gso()
-            && !(if offload.gso_kind() == GSO_UDP_L4 { self.offloads.uso } else { self.offloads.tso })
-        {
-            return Written::Not(DropReason::CannotSegment);
-        }
-        if offload.needs_csum() && !self.offloads.tso {
-            return self.write_private(burst, index, true);
+        let (len, offload, accepts) = (frame.len(), frame.offload, self.accepts);
+        if !accepts.takes(&offload, frame.head()) {
+            return self.write_finished(burst, index, &accepts);
         }
         let header = offload.encode(0);
         let written = if frame.rest_len() == 0 {
@@ -237,42 +238,42 @@ impl TapEgress {
             let (rest, skip) = frame.rest_slices(slices);
             let bytes: u64 = rest.iter().map(|slice| u64::from(slice.len())).sum();
             if rest.len() > MAX_PIECES || bytes != u64::from(skip) + u64::from(frame.rest_len()) {
-                return self.write_private(burst, index, false);
+                return self.write_finished(burst, index, &Accepts::ALL);
             }
             source.write_to(self.fd.as_fd(), frame.with_header(&header), rest, skip)
         };
-        judge(written, len)
+        judge(written, len as usize)
     }
 
-    /// Writes a frame by way of private memory, with its checksum finished if asked.
-    fn write_private(&mut self, burst: &Burst, index: usize, finish: bool) -> Written {
+    /// Writes a frame by way of private memory, as one frame or several that `accepts` allows.
+    fn write_finished(&mut self, burst: &Burst, index: usize, accepts: &Accepts) -> Written {
         let Some(frame) = burst.frames().get(index) else { return Written::Not(DropReason::Refused) };
-        let (len, mut offload) = (frame.len(), frame.offload);
-        let Some((header, room)) = self.bounce.split_first_chunk_mut::<HEADER_LEN>() else {
-            return Written::Not(DropReason::Refused);
-        };
-        let Some(room) = room.get_mut(..len as usize) else { return Written::Not(DropReason::Oversize) };
-        if burst.copy_out(index, room) != room.len() {
-            return Written::Not(DropReason::Refused);
-        }
-        if finish {
-            if checksum::finish(room, &offload, Sum::ZERO).is_err() {
-                return Written::Not(DropReason::BadOffload);
+        let source = burst.source().unwrap_or(&self.none);
+        let (fd, bounce) = (&self.fd, &mut self.bounce);
+        let result = finish(frame, burst.slices(), source, accepts, |piece| {
+            let too_long = || Written::Not(DropReason::Oversize);
+            let whole = bounce.get_mut(..HEADER_LEN + piece.len()).ok_or_else(too_long)?;
+            let (header, out) = whole.split_first_chunk_mut::<HEADER_LEN>().ok_or_else(too_long)?;
+            let (headers, payload) = out.split_at_mut_checked(piece.header_len()).ok_or_else(too_long)?;
+            // Less than the frame said: its sender's memory is gone.
+            let sum = piece.read_payload(payload).ok_or(Written::Not(DropReason::Refused))?;
+            *header = piece.write_headers(headers, sum)?.encode(0);
+            match judge(rustix::io::write(fd, whole).map_err(io::Error::from), piece.len()) {
+                Written::Whole => Ok(()),
+                other => Err(other),
             }
-            offload = Offload::PLAIN;
+        });
+        match result {
+            Ok(()) => Written::Whole,
+            Err(written) => written,
         }
-        *header = offload.encode(0);
-        let Some(whole) = self.bounce.get(..HEADER_LEN + len as usize) else {
-            return Written::Not(DropReason::Oversize);
-        };
-        judge(rustix::io::write(&self.fd, whole).map_err(io::Error::from), len)
     }
 }
 
 /// Turns the kernel's answer (drivers/net/tun.c, tun_get_user) into what it means for the frame.
-fn judge(answer: io::Result<usize>, len: u32) -> Written {
+fn judge(answer: io::Result<usize>, len: usize) -> Written {
     let error = match answer {
-        Ok(n) if n == HEADER_LEN + len as usize => return Written::Whole,
+        Ok(n) if n == HEADER_LEN + len => return Written::Whole,
         Ok(_) => return Written::Not(DropReason::Refused),
         Err(error) => error,
     };

@@ -68,7 +68,7 @@ fn a_datagram_leaves_with_a_partial_checksum_that_finishes_well() {
     namespace::run(|| {
         let tap = tap_with_addresses(host_config());
         assert!(tap.created());
-        assert!(tap.offloads().tso);
+        assert!(tap.accepts().tso4);
         let (mut ingress, _egress) = tap.pair(0).unwrap();
         let mut burst = Burst::new();
         for (from, to) in [("10.9.0.1:1000", "10.9.0.2:2000"), ("[fd09::1]:1000", "[fd09::2]:2000")] {
@@ -104,7 +104,7 @@ fn without_offloads_checksums_are_complete() {
 fn several_datagrams_leave_as_one_frame() {
     namespace::run(|| {
         let tap = tap_with_addresses(host_config());
-        if !tap.offloads().uso {
+        if !tap.accepts().uso4 {
             eprintln!("SKIPPED, NOTHING WAS TESTED: this kernel has no USO on TAP devices");
             return;
         }
@@ -159,9 +159,18 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[test]
 fn tcp_between_two_kernels_passes_in_large_frames() {
-    const LEN: usize = 32 << 20;
-    namespace::run(|| {
-        let server_tap = open(host_config());
+    tcp_between_two_kernels(true, 32 << 20);
+}
+
+#[test]
+fn tcp_to_a_kernel_without_offloads_is_segmented_on_the_way() {
+    tcp_between_two_kernels(false, 8 << 20);
+}
+
+/// The client's kernel gives large frames; the server's takes them, or not.
+fn tcp_between_two_kernels(offloads: bool, len: usize) {
+    namespace::run(move || {
+        let server_tap = open(TapConfig { offloads, ..host_config() });
         ip("addr add 10.9.0.1/24 dev tap0");
         let listener = TcpListener::bind("10.9.0.1:5000").unwrap();
 
@@ -173,7 +182,7 @@ fn tcp_between_two_kernels_passes_in_large_frames() {
             give.send(tap).unwrap();
             let address = SocketAddr::from(([10, 9, 0, 1], 5000));
             let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-            stream.write_all(&pattern(LEN)).unwrap();
+            stream.write_all(&pattern(len)).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let mut echo = [0; 8];
             stream.read_exact(&mut echo).unwrap();
@@ -199,14 +208,14 @@ fn tcp_between_two_kernels_passes_in_large_frames() {
             }
         });
         let (mut stream, _) = listener.accept().unwrap();
-        let mut got = Vec::with_capacity(LEN);
+        let mut got = Vec::with_capacity(len);
         stream.read_to_end(&mut got).unwrap();
-        assert!(got == pattern(LEN), "{} bytes came, not those that were sent", got.len());
+        assert!(got == pattern(len), "{} bytes came, not those that were sent", got.len());
         stream.write_all(b"received").unwrap();
         assert_eq!(&client.join().unwrap(), b"received");
         done.store(true, Ordering::Relaxed);
         let large = forwarder.join().unwrap();
-        assert!(large >= LEN / 65536, "{large} large frames for {LEN} bytes");
+        assert!(large >= len / 65536, "{large} large frames for {len} bytes");
     });
 }
 
@@ -274,12 +283,17 @@ fn the_kernel_receives_what_is_delivered_however_it_lies_in_memory() {
 
 #[test]
 fn a_large_frame_is_taken_apart_by_the_kernel() {
-    namespace::run(|| {
-        let tap = tap_with_addresses(host_config());
-        if !tap.offloads().uso {
-            eprintln!("SKIPPED, NOTHING WAS TESTED: this kernel has no USO on TAP devices");
-            return;
-        }
+    a_large_frame_becomes_several_datagrams(true);
+}
+
+#[test]
+fn a_large_frame_is_taken_apart_for_a_kernel_without_offloads() {
+    a_large_frame_becomes_several_datagrams(false);
+}
+
+fn a_large_frame_becomes_several_datagrams(offloads: bool) {
+    namespace::run(move || {
+        let tap = tap_with_addresses(TapConfig { offloads, ..host_config() });
         let (_ingress, mut egress) = tap.pair(0).unwrap();
         let socket = UdpSocket::bind("10.9.0.1:1000").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
