@@ -96,6 +96,13 @@ impl Position {
     }
 }
 
+/// What is written to say that a chain is used: the second word of its first descriptor, with length, id and flags.
+#[inline(always)]
+fn used_word<const WRITABLE: bool>(at: Position, id: u16, len: u32) -> u64 {
+    let (flags, len) = if WRITABLE { (at.used() | WRITE, len) } else { (at.used(), 0) };
+    u64::from(len) | (u64::from(id) << 32) | (u64::from(flags) << 48)
+}
+
 /// The areas of a ring in one map.
 #[derive(Debug)]
 struct Areas {
@@ -225,15 +232,46 @@ impl PackedRing {
         Ok(count)
     }
 
-    /// Writes one used entry. The second word of a descriptor holds length, id and flags.
+    /// Writes one used entry.
     #[inline(always)]
     fn write_used<const WRITABLE: bool>(&self, at: Position, id: u16, len: u32, order: Ordering) {
-        let (flags, len) = if WRITABLE { (at.used() | WRITE, len) } else { (at.used(), 0) };
-        let word = u64::from(len) | (u64::from(id) << 32) | (u64::from(flags) << 48);
+        let word = used_word::<WRITABLE>(at, id, len).to_le();
         let place = 2 * usize::from(at.index) + 1;
         match order {
-            Ordering::Release => self.areas.words.store_release(place, word.to_le()),
-            _ => self.areas.words.store(place, word.to_le()),
+            Ordering::Release => self.areas.words.store_release(place, word),
+            _ => self.areas.words.store(place, word),
+        }
+    }
+
+    /// Writes the used entries of a burst, the first one last.
+    #[inline(always)]
+    fn write_burst<const WRITABLE: bool>(&mut self, chains: &[Chain]) {
+        let [first, others @ ..] = chains else { return };
+        let old = self.used;
+        // What was written to buffers is in the log before the driver can know of it.
+        self.log.flush();
+        let as_one = self.in_order && !WRITABLE;
+        // One entry for all (section 2.8.17): where the first one is, with the last one's id.
+        let id = if as_one { chains.last().map_or(first.id, |chain| chain.id) } else { first.id };
+        if let Some(journal) = &self.journal {
+            let entries = chains.iter().map(|chain| chain.entries).fold(0, u16::saturating_add);
+            let new = old.forward(entries.min(self.size), self.size);
+            journal.note(old.bits(), new.bits(), used_word::<WRITABLE>(old, id, first.len));
+        }
+        let mut at = old.forward(first.entries, self.size);
+        for chain in others {
+            if !as_one {
+                self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
+                self.log_used(at);
+            }
+            at = at.forward(chain.entries, self.size);
+        }
+        // The driver looks at them one after the other: with the first all become visible.
+        self.write_used::<WRITABLE>(old, id, first.len, Ordering::Release);
+        self.used = at;
+        if self.log.is_on() {
+            self.log_used(old);
+            self.log.flush();
         }
     }
 
@@ -346,35 +384,17 @@ impl Ring for PackedRing {
 
     #[inline]
     fn publish<const WRITABLE: bool>(&mut self, chains: &[Chain]) -> bool {
-        let [first, others @ ..] = chains else { return false };
         let old = self.used;
-        // What was written to buffers is in the log before the driver can know of it.
-        self.log.flush();
-        let mut at = old.forward(first.entries, self.size);
-        let mut id = first.id;
-        if self.in_order && !WRITABLE {
-            // One entry for all (section 2.8.17): where the first one is, with the last one's id.
-            for chain in others {
-                at = at.forward(chain.entries, self.size);
-                id = chain.id;
-            }
+        // A journal can tell what became of a burst whose chains have one descriptor each, which is the rule.
+        let is_noted_whole = || (self.in_order && !WRITABLE) || chains.iter().all(|chain| chain.entries == 1);
+        if chains.is_empty() {
+            return false;
+        } else if self.journal.is_none() || is_noted_whole() {
+            self.write_burst::<WRITABLE>(chains);
         } else {
-            for chain in others {
-                self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
-                self.log_used(at);
-                at = at.forward(chain.entries, self.size);
-            }
+            chains.chunks(1).for_each(|chain| self.write_burst::<WRITABLE>(chain));
         }
-        if let Some(journal) = &self.journal {
-            journal.note(old.bits(), at.bits());
-        }
-        // The driver looks at them one after the other: with the first all become visible.
-        self.write_used::<WRITABLE>(old, id, first.len, Ordering::Release);
-        self.used = at;
-        if self.log.is_on() {
-            self.log_used(old);
-            self.log.flush();
-        }
+        let at = self.used;
         // The entries must be seen before we look whether an interrupt is wanted (section 2.8.23.2).
         fence(Ordering::SeqCst);
         let event = u32::from_le(self.areas.driver.load(0));
