@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Unreachable(PathBuf, io::Error),
     /// The daemon said no.
     Refused(ErrorBody),
+    /// The daemon said no to what is in this file.
+    RefusedFile(String, Box<ErrorBody>),
     /// The words on the command line make no sense.
     Usage(String),
     /// Anything else.
@@ -32,7 +34,7 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Other(_) => 1,
+            Self::Refused(_) | Self::RefusedFile(..) | Self::Other(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(..) => 3,
         }
@@ -56,6 +58,16 @@ impl fmt::Display for Failure {
                 write!(f, "{}: {what}: {advice}", socket.display())
             }
             Self::Refused(body) => body.fmt(f),
+            Self::RefusedFile(file, body) => {
+                for (i, body) in std::iter::once(body).chain(&body.more).enumerate() {
+                    let newline = if i == 0 { "" } else { "\n" };
+                    // `file:line:` is what editors jump to.
+                    let line = body.line.map(|line| format!("{line}:")).unwrap_or_default();
+                    let body = ErrorBody { line: None, more: Vec::new(), ..body.clone() };
+                    write!(f, "{newline}{file}:{line} {body}")?;
+                }
+                Ok(())
+            }
             Self::Usage(text) => f.write_str(text),
             Self::Other(error) => write!(f, "{error:#}"),
         }

@@ -1,6 +1,9 @@
 //! What each command asks and how its answer is shown.
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
@@ -10,6 +13,7 @@ use fabnic_api::{
 };
 use fabnic_model::Config as Desired;
 use hyper::Method;
+use indicatif::ProgressBar;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -207,12 +211,21 @@ async fn stats(out: &Out, port: Option<String>, queues: bool, watch: Option<f64>
     let mut tick = tokio::time::interval(Duration::from_secs_f64(seconds));
     loop {
         tick.tick().await;
-        let answer = out.client.text(Method::GET, &path, Content::Nothing).await?;
+        let answer = match out.client.text(Method::GET, &path, Content::Nothing).await {
+            Ok(answer) => answer,
+            // A daemon that is started again is worth waiting for, once it was there.
+            Err(failure @ Failure::Unreachable(..)) if before.is_some() => {
+                eprintln!("fabnic: {failure}");
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
         let now = tokio::time::Instant::now();
         if out.json {
             // One line a look, for programs.
             let value: Value = decode(&answer)?;
             print(&format!("{value}\n"));
+            before.get_or_insert((now, AllStats::default()));
             continue;
         }
         let stats: AllStats = decode(&answer)?;
@@ -233,5 +246,24 @@ async fn apply(out: &Out, wanted: Apply) -> Result<(), Failure> {
         std::fs::read_to_string(&wanted.file).with_context(|| name.clone()).map_err(Failure::Other)?
     };
     let path = format!("/v1/config{}", query([("dry_run", dry(wanted.dry_run))]));
-    out.change(Method::PUT, &path, Content::Toml(text)).await
+    let waiting = spinner("waiting for the daemon");
+    let answer = out.client.text(Method::PUT, &path, Content::Toml(text)).await;
+    waiting.finish_and_clear();
+    let answer = answer.map_err(|failure| match failure {
+        Failure::Refused(body) => {
+            Failure::RefusedFile(if name == "-" { "standard input".to_owned() } else { name }, Box::new(body))
+        }
+        other => other,
+    })?;
+    out.say(&answer, |applied: &Applied| show::applied(applied))
+}
+
+/// Says on a terminal that something takes its time.
+fn spinner(what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(250));
+    spinner
 }

@@ -82,6 +82,8 @@ struct View<'a> {
     now: &'a Look,
     order: Order,
     scroll: usize,
+    /// Why the daemon did not answer at last.
+    away: Option<&'a str>,
 }
 
 /// Shows the daemon until `q`.
@@ -106,12 +108,23 @@ async fn watch(
     now: &mut Look,
 ) -> Result<(), Failure> {
     let (mut order, mut scroll) = (Order::Id, 0_usize);
+    let mut away: Option<String> = None;
+    let mut next = now.at + interval;
     loop {
         scroll = scroll.min(now.ports.len().saturating_sub(1));
-        terminal.draw(|frame| draw(frame, &View { before, now, order, scroll }))?;
-        let left = interval.saturating_sub(now.at.elapsed());
+        let view = View { before, now, order, scroll, away: away.as_deref() };
+        terminal.draw(|frame| draw(frame, &view))?;
+        let left = next.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            *before = std::mem::replace(now, look(client).await?);
+            next = Instant::now() + interval;
+            match look(client).await {
+                Ok(look) => {
+                    away = None;
+                    *before = std::mem::replace(now, look);
+                }
+                // It may be started again: the last figures stay until then.
+                Err(failure) => away = Some(failure.to_string()),
+            }
             continue;
         }
         // Nothing else runs on this thread, so waiting for a key here keeps nobody waiting.
@@ -162,6 +175,13 @@ fn header(view: &View<'_>) -> Vec<Line<'static>> {
     let health = &view.now.health;
     let (state, color) = if health.healthy { ("healthy", Color::Green) } else { ("not healthy", Color::Red) };
     let reason = health.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    if let Some(problem) = view.away {
+        let lost = Style::new().fg(Color::Red);
+        return vec![
+            Line::styled("the daemon does not answer: these are the last figures", lost),
+            Line::from(problem.to_owned()),
+        ];
+    }
     let seconds = seconds_between(view);
     let (old, new) = (&view.before.stats.totals, &view.now.stats.totals);
     let per_second = |old, new| si(rate(old, new, seconds));
@@ -316,8 +336,27 @@ mod tests {
         let start = Instant::now();
         let (before, now) = (look(start, 0), look(start + Duration::from_secs(2), 8_000_000));
         let mut terminal = Terminal::new(TestBackend::new(100, 12)).unwrap();
-        let view = View { before: &before, now: &now, order: Order::Frames, scroll: 0 };
+        let view = View { before: &before, now: &now, order: Order::Frames, scroll: 0, away: None };
         terminal.draw(|frame| draw(frame, &view)).unwrap();
         insta::assert_snapshot!(terminal.backend());
+    }
+
+    #[test]
+    fn screen_says_that_the_daemon_is_away_and_keeps_the_last_figures() {
+        let start = Instant::now();
+        let (before, now) = (look(start, 0), look(start + Duration::from_secs(1), 1000));
+        let mut terminal = Terminal::new(TestBackend::new(100, 8)).unwrap();
+        let view =
+            View { before: &before, now: &now, order: Order::Id, scroll: 1, away: Some("nobody listens") };
+        terminal.draw(|frame| draw(frame, &view)).unwrap();
+        insta::assert_snapshot!(terminal.backend());
+    }
+
+    #[test]
+    fn a_daemon_that_was_started_again_counts_from_zero() {
+        let start = Instant::now();
+        let (before, now) = (look(start, 1_000_000), look(start + Duration::from_secs(1), 500));
+        let rates = show::port_rates(&before.stats, &now.stats, 1.0);
+        assert!(rates.iter().all(|r| r.rx_frames <= 500.0), "no rate below zero, none out of this world");
     }
 }
