@@ -87,6 +87,19 @@ struct Shared {
     buffer: Mutex<Buffer>,
 }
 
+impl Shared {
+    /// The lock, for everybody but workers. Never parks: a lock that is waited for in a queue is handed to who waits,
+    /// and would stay taken until that thread runs again, while workers lose frames.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        loop {
+            match self.buffer.try_lock() {
+                Some(guard) => return guard,
+                None => std::thread::sleep(Duration::from_micros(20)),
+            }
+        }
+    }
+}
+
 /// Begins a capture of the port of this name. The tap goes to the port, the stream to whoever reads.
 pub fn start(options: CaptureOptions, port: &str) -> (CaptureTap, CaptureStream) {
     start_with(options, port, LIVE_BUFFER)
@@ -110,7 +123,7 @@ pub(crate) fn start_with(options: CaptureOptions, port: &str, room: usize) -> (C
         }),
     });
     let tap = {
-        let mut buffer = shared.buffer.lock();
+        let mut buffer = shared.lock();
         block::section(&mut buffer.bytes);
         CaptureTap::announce(&shared, &mut buffer, port)
     };
@@ -137,7 +150,7 @@ impl CaptureTap {
     /// `None` when the capture has more ports than a file should have interfaces, or its reader is so far behind that
     /// the new one cannot be announced.
     pub fn for_port(&self, port: &str) -> Option<CaptureTap> {
-        let mut buffer = self.shared.buffer.lock();
+        let mut buffer = self.shared.lock();
         let fits = buffer.bytes.len() + port.len() + 64 <= buffer.room;
         if buffer.interfaces.len() >= MAX_INTERFACES || port.len() > 4096 || !fits {
             return None;
@@ -307,7 +320,7 @@ impl CaptureStream {
 
     /// Frames that were offered to the capture, and those of them that were not kept, so far.
     pub fn counts(&self) -> (u64, u64) {
-        let buffer = self.shared.buffer.lock();
+        let buffer = self.shared.lock();
         buffer.interfaces.iter().map(Interface::counts).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     }
 
@@ -341,11 +354,11 @@ impl CaptureStream {
         let over = !self.shared.is_active.load(Ordering::Acquire);
         self.spare.clear();
         self.at = 0;
-        core::mem::swap(&mut self.shared.buffer.lock().bytes, &mut self.spare);
+        core::mem::swap(&mut self.shared.lock().bytes, &mut self.spare);
         if self.spare.is_empty() && over && !self.ended {
             self.ended = true;
             let (start, end) = (self.shared.started, now());
-            let buffer = self.shared.buffer.lock();
+            let buffer = self.shared.lock();
             for (id, interface) in (0..).zip(&buffer.interfaces) {
                 let (offered, lost) = interface.counts();
                 block::statistics(&mut self.spare, id, start, end, offered, lost);
