@@ -59,7 +59,7 @@ impl fmt::Display for Failure {
             }
             Self::Refused(body) => body.fmt(f),
             Self::RefusedFile(file, body) => {
-                for (i, body) in std::iter::once(body).chain(&body.more).enumerate() {
+                for (i, body) in std::iter::once(&**body).chain(&body.more).enumerate() {
                     let newline = if i == 0 { "" } else { "\n" };
                     // `file:line:` is what editors jump to.
                     let line = body.line.map(|line| format!("{line}:")).unwrap_or_default();
