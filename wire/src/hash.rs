@@ -171,26 +171,53 @@ const K2: u64 = 0xa409_3822_299f_31d1;
 #[inline]
 pub fn flow_hash(head: &[u8]) -> u32 {
     let (l3, ethertype) = layers::network(head);
-    let v4 = if ethertype == EtherType::IPV4 { array::<20>(head, l3) } else { None };
-    let Some(header) = v4 else { return flow_hash_slow(head) };
-    let [version_ihl, _, _, _, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    match ethertype {
+        EtherType::IPV4 => flow_hash_v4(head, l3),
+        EtherType::IPV6 => flow_hash_v6(head, l3),
+        _ => None,
+    }
+    .unwrap_or_else(|| flow_hash_slow(head))
+}
+
+#[inline]
+fn flow_hash_v4(head: &[u8], l3: usize) -> Option<u32> {
+    let [version_ihl, _, _, _, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+        *array::<20>(head, l3)?;
+    if !(0x45..=0x4f).contains(&version_ihl) {
+        return None;
+    }
     let l4 = l3 + usize::from(version_ihl & 0xf) * 4;
     let whole = u16::from_be_bytes([f0, f1]) & 0x3fff == 0;
-    if !(0x45..=0x4f).contains(&version_ihl) {
-        return flow_hash_slow(head);
-    }
     let [p0, p1, p2, p3] = match array(head, l4) {
         Some(ports) if whole && IpProtocol(protocol).has_ports() => *ports,
         _ => [0; 4],
     };
     let (src, dst) = (u32::from_ne_bytes([s0, s1, s2, s3]), u32::from_ne_bytes([d0, d1, d2, d3]));
-    both(
+    Some(both(
         end_of_flow(src.into(), 0, u16::from_be_bytes([p0, p1])),
         end_of_flow(dst.into(), 0, u16::from_be_bytes([p2, p3])),
         protocol.into(),
-    )
+    ))
 }
 
+/// Without extension headers.
+#[inline]
+fn flow_hash_v6(head: &[u8], l3: usize) -> Option<u32> {
+    let header: &[u8; 44] = array(head, l3)?;
+    let word = |at| array(header, at).map(|bytes| u64::from_ne_bytes(*bytes));
+    let [version, _, _, _, _, _, next, ..] = *header;
+    if version >> 4 != 6 || !IpProtocol(next).has_ports() {
+        return None;
+    }
+    let [p0, p1, p2, p3] = *array(header, 40)?;
+    Some(both(
+        end_of_flow(word(8)?, word(16)?, u16::from_be_bytes([p0, p1])),
+        end_of_flow(word(24)?, word(32)?, u16::from_be_bytes([p2, p3])),
+        next.into(),
+    ))
+}
+
+#[inline(never)]
 fn flow_hash_slow(head: &[u8]) -> u32 {
     let fields = FlowFields::of(head);
     if fields.network().is_some() {
@@ -334,7 +361,7 @@ mod tests {
         #[test]
         fn short_way_is_the_long_way(
             tags in 0_usize..=3, version_ihl in 0x43_u8..0x52, protocol in 0_usize..6, fragment in 0_usize..5,
-            len in 0_usize..120, bytes: [u8; 32],
+            len in 0_usize..120, bytes: [u8; 32], v6: bool,
         ) {
             let mut head = bytes[..12].to_vec();
             for _ in 0..tags {
@@ -342,8 +369,12 @@ mod tests {
             }
             let [f0, f1] = [[0, 0], [0x40, 0], [0x20, 0], [0, 1], [0x20, 8]][fragment];
             let protocol = [6, 17, 1, 58, 132, 47][protocol];
-            head.extend([8, 0, version_ihl, 0, 0, 40, 0, 0, f0, f1, 64, protocol, 0, 0]);
-            head.extend(&bytes[..8]);
+            if v6 {
+                head.extend([0x86, 0xdd, version_ihl ^ 0x20, 0, 0, 0, 0, 40, protocol, 64]);
+            } else {
+                head.extend([8, 0, version_ihl, 0, 0, 40, 0, 0, f0, f1, 64, protocol, 0, 0]);
+                head.extend(&bytes[..8]);
+            }
             head.extend(bytes.repeat(3));
             head.truncate(len);
             let fields = FlowFields::of(&head);

@@ -238,7 +238,8 @@ impl Offload {
     /// section 5.1.6.2.2 of virtio 1.x asks: one guest cannot vouch for a checksum to another.
     ///
     /// # Errors
-    /// See [`OffloadError`]; the frame is to be dropped, the device needs no reset.
+    /// See [`OffloadError`]; the frame is to be dropped, the device needs no reset. If `head` is not the whole frame,
+    /// the reason may be that headers with many options go on behind it: hold more of it and ask once more.
     #[inline]
     pub fn validate(&self, frame_len: usize, head: &[u8]) -> Result<Offload, OffloadError> {
         if self.is_plain() { Ok(Offload::PLAIN) } else { self.validate_work(frame_len, head) }
