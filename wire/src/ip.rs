@@ -68,13 +68,15 @@ impl IpProtocol {
         matches!(self, IpProtocol::ICMP | IpProtocol::ICMPV6)
     }
 
-    /// Bytes that at least come before the payload; 0 for protocols that are not looked into.
+    /// Bytes that at least come before the payload; 0 for protocols that are not looked into. Every protocol of which
+    /// [`crate::FlowFields`] reads something must be here: offload validation keeps checksums out of these bytes.
     #[inline]
     pub const fn min_header_len(self) -> usize {
         match self {
             IpProtocol::TCP => 20,
             IpProtocol::UDP => 8,
             IpProtocol::ICMP | IpProtocol::ICMPV6 => 4,
+            IpProtocol::SCTP => 12,
             _ => 0,
         }
     }

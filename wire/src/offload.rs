@@ -470,5 +470,10 @@ mod tests {
         for (start, offset) in [(0, 0), (0, 26), (26, 0), (34, 0), (34, 2), (30, 20), (36, 0), (20, 60)] {
             assert!(matches!(at(start, offset), Err(OffloadError::ChecksumPlace { .. })), "{start}+{offset}");
         }
+        // SCTP has ports, too, and no checksum of this kind.
+        let mut sctp = head.clone();
+        sctp[23] = 132;
+        let partial = Offload { flags: NEEDS_CSUM, csum_start: 34, csum_offset: 2, ..Offload::PLAIN };
+        assert!(matches!(partial.validate(sctp.len(), &sctp), Err(OffloadError::ChecksumPlace { .. })));
     }
 }
