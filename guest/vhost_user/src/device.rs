@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fabnic_memory::{DirtyLog, Map};
 use fabnic_port::Fault;
+use fabnic_virtqueue::Journal;
 
 /// Everything that is known of a ring when it starts.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct RingSetup {
     pub log: Option<Arc<DirtyLog>>,
     /// Guest-physical address under which writes to the used ring are logged, if they are to be.
     pub log_used: Option<u64>,
+    /// Where the position of a packed ring is to be noted.
+    pub journal: Option<Journal>,
 }
 
 /// A device behind a vhost-user session: called from the one control thread, one call at a time. Nothing here may wait

@@ -2,9 +2,11 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::Error;
+use crate::positions::Positions;
 use crate::session::Session;
 use crate::socket::Connection;
 use crate::status::Status;
@@ -50,11 +52,15 @@ pub(crate) struct Body {
     live: Option<Live>,
     sessions: u64,
     last_reason: Option<String>,
+    /// Where positions of rings are kept, if not in anonymous memory.
+    file: Option<PathBuf>,
+    /// Made with the first session.
+    positions: Option<Arc<Positions>>,
 }
 
 impl Body {
-    pub(crate) fn new(device: Box<dyn Device>) -> Body {
-        Body { device, live: None, sessions: 0, last_reason: None }
+    pub(crate) fn new(device: Box<dyn Device>, file: Option<PathBuf>) -> Body {
+        Body { device, live: None, sessions: 0, last_reason: None, file, positions: None }
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -68,7 +74,10 @@ impl Body {
     /// Begins a session over a connected, non-blocking socket.
     pub(crate) fn begin(&mut self, socket: OwnedFd) {
         let pid = rustix::net::sockopt::socket_peercred(&socket).ok().map(|c| c.pid.as_raw_nonzero().get());
-        let session = Session::new(self.device.as_ref());
+        if self.positions.is_none() {
+            self.positions = Positions::open(self.file.as_deref(), self.device.rings());
+        }
+        let session = Session::with_positions(self.device.as_ref(), self.positions.clone());
         self.live = Some(Live { connection: Connection::new(socket), session, pid });
         self.sessions += 1;
         self.device.connected();

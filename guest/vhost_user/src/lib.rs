@@ -8,6 +8,7 @@ mod error;
 mod inflight;
 mod listen;
 mod message;
+mod positions;
 mod reactor;
 mod ring;
 mod session;

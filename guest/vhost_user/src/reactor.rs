@@ -31,6 +31,7 @@ use crate::dial::{Attempt, Dialer};
 use crate::endpoint::{Body, Endpoint, Interest, Role};
 use crate::error::Error;
 use crate::listen::{EndpointError, Listening, address};
+use crate::positions::file_name;
 use crate::session::MAX_RINGS;
 use crate::status::Status;
 
@@ -63,6 +64,7 @@ struct Shared {
     commands: Mutex<Sender<Command>>,
     next_id: AtomicU64,
     thread: OnceLock<ThreadId>,
+    positions: OnceLock<PathBuf>,
 }
 
 impl Shared {
@@ -101,11 +103,19 @@ impl Reactor {
             commands: Mutex::new(sender),
             next_id: AtomicU64::new(1),
             thread: OnceLock::new(),
+            positions: OnceLock::new(),
         });
         let mut work = Work::new(Arc::clone(&shared), receiver)?;
         let thread = std::thread::Builder::new().name("fabnic-vhost".to_owned()).spawn(move || work.run())?;
         let _ = shared.thread.set(thread.thread().id());
         Ok(Reactor { shared, thread: Some(thread) })
+    }
+
+    /// Keeps the positions of packed rings in files in this directory, so that a daemon that comes after this one can go
+    /// on where it was, however it ended. It should be on a tmpfs, and must exist and be writable when front ends connect.
+    /// To be called once, before end points are added; without it packed rings go on only while the daemon lives.
+    pub fn keep_positions_in(&self, directory: PathBuf) {
+        let _ = self.shared.positions.set(directory);
     }
 
     /// Makes a device reachable. A server's socket is there when this returns; a client connects when it can.
@@ -119,7 +129,8 @@ impl Reactor {
             Role::Client => Source::Dialing(path.clone(), address(&path)?),
         };
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let body = Arc::new(Mutex::new(Body::new(device)));
+        let file = self.shared.positions.get().map(|directory| directory.join(file_name(&path)));
+        let body = Arc::new(Mutex::new(Body::new(device, file)));
         if !self.shared.command(Command::Add { id, source, body: Arc::clone(&body) }) {
             return Err(EndpointError::Ended { path });
         }

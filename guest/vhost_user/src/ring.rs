@@ -28,17 +28,33 @@ pub(crate) struct Ring {
     pub(crate) size: Option<u16>,
     pub(crate) addr: Option<RingAddr>,
     pub(crate) base: Option<u32>,
+    /// What SET_VRING_BASE said last, unless the ring was stopped since and `base` is our own.
+    pub(crate) said: Option<u32>,
     pub(crate) kick: Kick,
     pub(crate) call: Option<OwnedFd>,
     pub(crate) err: Option<OwnedFd>,
     /// What SET_VRING_ENABLE said, if it came.
     pub(crate) enabled: Option<bool>,
     pub(crate) running: bool,
+    /// A back end that died may have died before it interrupted: to be done when there is a way to.
+    pub(crate) owes_call: bool,
     /// Why the ring is not running although everything was said.
     pub(crate) problem: Option<String>,
 }
 
 impl Ring {
+    /// Interrupts the driver if that is still to be done and can be.
+    pub(crate) fn pay_call(&mut self) {
+        if self.owes_call
+            && self.running
+            && let Some(call) = &self.call
+        {
+            // A counter that is full says the same.
+            let _ = rustix::io::write(call, &1_u64.to_ne_bytes());
+            self.owes_call = false;
+        }
+    }
+
     /// Whether everything is known that is needed to begin. A first kick is not waited for: drivers whose notifications
     /// are suppressed, and restored ones, may never kick.
     pub(crate) fn is_complete(&self) -> bool {

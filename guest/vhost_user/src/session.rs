@@ -17,6 +17,7 @@ use crate::device::{Device, RingSetup};
 use crate::error::Error;
 use crate::inflight;
 use crate::message::{MEM_SLOTS, Message, Reply, Request, RingAddr, RingFd};
+use crate::positions::{Identity, Positions};
 use crate::ring::{Kick, RING_PACKED, Ring, position};
 use crate::status::{self, RingFormat, RingStatus};
 
@@ -55,12 +56,18 @@ pub struct Session {
     log: Option<Arc<DirtyLog>>,
     back: Option<BackChannel>,
     inflight: Option<inflight::Regions>,
+    /// Where rings stand, beyond the session.
+    positions: Option<Arc<Positions>>,
     status: u8,
 }
 
 impl Session {
     /// A session that has heard nothing yet.
     pub fn new(device: &dyn Device) -> Session {
+        Session::with_positions(device, None)
+    }
+
+    pub(crate) fn with_positions(device: &dyn Device, positions: Option<Arc<Positions>>) -> Session {
         let rings = device.rings().min(MAX_RINGS);
         Session {
             rings: (0..rings).map(|_| Ring::default()).collect(),
@@ -70,6 +77,7 @@ impl Session {
             log: None,
             back: None,
             inflight: None,
+            positions,
             status: 0,
         }
     }
@@ -147,8 +155,10 @@ impl Session {
             Request::SetVringAddr(addr) => self.set_addr(device, request, addr)?,
             Request::SetVringBase { ring, base } => {
                 // The position of a ring that runs is its own.
-                if !self.ring(request, ring)?.running {
-                    self.ring(request, ring)?.base = Some(base);
+                let state = self.ring(request, ring)?;
+                if !state.running {
+                    state.base = Some(base);
+                    state.said = Some(base);
                     self.start_if_complete(device, ring);
                 }
             }
@@ -203,6 +213,7 @@ impl Session {
                 if status == 0 {
                     // Rings stop, and their positions stay to be asked for: QEMU before 8.1 resets first.
                     self.stop_all(device);
+                    self.forget_positions();
                 }
                 device.set_status(status);
             }
@@ -362,6 +373,7 @@ impl Session {
             device.set_call(call.ring, duplicate(request, call.fd.as_ref())?);
         }
         ring.call = call.fd;
+        ring.pay_call();
         Ok(())
     }
 
@@ -383,12 +395,22 @@ impl Session {
         if !packed && !size.is_power_of_two() {
             return Err(Fault(format!("a split ring of size {size}, expected a power of two")));
         }
-        let base = position(&map, packed, base, addr.device).map_err(|e| Fault(format!("used ring: {e}")))?;
+        let identity = Identity { desc: addr.desc, device: addr.device, size, said: ring.said };
+        let noted = self.positions.as_ref().filter(|_| packed);
+        let base = match noted.and_then(|noted| noted.recover(index, &identity, &map)) {
+            Some(at) => u32::from(at) | u32::from(at) << 16,
+            None => {
+                position(&map, packed, base, addr.device).map_err(|e| Fault(format!("used ring: {e}")))?
+            }
+        };
         let copy = |fd: &OwnedFd| {
             fd.try_clone().map_err(|e| Fault(format!("duplicating a descriptor of the ring: {e}")))
         };
         let kick = if let Kick::Fd(fd) = &ring.kick { Some(copy(fd)?) } else { None };
         let call = ring.call.as_ref().map(copy).transpose()?;
+        if let Some(noted) = noted {
+            noted.begin(index, &identity, u16::try_from(base & 0xffff).unwrap_or(0));
+        }
         device.start_ring(RingSetup {
             ring: index,
             map,
@@ -403,9 +425,12 @@ impl Session {
             call,
             log,
             log_used: addr.log,
+            journal: noted.map(|noted| noted.journal(index)),
         })?;
         ring.running = true;
         ring.problem = None;
+        ring.owes_call = base != if packed { 0x8000_8000 } else { 0 };
+        ring.pay_call();
         if let Some(inflight) = &self.inflight {
             inflight.note(index, packed, base);
         }
@@ -420,6 +445,7 @@ impl Session {
             && let Some(base) = device.stop_ring(index)
         {
             ring.base = Some(base);
+            ring.said = None;
             if let Some(inflight) = &self.inflight {
                 inflight.note(index, self.features.unwrap_or(0) & RING_PACKED != 0, base);
             }
@@ -429,6 +455,13 @@ impl Session {
     fn stop_all(&mut self, device: &mut dyn Device) {
         for ring in self.indexes() {
             self.stop(device, ring);
+        }
+    }
+
+    /// The device was reset: what its rings were is of no use to anybody.
+    fn forget_positions(&self) {
+        if let Some(positions) = &self.positions {
+            self.indexes().for_each(|ring| positions.forget(ring));
         }
     }
 
@@ -465,12 +498,16 @@ impl Session {
         ring.kick = Kick::Unset;
         ring.problem = None;
         let base = ring.base.unwrap_or(0);
+        if let Some(positions) = &self.positions {
+            positions.forget(index);
+        }
         Ok(Reply::ring(request, index, base))
     }
 
     /// RESET_DEVICE: rings and features are forgotten; memory, log and channels stay.
     fn reset(&mut self, device: &mut dyn Device) {
         self.stop_all(device);
+        self.forget_positions();
         for ring in &mut self.rings {
             let call = ring.call.take();
             *ring = Ring { call, ..Ring::default() };

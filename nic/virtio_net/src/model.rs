@@ -38,7 +38,7 @@ use std::sync::Arc;
 use fabnic_memory::{DirtyLog, Map};
 use fabnic_port::{Fault, Port};
 use fabnic_vhost_user::{Device, RingSetup};
-use fabnic_virtqueue::RingConfig;
+use fabnic_virtqueue::{Journal, RingConfig};
 use fabnic_wire::MacAddr;
 
 use crate::queue::{
@@ -141,7 +141,13 @@ impl VirtioNet {
         }
     }
 
-    fn install(&self, ring: u16, setup: QueueSetup, enabled: bool) -> Result<(), Fault> {
+    fn install(
+        &self,
+        ring: u16,
+        setup: QueueSetup,
+        enabled: bool,
+        journal: Option<Journal>,
+    ) -> Result<(), Fault> {
         let missing = || Fault(format!("ring {ring}: the port has no such queue"));
         match role(ring) {
             Role::Receive(pair) => {
@@ -149,6 +155,7 @@ impl VirtioNet {
                 let mut queue = open_receive(setup)?;
                 if let Some(control) = receive_control(queue.as_mut()) {
                     control.set_enabled(enabled);
+                    control.set_journal(journal);
                 }
                 drop(cell.install(queue));
                 self.port.refresh_egress();
@@ -158,6 +165,7 @@ impl VirtioNet {
                 let mut queue = open_transmit(setup)?;
                 if let Some(control) = transmit_control(queue.as_mut()) {
                     control.set_enabled(enabled);
+                    control.set_journal(journal);
                 }
                 drop(cell.install(queue));
             }
@@ -249,7 +257,7 @@ impl Device for VirtioNet {
             log: setup.log,
             log_used: setup.log_used,
         };
-        self.install(ring, queue, setup.enabled)?;
+        self.install(ring, queue, setup.enabled, setup.journal)?;
         self.running += 1;
         Ok(())
     }
