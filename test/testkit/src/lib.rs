@@ -25,3 +25,4 @@ pub mod front_end;
 pub mod guest;
 pub mod memory;
 pub mod packets;
+pub mod reference;
