@@ -432,7 +432,10 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::{Endpoint, Outside, Sender, check, whole};
-    use crate::{Burst, Egress, Ingress, LoopbackEgress, LoopbackIngress, MAX_FRAME, Tally, loopback};
+    use crate::{
+        Burst, Egress, Fault, Faulty, Ingress, LoopbackEgress, LoopbackIngress, MAX_FRAME, Mishaps, Tally,
+        loopback,
+    };
 
     /// What a loopback port gets comes back by its other side: two of them make a way in and a way out.
     struct Behind {
@@ -462,27 +465,89 @@ mod tests {
         }
     }
 
+    fn looped(depth: usize, mishaps: Mishaps) -> Endpoint {
+        let (ingress, to_ingress) = loopback(depth).unwrap();
+        let (from_egress, egress) = loopback(depth).unwrap();
+        Endpoint {
+            ingress: Some(Box::new(Faulty::new(ingress, mishaps, 1))),
+            egress: Some(Box::new(Faulty::new(egress, mishaps, 2))),
+            outside: Box::new(Behind {
+                sender: Sender::new(),
+                burst: Burst::new(),
+                to_ingress,
+                from_egress,
+                waiting: VecDeque::new(),
+            }),
+            lengths: 14..=MAX_FRAME as usize,
+            depth,
+            wakes: true,
+        }
+    }
+
     #[test]
     fn the_loopback_port_conforms() {
         for depth in [1, 150] {
-            check(|| {
-                let (ingress, to_ingress) = loopback(depth).unwrap();
-                let (from_egress, egress) = loopback(depth).unwrap();
+            check(|| looped(depth, Mishaps::default()));
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_is_found() {
+        let none = Mishaps::default();
+        for mishaps in [
+            Mishaps { lose: 300, ..none },
+            Mishaps { reorder: 300, ..none },
+            Mishaps { full: 300, ..none },
+            Mishaps { corrupt: 300, ..none },
+            Mishaps { break_after: Some(400), ..none },
+        ] {
+            let found = std::panic::catch_unwind(|| check(|| looped(150, mishaps)));
+            assert!(found.is_err(), "passed with {mishaps:?}");
+            let only_out = || Endpoint { ingress: None, ..looped(150, mishaps) };
+            let found = std::panic::catch_unwind(|| check(only_out));
+            assert!(found.is_err() || mishaps.corrupt > 0, "egress passed with {mishaps:?}");
+        }
+    }
+
+    /// Does one thing wrong that no counter tells.
+    struct Sly(LoopbackEgress, fn(&mut Burst, &[u8], &mut Tally));
+
+    impl Egress for Sly {
+        fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+            self.0.deliver(burst, picks, tally)?;
+            (self.1)(burst, picks, tally);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_is_found() {
+        let wrongs: [fn(&mut Burst, &[u8], &mut Tally); 4] = [
+            // The next receiver gets something else.
+            |burst, picks, _| {
+                let first = picks.first().map_or(0, |pick| usize::from(*pick));
+                burst.frames_mut()[first].head_mut()[0] ^= 1;
+            },
+            |burst, _, _| burst.frames_mut().iter_mut().for_each(|frame| frame.offload.flags = 1),
+            |_, _, tally| tally.bytes += 1,
+            |_, picks, tally| tally.frames += u64::from(picks.len() > 30),
+        ];
+        for (number, wrong) in wrongs.into_iter().enumerate() {
+            let make = || {
+                let (from_egress, egress) = loopback(150).unwrap();
+                let (_, to_ingress) = loopback(1).unwrap();
+                let (sender, burst, waiting) = (Sender::new(), Burst::new(), VecDeque::new());
+                let outside = Behind { sender, burst, to_ingress, from_egress, waiting };
                 Endpoint {
-                    ingress: Some(Box::new(ingress)),
-                    egress: Some(Box::new(egress)),
-                    outside: Box::new(Behind {
-                        sender: Sender::new(),
-                        burst: Burst::new(),
-                        to_ingress,
-                        from_egress,
-                        waiting: VecDeque::new(),
-                    }),
+                    ingress: None,
+                    egress: Some(Box::new(Sly(egress, wrong))),
+                    outside: Box::new(outside),
                     lengths: 14..=MAX_FRAME as usize,
-                    depth,
-                    wakes: true,
+                    depth: 150,
+                    wakes: false,
                 }
-            });
+            };
+            assert!(std::panic::catch_unwind(|| check(make)).is_err(), "wrong {number} passed");
         }
     }
 }

@@ -38,6 +38,7 @@ mod capture;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod counters;
+mod decorate;
 mod drop_reason;
 pub mod finish;
 mod frame;
@@ -48,6 +49,7 @@ mod queue;
 pub use burst::{BURST, Burst, MAX_SLICES};
 pub use capture::{CaptureSink, CaptureSlot, Direction, Verdict};
 pub use counters::{Counter, DropCounters, QueueCounters};
+pub use decorate::{Faulty, Mishaps};
 pub use drop_reason::DropReason;
 pub use frame::{Frame, HEAD, HEADER_ROOM, HEADROOM, MAX_FRAME};
 pub use loopback::{LoopbackEgress, LoopbackIngress, MAX_LOOPBACK, attach_loopback, loopback};
