@@ -214,6 +214,10 @@ impl Agent {
         .map_err(|e| failed("daemon.workers", e.to_string(), "CPUs that threads can be pinned to"))?;
         let reactor = Reactor::spawn()
             .map_err(|e| failed("daemon", e.to_string(), "threads and file descriptors to be had"))?;
+        // Beside the API's socket: it may be written to, and lies on a tmpfs.
+        if let Some(directory) = Path::new(&daemon.api).parent() {
+            reactor.keep_positions_in(directory.to_owned());
+        }
         let empty = Config { daemon, ..Config::default() };
         let agent = Agent {
             switch,
