@@ -76,9 +76,9 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l limit -d 'Most entries to show' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
@@ -91,19 +91,19 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subco
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Show the VLANs of ports: `[port NAME] [vlan N]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the VLANs of ports: `[port NAME] [vlan N]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand vlan; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand stats; and not __fish_seen_subcommand_from show help" -l json -d 'Print the daemon\'s answer as JSON'
@@ -181,10 +181,10 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "add" -d 'Add a port'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "set" -d 'Change keys of a port'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
-complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "show" -d 'Show entries: [MAC] [port NAME] [vlan N] [static|learned]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
-complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "del" -d 'Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]'
-complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from vlan" -f -a "show" -d 'Show the VLANs of ports: [port NAME] [vlan N]'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from vlan" -f -a "show" -d 'Show the VLANs of ports: `[port NAME] [vlan N]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from stats" -f -a "show" -d 'Show counters of the switch and its ports'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from worker" -f -a "show" -d 'Show cycles, bursts and sleep of each worker'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show it as TOML'

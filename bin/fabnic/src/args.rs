@@ -140,10 +140,10 @@ pub(crate) struct PortWords {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Fdb {
-    /// Show entries: [MAC] [port NAME] [vlan N] [static|learned]
+    /// Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`
     #[command(alias = "list")]
     Show {
-        /// Which: [MAC] [port NAME] [vlan N] [static|learned]
+        /// Which: `[MAC] [port NAME] [vlan N] [static|learned]`
         #[arg(value_name = "WHICH")]
         words: Vec<String>,
         /// Most entries to show
@@ -159,10 +159,10 @@ pub(crate) enum Fdb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Remove static entries and forget learned ones: [MAC] [port NAME] [vlan N] [static|learned]
+    /// Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`
     #[command(alias = "delete")]
     Del {
-        /// Which: [MAC] [port NAME] [vlan N] [static|learned]
+        /// Which: `[MAC] [port NAME] [vlan N] [static|learned]`
         #[arg(value_name = "WHICH", required = true)]
         words: Vec<String>,
     },
@@ -170,10 +170,10 @@ pub(crate) enum Fdb {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vlan {
-    /// Show the VLANs of ports: [port NAME] [vlan N]
+    /// Show the VLANs of ports: `[port NAME] [vlan N]`
     #[command(alias = "list")]
     Show {
-        /// Which: [port NAME] [vlan N]
+        /// Which: `[port NAME] [vlan N]`
         #[arg(value_name = "WHICH")]
         words: Vec<String>,
     },

@@ -3,7 +3,7 @@
 //! The crate is the daemon's counter, not its back office: it knows paths, status codes, JSON, Prometheus' text and
 //! the OpenAPI document, and turns each request into a few calls of one trait, [`Backend`], which the agent
 //! implements. Every change of ports and static entries becomes "the running configuration with this changed", is
-//! compared and applied as one ([`fabnic_model::diff`]), so a single `POST` is as all-or-nothing as a whole file.
+//! compared and applied as one ([`fabnic_model::diff()`]), so a single `POST` is as all-or-nothing as a whole file.
 //!
 //! ```text
 //!   fabnic, curl, Prometheus            this crate                          the agent

@@ -17,6 +17,9 @@ const CPUS: u32 = 1024;
 /// More workers than this are taken for a slip.
 const MAX_WORKERS: usize = 128;
 
+/// Most reasons that get a hint which is searched for among ports.
+const HINTS: usize = 10;
+
 /// Where the reader stands, and what was found.
 struct Check {
     found: Vec<Refusal>,
@@ -256,8 +259,11 @@ impl Config {
                         format!("there is no port `{}`", shortened(&entry.port)),
                         "the name of a [[port]]",
                     );
-                    refusal.hint =
-                        crate::refusal::nearest(&entry.port, ports.keys().copied()).map(str::to_owned);
+                    // Looking through all names takes time, and nobody reads more than a few hints.
+                    if check.found.len() < HINTS {
+                        refusal.hint =
+                            crate::refusal::nearest(&entry.port, ports.keys().copied()).map(str::to_owned);
+                    }
                     check.found.push(refusal);
                 }
                 Some(port) if !port.vlan.is_member(entry.vlan) => check.refuse(

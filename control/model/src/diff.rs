@@ -5,8 +5,10 @@
 //! fail (sockets, devices, files), and only when all of it succeeded lets the workers see the new state; otherwise
 //! nothing has changed.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -259,18 +261,31 @@ pub fn diff(running: &Config, desired: &Config) -> Vec<Change> {
     changes
 }
 
-/// Carries the changes out on a configuration. What a change speaks of and is not there is passed over.
+/// Carries the changes out on a configuration: what goes, then what changes, then what comes, which is the order of
+/// [`diff`]. What a change speaks of and is not there is passed over.
 #[must_use]
 pub fn apply(running: &Config, changes: &[Change]) -> Config {
     let mut config = running.clone();
+    let (mut ports, mut entries) = (HashSet::new(), HashSet::new());
     for change in changes {
         match change {
-            Change::FdbDel { entry } => config.fdb.retain(|e| e != entry),
+            Change::PortDel { name } => drop(ports.insert(name.as_str())),
+            Change::FdbDel { entry } => drop(entries.insert((entry.vlan, entry.mac))),
+            _ => {}
+        }
+    }
+    config.port.retain(|port| !ports.contains(port.name.as_str()));
+    config.fdb.retain(|entry| !entries.contains(&(entry.vlan, entry.mac)));
+
+    let places: HashMap<String, usize> =
+        config.port.iter().enumerate().map(|(index, port)| (port.name.clone(), index)).collect();
+    for change in changes {
+        match change {
+            Change::FdbDel { .. } | Change::PortDel { .. } => {}
             Change::FdbAdd { entry } => config.fdb.push(entry.clone()),
-            Change::PortDel { name } => config.port.retain(|p| p.name != *name),
             Change::PortAdd { port } => config.port.push((**port).clone()),
             Change::PortSet { name, port, .. } => {
-                if let Some(slot) = config.port.iter_mut().find(|p| p.name == *name) {
+                if let Some(slot) = places.get(name).and_then(|&index| config.port.get_mut(index)) {
                     slot.clone_from(port);
                 }
             }

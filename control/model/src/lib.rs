@@ -13,13 +13,13 @@
 //! ```
 //!
 //! * [`config`] has the types, in exactly the shape of the file. Their doc comments *are* the reference in
-//!   `docs/configuration.md` (module [`reference`]).
+//!   `docs/configuration.md` (module [`mod@reference`]).
 //! * [`vlan`] and [`mac`] have the values that cannot be wrong once they exist.
-//! * [`parse`] turns text into a `Config` and says on which line it could not.
-//! * [`check`] has the rules that go across keys: duplicate names, keys that do not fit the port's kind, ranges.
+//! * [`mod@parse`] turns text into a `Config` and says on which line it could not.
+//! * [`mod@check`] has the rules that go across keys: duplicate names, keys that do not fit the port's kind, ranges.
 //! * [`kind`] gives a port as what it is (`VirtioNet`, `Tap`, `Pcap`, `Loopback`) with all defaults filled in: what
 //!   the agent works from.
-//! * [`diff`] lists what has to change; [`edit`] changes one port or one FDB entry of a configuration.
+//! * [`mod@diff`] lists what has to change; [`edit`] changes one port or one FDB entry of a configuration.
 //!
 //! Invariants: a `Config` that came out of [`parse::parse`] or passed [`Config::check`] can be read through
 //! [`config::Port::kind`] without an error, and `diff::apply(running, &diff(running, desired))` equals `desired`.

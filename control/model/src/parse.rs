@@ -26,25 +26,26 @@ pub fn parse(text: &str) -> Result<Config, Refused> {
         let problem = format!("the text has {} bytes", text.len());
         return Err(Refused(vec![Refusal::new("", problem, format!("at most {MAX_TEXT}"))]));
     }
+    let lines = Lines::of(text);
     let document = match DeTable::parse_recoverable(text) {
         (document, errors) if errors.is_empty() => document,
-        (_, errors) => return Err(Refused(errors.iter().map(|e| syntax(text, e)).collect())),
+        (_, errors) => return Err(Refused(errors.iter().map(|e| syntax(&lines, e)).collect())),
     };
     let root = document.get_ref();
 
     let mut unknown = Vec::new();
-    unknown_in_table(schema(), root, &mut Vec::new(), text, &mut unknown);
+    unknown_in_table(schema(), root, &mut Vec::new(), &lines, &mut unknown);
     if !unknown.is_empty() {
         unknown.sort_by_key(|r: &Refusal| r.line);
         return Err(Refused(unknown));
     }
 
     let config = Config::deserialize(Deserializer::from(document.clone()))
-        .map_err(|e| Refused(vec![of_serde(text, root, e.message(), e.span())]))?;
+        .map_err(|e| Refused(vec![of_serde(&lines, root, e.message(), e.span())]))?;
 
     config.check().map_err(|Refused(mut refusals)| {
         for refusal in &mut refusals {
-            refusal.line = locate(root, &refusal.path.0).map(|span| line_of(text, span.start));
+            refusal.line = locate(root, &refusal.path.0).map(|span| lines.at(span.start));
         }
         refusals.sort_by_key(|r| r.line);
         Refused(refusals)
@@ -82,7 +83,7 @@ fn unknown_in_table(
     schema: &Value,
     table: &DeTable<'_>,
     path: &mut Path,
-    text: &str,
+    lines: &Lines,
     found: &mut Vec<Refusal>,
 ) {
     let Some(properties) = resolve(schema).get("properties").and_then(Value::as_object) else { return };
@@ -90,7 +91,7 @@ fn unknown_in_table(
         let name: &str = key.get_ref();
         path.push(Step::Key(shortened(name)));
         match properties.get(name) {
-            Some(inner) => unknown_in_value(resolve(inner), value, path, text, found),
+            Some(inner) => unknown_in_value(resolve(inner), value, path, lines, found),
             None => {
                 let known: Vec<&str> = properties.keys().map(String::as_str).collect();
                 let mut refusal = Refusal::at(
@@ -99,7 +100,7 @@ fn unknown_in_table(
                     format!("one of {}", known.join(", ")),
                 );
                 refusal.hint = nearest(name, known).map(str::to_owned);
-                refusal.line = Some(line_of(text, key.span().start));
+                refusal.line = Some(lines.at(key.span().start));
                 found.push(refusal);
             }
         }
@@ -111,16 +112,16 @@ fn unknown_in_value(
     schema: &Value,
     value: &Spanned<DeValue<'_>>,
     path: &mut Path,
-    text: &str,
+    lines: &Lines,
     found: &mut Vec<Refusal>,
 ) {
     match value.get_ref() {
-        DeValue::Table(table) => unknown_in_table(schema, table, path, text, found),
+        DeValue::Table(table) => unknown_in_table(schema, table, path, lines, found),
         DeValue::Array(list) => {
             if let Some(items) = schema.get("items") {
                 for (index, element) in list.iter().enumerate() {
                     path.push(Step::Element(index, name_of(element.get_ref())));
-                    unknown_in_value(resolve(items), element, path, text, found);
+                    unknown_in_value(resolve(items), element, path, lines, found);
                     path.pop();
                 }
             }
@@ -138,13 +139,13 @@ pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn syntax(text: &str, error: &toml::de::Error) -> Refusal {
+fn syntax(lines: &Lines, error: &toml::de::Error) -> Refusal {
     let mut refusal = of_message("", error.message());
-    refusal.line = error.span().map(|span| line_of(text, span.start));
+    refusal.line = error.span().map(|span| lines.at(span.start));
     refusal
 }
 
-fn of_serde(text: &str, root: &DeTable<'_>, message: &str, span: Option<Range<usize>>) -> Refusal {
+fn of_serde(lines: &Lines, root: &DeTable<'_>, message: &str, span: Option<Range<usize>>) -> Refusal {
     let mut path = Path::new();
     if let Some(span) = &span {
         enclosing_in_table(root, span, &mut path);
@@ -154,7 +155,7 @@ fn of_serde(text: &str, root: &DeTable<'_>, message: &str, span: Option<Range<us
         refusal.expected = expected;
     }
     refusal.path = PathField(path);
-    refusal.line = span.map(|span| line_of(text, span.start));
+    refusal.line = span.map(|span| lines.at(span.start));
     refusal
 }
 
@@ -274,6 +275,16 @@ fn locate(root: &DeTable<'_>, path: &[Step]) -> Option<Range<usize>> {
     span
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|&&b| b == b'\n').count() + 1
+/// Where lines end: a text with a million mistakes is searched once for them, not a million times.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(offset, _)| offset).collect())
+    }
+
+    /// The line that has the byte at `offset`, from 1.
+    fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|&end| end < offset) + 1
+    }
 }

@@ -182,3 +182,15 @@ proptest! {
         }
     }
 }
+
+/// Thousands of mistakes: found in one look at the text, not in one look each.
+#[test]
+fn every_mistake_in_a_long_file_has_its_line() {
+    let names: String =
+        (0..500).map(|i| format!("[[port]]\nname = \"p{i}\"\nuplink = \"loopback\"\n")).collect();
+    let entries = "[[fdb]]\nmac = \"52:54:00:00:00:01\"\nvlan = 9\nport = \"nowhere\"\n".repeat(4_000);
+    let refused = parse(&(names + &entries)).unwrap_err();
+    // Each entry points nowhere, and all but the first are there already.
+    assert_eq!(refused.0.len(), 7_999);
+    assert_eq!(refused.0.last().unwrap().line, Some(3 * 500 + 4 * 4_000));
+}
