@@ -6,7 +6,7 @@
 mod fake;
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, Write as _},
     process::{Command, Output, Stdio},
 };
 
@@ -189,6 +189,30 @@ fn a_reader_that_goes_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn watching_goes_on() {
+    let served = fake::serve();
+    for (words, at_least) in [("stats show --watch=0.1", 2 * 6), ("stats show -w 0.1 --json", 3)] {
+        let mut child =
+            program(&served).args(words.split_whitespace()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines: Vec<String> = std::io::BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok)
+            .take(at_least)
+            .collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(lines.len(), at_least, "{words}: {lines:#?}");
+        if words.contains("json") {
+            assert!(lines.iter().all(|l| serde_json::from_str::<fabnic_api::Stats>(l).is_ok()));
+        } else {
+            // Nothing moves in the fake: every rate is zero.
+            assert_eq!(lines[0], "received 0/s, replicated 0/s, delivered 0/s, dropped 0/s");
+            assert!(lines[1].starts_with("PORT") && lines[2].starts_with("vm1"), "{lines:#?}");
+        }
+    }
 }
 
 #[test]

@@ -308,8 +308,9 @@ struct VlanFilter {
     responses((status = 200, body = Vec<VlanMembership>), (status = 400, body = ErrorBody))
 )]
 async fn vlans(State(shared): Ctx, Params(filter): Params<VlanFilter>) -> Answer<Vec<VlanMembership>> {
-    let ports = blocking(&shared, |b| b.ports()).await?;
-    let memberships = ports
+    let config = blocking(&shared, |b| b.config()).await?;
+    let memberships = config
+        .port
         .into_iter()
         .filter(|p| filter.vlan.is_none_or(|v| p.vlan.is_member(v)))
         .filter(|p| filter.port.as_ref().is_none_or(|n| *n == p.name))
