@@ -110,7 +110,7 @@ impl Frame {
         self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
     }
 
-    /// The sender's header that [`Frame::reset`] left room for.
+    /// The sender's header that [`crate::Burst::push`] was told of.
     #[inline(always)]
     pub fn sender_header(&self) -> &[u8; HEADER_ROOM] {
         match self.bytes.get(HEADROOM - HEADER_ROOM..).and_then(<[u8]>::first_chunk) {

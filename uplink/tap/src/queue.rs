@@ -27,7 +27,7 @@ const MAX_PIECES: usize = 63;
 
 /// After a look that found nothing, the next follows no sooner than that; the time doubles with each such look.
 const FIRST_PAUSE: Duration = Duration::from_micros(4);
-const LAST_PAUSE: Duration = Duration::from_micros(64);
+const LAST_PAUSE: Duration = Duration::from_micros(20);
 
 /// What is known about whether something can be read.
 #[derive(Clone, Copy, Debug)]
