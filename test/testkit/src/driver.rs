@@ -20,9 +20,11 @@ use crate::front_end::RingPlace;
 use crate::memory::{GuestMemory, MemoryError};
 
 pub mod light;
+mod net;
 mod packed;
 mod split;
 
+pub use net::{NetDriver, NetError, NetLayout, Received};
 pub use packed::PackedRing;
 pub use split::SplitRing;
 

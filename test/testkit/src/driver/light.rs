@@ -73,6 +73,9 @@ enum Format {
         wrap: bool,
         /// Chains were made available since the last kick.
         fresh: bool,
+        /// Chains from `slot` on that are known to be used, though their descriptors do not say so: what a limit left
+        /// of a batch.
+        known: u16,
     },
 }
 
@@ -88,6 +91,7 @@ impl Format {
                 slot: 0,
                 wrap: true,
                 fresh: true,
+                known: 0,
             });
         }
         let available: Table<u16> = memory.table(place.driver, 3 + size)?;
@@ -359,6 +363,11 @@ impl LightTransmit {
         }
         let n = used.min(limit);
         self.take(n);
+        if let Format::Packed { known, .. } = &mut self.format
+            && self.options.in_order
+        {
+            *known = used - n;
+        }
         n
     }
 
@@ -367,9 +376,9 @@ impl LightTransmit {
     fn used(&self, threshold: u16) -> u16 {
         match &self.format {
             Format::Split { used, seen, .. } => used.load_acquire(1).wrapping_sub(*seen).min(self.chains),
-            Format::Packed { words, slot, wrap, .. } => {
+            Format::Packed { words, slot, wrap, known, .. } => {
                 if self.options.in_order {
-                    return self.used_in_order(words, *slot, *wrap);
+                    return self.used_in_order(words, *slot, *wrap, *known);
                 }
                 // Used descriptors are written in ring order: the one at the threshold stands for those before it.
                 let is_used = |n: u16| {
@@ -389,14 +398,18 @@ impl LightTransmit {
     }
 
     /// With IN_ORDER a used descriptor may stand for several chains: its id is the last one's.
-    fn used_in_order(&self, words: &Table<u64>, slot: u16, wrap: bool) -> u16 {
-        let bits = words.load_acquire(2 * usize::from(slot) + 1);
-        if !used_word(bits, wrap) {
-            return 0;
+    fn used_in_order(&self, words: &Table<u64>, slot: u16, wrap: bool, known: u16) -> u16 {
+        let mut n = known;
+        while n < self.chains.min(MOST) {
+            let (at, turn) = self.ahead(slot, wrap, n);
+            let bits = words.load_acquire(2 * usize::from(at) + 1);
+            if !used_word(bits, turn) {
+                break;
+            }
+            let last = (bits >> 32) as u16 / self.pieces % self.chains;
+            n += (last + self.chains - at / self.pieces) % self.chains + 1;
         }
-        let last = (bits >> 32) as u16 / self.pieces;
-        let first = slot / self.pieces;
-        (last + self.chains - first % self.chains) % self.chains + 1
+        n.min(self.chains)
     }
 
     /// The place `n` chains further on.
