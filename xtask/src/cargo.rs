@@ -34,9 +34,19 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().map_or(manifest.clone(), Path::to_path_buf)
 }
 
-/// Where `cargo build --release` leaves programs.
+/// The folder of `fabnicd`, `fabnic` and `fabnic-pktgen`: `$FABNIC_BIN`, or where `cargo build --release` leaves
+/// programs.
 pub(crate) fn release_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("release")
+    built_elsewhere().unwrap_or_else(|| {
+        std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root().join("target"), PathBuf::from)
+            .join("release")
+    })
+}
+
+/// `$FABNIC_BIN`: programs that need no building.
+pub(crate) fn built_elsewhere() -> Option<PathBuf> {
+    std::env::var_os("FABNIC_BIN").map(PathBuf::from)
 }
 
 /// The part of `cargo metadata` that the checks read.

@@ -12,7 +12,7 @@ use clap::Args;
 use fabnic_lab::{Lab, Progress, which};
 
 use crate::{
-    cargo::{cargo, release_dir, run as run_command},
+    cargo::{built_elsewhere, cargo, release_dir, run as run_command},
     check,
 };
 
@@ -113,6 +113,9 @@ fn system() -> Result<Count> {
 
 /// Builds what system tests, demo and benchmarks run, as it is shipped.
 pub(crate) fn build_programs() -> Result<()> {
+    if built_elsewhere().is_some() {
+        return Ok(());
+    }
     run_command(&mut cargo(&[
         "build",
         "--release",

@@ -14,11 +14,13 @@ use crate::{GuestKernel, Lab, Launch, Progress, cpio::Archive, kernel, output, t
 const INIT: &str = include_str!("guest-init.sh");
 /// Programs of the tree that busybox has no match for.
 const PROGRAMS: [&str; 4] = ["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/ip", "/usr/bin/tcpdump"];
+/// A library that glibc loads by itself to end threads, which iperf3 does.
+const LATE_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
 /// Modules that a guest may load. Only the first must exist in every kernel.
 const MODULES: [&str; 9] =
     ["virtio_net", "net_failover", "iavf", "e1000", "8021q", "pktgen", "af_packet_diag", "veth", "vxlan"];
 /// Changes whenever the initramfs must be made again.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 fn stamp() -> String {
     // The init script is part of the recipe; a change of it must reach the guests.
@@ -62,7 +64,7 @@ fn build(lab: &Lab, kernel: GuestKernel, out: &Path) -> Result<()> {
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
     archive.file("bin/busybox", 0o755, &read(&inside(&lab.tree(), "/bin/busybox")?)?)?;
 
-    let mut libraries = BTreeSet::new();
+    let mut libraries = BTreeSet::from([LATE_LIBRARY.to_owned()]);
     for program in PROGRAMS {
         let name = program.rsplit('/').next().unwrap_or(program);
         archive.file(&format!("opt/bin/{name}"), 0o755, &read(&inside(&lab.tree(), program)?)?)?;

@@ -144,9 +144,4 @@ impl DpdkGuests {
         self.dropped = dropped;
         Ok(Rates { rx_pps: sum("Rx-pps:") as f64, rx_bps: sum("Rx-bps:") as f64, switch_limits })
     }
-
-    /// Fails if the guests have ended.
-    pub(crate) fn must_run(&mut self) -> Result<()> {
-        self.child.must_run()
-    }
 }

@@ -1,10 +1,11 @@
 //! Light guests: `fabnic-pktgen`, whose drivers touch one line a packet, so that the switch is the limit.
 
-use std::{path::Path, time::Duration};
+use std::{io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use fabnic_lab::{Child, Launch};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     guests::Ring,
@@ -16,12 +17,12 @@ use crate::cargo::release_dir;
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
     pub(crate) ring: Ring,
-    /// Bytes of a frame, without checksum trailer.
+    /// Bytes of a frame, without checksum trailer; TSO frames are as large as they can be.
     pub(crate) size: u32,
     pub(crate) flows: u32,
-    /// Frames of `size` are TSO frames, with a partial checksum.
+    /// TSO frames, with a partial checksum.
     pub(crate) tso: bool,
-    /// Frames a second, both guests together; as many as go if `None`.
+    /// Frames a second from each guest; as many as go if `None`.
     pub(crate) rate: Option<u64>,
     /// Write and check sequence numbers and time stamps.
     pub(crate) sequence: bool,
@@ -56,14 +57,8 @@ pub(crate) struct LightGuests {
 }
 
 impl LightGuests {
-    /// Starts them; they warm up for a second, then measure `windows` windows of `seconds` each.
-    pub(crate) fn spawn(
-        dir: &Path,
-        listen: bool,
-        traffic: &Traffic,
-        seconds: f64,
-        windows: usize,
-    ) -> Result<Self> {
+    /// Starts them, with windows of `seconds`. They send all the time; a window begins when it is asked for.
+    pub(crate) fn spawn(dir: &Path, listen: bool, traffic: &Traffic, seconds: f64) -> Result<Self> {
         let program = release_dir().join("fabnic-pktgen");
         if !program.is_file() {
             bail!("{} is not there; `cargo build --release -p fabnic-testkit` makes it", program.display());
@@ -83,15 +78,19 @@ impl LightGuests {
         }
         launch.arg("--cpu").arg(GUEST_CPU.to_string());
         launch.args(["--mode", if traffic.sequence { "seq" } else { "light" }]);
-        launch.arg("--size").arg(traffic.size.to_string()).arg("--flows").arg(traffic.flows.to_string());
+        launch.arg("--flows").arg(traffic.flows.to_string());
         if traffic.tso {
             launch.arg("--tso");
+        } else {
+            launch.arg("--size").arg(traffic.size.to_string());
         }
         if let Some(rate) = traffic.rate {
             launch.arg("--rate").arg(rate.to_string());
         }
-        launch.args(["--warmup", "1", "--window"]).arg(seconds.to_string());
-        launch.arg("--windows").arg(windows.to_string()).arg("--json").log_to(&log);
+        launch
+            .args(["--interactive", "--patience", "40", "--warmup", "1", "--window"])
+            .arg(seconds.to_string());
+        launch.arg("--json").with_stdin().log_to(&log);
         let mut child = launch.spawn()?;
         if listen {
             let ready = sockets(dir);
@@ -102,31 +101,39 @@ impl LightGuests {
         Ok(Self { child, log, read: 0 })
     }
 
-    /// Waits for the next window; `None` after the last one.
-    pub(crate) fn window(&mut self) -> Result<Option<PktgenWindow>> {
-        loop {
-            let bytes = std::fs::read(&self.log).unwrap_or_default();
-            let rest = bytes.get(self.read..).unwrap_or_default();
-            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-                match self.child.exited()? {
-                    Some(status) if status.success() => return Ok(None),
-                    Some(_) => self.child.must_run()?,
-                    None => std::thread::sleep(Duration::from_millis(2)),
-                }
-                continue;
-            };
-            let line = rest.get(..end).unwrap_or_default();
-            self.read += end + 1;
-            let Ok(value) = serde_json::from_slice::<serde_json::Value>(line) else {
+    /// Waits until they are connected and warm.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.line_with("ready", Duration::from_secs(60)).map(|_| ())
+    }
+
+    /// Measures a window.
+    pub(crate) fn window(&mut self) -> Result<PktgenWindow> {
+        let stdin = self.child.stdin().context("the guests have no input")?;
+        writeln!(stdin, "window").and_then(|()| stdin.flush()).context("the guests take no more commands")?;
+        let value = self.line_with("window", Duration::from_secs(60))?;
+        serde_json::from_value(value).context("a window that is not understood")
+    }
+
+    /// The next line of JSON with a member of this name.
+    fn line_with(&mut self, name: &str, timeout: Duration) -> Result<Value> {
+        let (log, mut read) = (self.log.clone(), self.read);
+        let mut found = None;
+        self.child.wait_until(name, timeout, || {
+            let bytes = std::fs::read(&log).unwrap_or_default();
+            while let Some(rest) = bytes.get(read..)
+                && let Some(end) = rest.iter().position(|byte| *byte == b'\n')
+            {
+                read += end + 1;
                 // Its log lines share the file.
-                continue;
-            };
-            if value.get("summary").is_some() {
-                return Ok(None);
+                let line = rest.get(..end).unwrap_or_default();
+                found = serde_json::from_slice(line).ok().filter(|value: &Value| value.get(name).is_some());
+                if found.is_some() {
+                    return true;
+                }
             }
-            if value.get("window").is_some() {
-                return serde_json::from_value(value).context("a window that is not understood").map(Some);
-            }
-        }
+            false
+        })?;
+        self.read = read;
+        found.context("the guests said nothing")
     }
 }

@@ -1,9 +1,6 @@
 //! Windows: short measurements that count only while both CPUs stay near each other.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fabnic_lab::Lab;
@@ -81,16 +78,69 @@ pub(crate) fn measure(lab: &Lab, peer: Peer, case: &Case, effort: Effort) -> Res
         .prefix("fabnic-bench.")
         .tempdir_in("/tmp")
         .context("cannot make a folder below /tmp")?;
-    let windows = match case.guests {
-        GuestKind::Dpdk => with_dpdk(lab, peer, case, effort, dir.path()),
-        GuestKind::Light => with_light(lab, peer, case, effort, dir.path()),
-    };
-    windows.with_context(|| format!("{} with {:?} guests", peer.name(), case.guests))
+    windows(lab, peer, case, effort, dir.path())
+        .with_context(|| format!("{} with {:?} guests", peer.name(), case.guests))
 }
 
-fn with_dpdk(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> Result<Vec<Window>> {
-    let traffic = &case.traffic;
-    let guests = || DpdkGuests::spawn(lab, dir, peer.connects(), traffic.ring, traffic.size, traffic.flows);
+/// Both guests, of either kind.
+enum Guests {
+    Dpdk(DpdkGuests),
+    Light(LightGuests),
+}
+
+impl Guests {
+    fn spawn(lab: &Lab, dir: &Path, peer: Peer, case: &Case, effort: Effort) -> Result<Self> {
+        let Case { guests, traffic, .. } = case;
+        let listen = peer.connects();
+        Ok(match guests {
+            GuestKind::Dpdk => {
+                Self::Dpdk(DpdkGuests::spawn(lab, dir, listen, traffic.ring, traffic.size, traffic.flows)?)
+            }
+            GuestKind::Light => Self::Light(LightGuests::spawn(dir, listen, traffic, effort.seconds)?),
+        })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        match self {
+            Self::Dpdk(guests) => guests.begin(),
+            Self::Light(guests) => guests.begin(),
+        }
+    }
+
+    /// One window; distance and cycles are the caller's.
+    fn window(&mut self, effort: Effort) -> Result<Window> {
+        let mut window = Window {
+            pps: 0.0,
+            bps: 0.0,
+            cycles_per_packet: None,
+            latency_ns: None,
+            distance_ns: [0, 0],
+            switch_limits: None,
+            lost: 0,
+        };
+        match self {
+            Self::Dpdk(guests) => {
+                guests.rates()?;
+                std::thread::sleep(Duration::from_secs_f64(effort.seconds));
+                let rates = guests.rates()?;
+                window.pps = rates.rx_pps;
+                window.bps = rates.rx_bps;
+                window.switch_limits = Some(rates.switch_limits);
+            }
+            Self::Light(guests) => {
+                let seen = guests.window()?;
+                window.pps = seen.rx_frames as f64 / seen.seconds;
+                window.bps = seen.rx_bytes as f64 * 8.0 / seen.seconds;
+                window.latency_ns = seen.latency_ns;
+                window.lost = seen.lost;
+            }
+        }
+        Ok(window)
+    }
+}
+
+fn windows(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> Result<Vec<Window>> {
+    let guests = || Guests::spawn(lab, dir, peer, case, effort);
     let start = || Switch::start(peer, lab, dir, case.idle_ports);
     // Who listens comes first.
     let (mut switch, mut guests) = if peer.connects() {
@@ -101,28 +151,17 @@ fn with_dpdk(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> 
         let guests = guests()?;
         (switch, guests)
     };
-    guests.begin()?;
-    std::thread::sleep(Duration::from_millis(1500));
-    let mut windows = Vec::new();
+    guests.begin().with_context(|| format!("the switch said:\n{}", switch.log_tail()))?;
+    std::thread::sleep(Duration::from_millis(500));
+    let mut windows: Vec<Window> = Vec::new();
     for _ in 0..effort.tries() {
         let before = round_trip_ns(GUEST_CPU, SWITCH_CPU)?;
         let work = switch.work();
-        guests.rates()?;
-        std::thread::sleep(Duration::from_secs_f64(effort.seconds));
-        let rates = guests.rates()?;
-        let cycles = cycles(work, switch.work());
-        let after = round_trip_ns(GUEST_CPU, SWITCH_CPU)?;
-        guests.must_run()?;
+        let mut window = guests.window(effort)?;
+        window.cycles_per_packet = cycles(work, switch.work());
+        window.distance_ns = [before, round_trip_ns(GUEST_CPU, SWITCH_CPU)?];
         switch.must_run()?;
-        windows.push(Window {
-            pps: rates.rx_pps,
-            bps: rates.rx_bps,
-            cycles_per_packet: cycles,
-            latency_ns: None,
-            distance_ns: [before, after],
-            switch_limits: Some(rates.switch_limits),
-            lost: 0,
-        });
+        windows.push(window);
         if windows.iter().filter(|window| window.is_near()).count() >= effort.windows {
             break;
         }
@@ -130,51 +169,6 @@ fn with_dpdk(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> 
     anyhow::ensure!(
         windows.iter().any(|window| window.pps > 0.0),
         "no frame came through:\n{}",
-        switch.log_tail()
-    );
-    Ok(windows)
-}
-
-fn with_light(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> Result<Vec<Window>> {
-    let guests =
-        || LightGuests::spawn(dir, peer.connects(), &case.traffic, effort.seconds, effort.tries() + 1);
-    let start = || Switch::start(peer, lab, dir, case.idle_ports);
-    let (mut switch, mut guests) = if peer.connects() {
-        let guests = guests()?;
-        (start()?, guests)
-    } else {
-        let switch = start()?;
-        let guests = guests()?;
-        (switch, guests)
-    };
-    let mut windows: Vec<Window> = Vec::new();
-    // Windows follow each other without a gap: what is read at the end of one belongs to the next as well.
-    let mut before: Option<(u64, Option<Work>)> = None;
-    let began = Instant::now();
-    while let Some(window) = guests.window()? {
-        let work = switch.work();
-        let distance = round_trip_ns(GUEST_CPU, SWITCH_CPU)?;
-        switch.must_run()?;
-        if let Some((distance_before, work_before)) = before {
-            windows.push(Window {
-                pps: window.rx_frames as f64 / window.seconds,
-                bps: window.rx_bytes as f64 * 8.0 / window.seconds,
-                cycles_per_packet: cycles(work_before, work),
-                latency_ns: window.latency_ns,
-                distance_ns: [distance_before, distance],
-                switch_limits: None,
-                lost: window.lost,
-            });
-        }
-        before = Some((distance, work));
-        if windows.iter().filter(|window| window.is_near()).count() >= effort.windows {
-            break;
-        }
-    }
-    anyhow::ensure!(
-        windows.iter().any(|window| window.pps > 0.0),
-        "no frame came through in {:?}:\n{}",
-        began.elapsed(),
         switch.log_tail()
     );
     Ok(windows)
