@@ -310,3 +310,82 @@ impl Egress for TapEgress {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fabnic_memory::{Hint, Map};
+    use fabnic_port::{Burst, DropReason, Frame, HEAD, MAX_FRAME};
+    use fabnic_wire::Offload;
+    use fabnic_wire::offload::{GSO_TCPV4, HEADER_LEN, NEEDS_CSUM};
+
+    use super::accept;
+
+    /// What becomes of bytes that were read with this header.
+    fn accepted(header: Offload, frame: &[u8]) -> Frame {
+        let (map, _) = Map::anonymous(1 << 17).unwrap();
+        let mut burst = Burst::new();
+        burst.begin(&map);
+        let bytes = [&header.encode(0)[..], frame].concat();
+        let slice = map.translate(0, bytes.len() as u32, &mut Hint::default()).unwrap();
+        map.write(&slice, 0, &bytes);
+        burst.slices_mut().push(slice);
+        burst.push(0, 1, HEADER_LEN, frame.len() as u32).unwrap();
+        let (frame, slices, source) = burst.frame_and_source(0).unwrap();
+        accept(frame, slices, source);
+        burst.frames()[0].clone()
+    }
+
+    /// IPv4 and TCP with all the options that they can have, behind two tags: 142 bytes of headers.
+    fn longest_headers(payload: usize) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xa8, 0, 10, 0x81, 0, 0, 20, 8, 0];
+        frame.extend([0x4f, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend([1; 40]);
+        frame.extend([0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0xf0, 0x10, 0, 0, 0, 0, 0, 0]);
+        frame.extend([1; 40]);
+        frame.extend(vec![7; payload]);
+        frame
+    }
+
+    #[test]
+    fn headers_behind_the_private_bytes_are_looked_at() {
+        let header = Offload {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            hdr_len: 0,
+            gso_size: 1000,
+            csum_start: 82,
+            csum_offset: 16,
+        };
+        let frame = accepted(header, &longest_headers(5000));
+        assert_eq!(frame.drop, None);
+        assert_eq!(frame.offload, Offload { hdr_len: 142, ..header });
+        assert!(frame.head().len() >= 142 && HEAD < 142);
+    }
+
+    #[test]
+    fn a_header_that_contradicts_its_frame_is_refused() {
+        let good = Offload { flags: NEEDS_CSUM, csum_start: 82, csum_offset: 16, ..Offload::PLAIN };
+        assert_eq!(accepted(good, &longest_headers(10)).drop, None);
+        for bad in [
+            Offload { csum_start: 22, ..good },
+            Offload { csum_start: 60_000, ..good },
+            Offload { gso_type: 3, gso_size: 100, ..good },
+            Offload { gso_type: GSO_TCPV4, gso_size: 0, ..good },
+            Offload { gso_type: GSO_TCPV4, gso_size: 100, ..Offload::PLAIN },
+        ] {
+            assert_eq!(accepted(bad, &longest_headers(3000)).drop, Some(DropReason::BadOffload), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn frames_that_are_none_are_marked() {
+        assert_eq!(accepted(Offload::PLAIN, &[0; 13]).drop, Some(DropReason::Runt));
+        assert_eq!(accepted(Offload::PLAIN, &[]).drop, Some(DropReason::Runt));
+        assert_eq!(accepted(Offload::PLAIN, &[0; 14]).drop, None);
+        assert_eq!(accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize]).drop, None);
+        assert_eq!(
+            accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize + 1]).drop,
+            Some(DropReason::Oversize)
+        );
+    }
+}
