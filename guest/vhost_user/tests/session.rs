@@ -1,5 +1,7 @@
 //! A session without sockets: messages in, answers out.
 
+#![allow(clippy::unwrap_used)] // A test may end there, also outside of its #[test] function.
+
 mod fake;
 
 use std::os::fd::{AsRawFd, OwnedFd};

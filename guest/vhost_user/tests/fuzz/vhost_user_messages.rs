@@ -69,8 +69,10 @@ pub(crate) fn run(data: &[u8]) -> usize {
             continue;
         }
         let Ok(request) = FrontendReq::try_from(u32::from(code)) else { continue };
-        let (flags, kinds, len) = (input.byte().unwrap_or(0), input.byte().unwrap_or(0), input.byte().unwrap_or(0));
-        let fds = (0..flags >> 4).filter_map(|n| descriptor(kinds.rotate_right(u32::from(n)), &shared)).collect();
+        let (flags, kinds, len) =
+            (input.byte().unwrap_or(0), input.byte().unwrap_or(0), input.byte().unwrap_or(0));
+        let fds =
+            (0..flags >> 4).filter_map(|n| descriptor(kinds.rotate_right(u32::from(n)), &shared)).collect();
         let need_reply = flags & 1 != 0;
         let message = Message { request, need_reply, payload: input.bytes(usize::from(len)), fds };
         taken += 1;
