@@ -45,7 +45,7 @@ impl Chain {
 
 /// A descriptor as it lies in memory, loaded once. Split (section 2.7.5): address, length, flags, next. Packed (section
 /// 2.8.13): address, length, buffer id, flags.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Descriptor([u64; 2]);
 
 impl Descriptor {

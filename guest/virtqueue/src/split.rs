@@ -34,8 +34,21 @@ const IDX: usize = 1;
 /// Place of the entries in the driver area, in 16-bit words.
 const ENTRIES: usize = 2;
 
-/// Heads that are read ahead of their descriptors.
+/// The most chains that are taken step by step together.
 const GROUP: usize = 64;
+
+/// What was loaded of the chains that are being taken.
+#[derive(Debug)]
+struct Scratch {
+    heads: [u16; GROUP],
+    descriptors: [Descriptor; GROUP],
+}
+
+impl Scratch {
+    fn get(&self, index: usize) -> Option<(u16, Descriptor)> {
+        Some((*self.heads.get(index)?, *self.descriptors.get(index)?))
+    }
+}
 
 /// The areas of a ring in one map.
 #[derive(Debug)]
@@ -91,6 +104,7 @@ pub struct SplitRing {
     /// Whether `used` was ever compared with used_event.
     has_signalled: bool,
     in_use: bool,
+    scratch: Box<Scratch>,
     log: Log,
     log_used: Option<u64>,
     config: RingConfig,
@@ -148,6 +162,71 @@ impl SplitRing {
         Err(RingError::TooLong { place: Place::Descriptor(head), limit })
     }
 
+    /// Takes the next `count` chains, at most [`GROUP`]. Each step is done for all of them before the next one, so that
+    /// what the first steps ask for is on its way when the later ones need it.
+    #[inline(always)]
+    fn take_group<const WRITABLE: bool>(
+        &mut self,
+        count: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) -> Result<usize, RingError> {
+        let Scratch { heads, descriptors } = &mut *self.scratch;
+        let (Some(heads), Some(descriptors)) = (heads.get_mut(..count), descriptors.get_mut(..count)) else {
+            return Ok(0);
+        };
+        let mask = self.size - 1;
+        for (ahead, head) in (0_u16..).zip(heads.iter_mut()) {
+            let slot = usize::from(self.next.wrapping_add(ahead) & mask);
+            *head = u16::from_le(self.areas.avail.load(ENTRIES + slot));
+            self.areas.desc.prefetch(usize::from(*head));
+        }
+        let mut are_plain = true;
+        for (descriptor, head) in descriptors.iter_mut().zip(heads.iter()) {
+            // One that does not exist is loaded as zeros: it has no bytes.
+            *descriptor = Descriptor::new(self.areas.desc.load(usize::from(*head)));
+            are_plain &= descriptor.third() & (NEXT | INDIRECT | WRITE) == if WRITABLE { WRITE } else { 0 };
+        }
+        let (first_slice, first_chain) = (slices.len(), chains.len());
+        if are_plain && slices.capacity() - first_slice >= count {
+            let (map, hint) = (&*self.map, &mut self.hint);
+            slices.extend(descriptors.iter().map(|descriptor| {
+                let slice = map.translate(descriptor.addr(), descriptor.len(), hint).unwrap_or(Slice::EMPTY);
+                are_plain &= !slice.is_empty();
+                map.prefetch(&slice);
+                slice
+            }));
+            if are_plain {
+                chains.extend(heads.iter().zip(descriptors.iter()).zip(first_slice as u32..).map(
+                    |((head, descriptor), first)| Chain {
+                        id: *head,
+                        entries: 1,
+                        len: descriptor.len(),
+                        first,
+                        count: 1,
+                    },
+                ));
+                self.next = self.next.wrapping_add(count as u16);
+                return Ok(count);
+            }
+            slices.truncate(first_slice);
+        }
+        for index in 0..count {
+            let Some((head, descriptor)) = self.scratch.get(index) else { break };
+            if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
+                break;
+            }
+            if head >= self.size {
+                let place = Place::Available(self.next);
+                return Err(RingError::Index { place, index: head, limit: u32::from(self.size) });
+            }
+            let chain = self.chain::<WRITABLE>(head, descriptor, slices)?;
+            chains.push(chain);
+            self.next = self.next.wrapping_add(1);
+        }
+        Ok(chains.len() - first_chain)
+    }
+
     #[inline(always)]
     fn take_all<const WRITABLE: bool>(
         &mut self,
@@ -155,42 +234,13 @@ impl SplitRing {
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
     ) -> Result<usize, RingError> {
-        let mut heads = [0_u16; GROUP];
         let mut done = 0;
         while done < count {
-            let group = heads.get_mut(..(count - done).min(GROUP)).unwrap_or(&mut []);
-            // First all heads, so that the descriptors are on their way when they are looked at.
-            for (ahead, head) in (0_u16..).zip(group.iter_mut()) {
-                let slot = self.slot(self.next.wrapping_add(ahead));
-                *head = u16::from_le(self.areas.avail.load(ENTRIES + slot));
-                self.areas.desc.prefetch(usize::from(*head));
-            }
-            for head in group.iter() {
-                if slices.capacity() - slices.len() < MAX_CHAIN && done > 0 {
-                    return Ok(done);
-                }
-                let head = *head;
-                if head >= self.size {
-                    let place = Place::Available(self.next);
-                    return Err(RingError::Index { place, index: head, limit: u32::from(self.size) });
-                }
-                let descriptor = Descriptor::new(self.areas.desc.load(usize::from(head)));
-                let wanted = if WRITABLE { WRITE } else { 0 };
-                let plain = descriptor.third() & (NEXT | INDIRECT | WRITE) == wanted;
-                let len = descriptor.len();
-                let slice = self.map.translate(descriptor.addr(), len, &mut self.hint);
-                let chain = match slice {
-                    Some(slice) if plain && len > 0 => {
-                        self.map.prefetch(&slice);
-                        let first = slices.len() as u32;
-                        slices.push(slice);
-                        Chain { id: head, entries: 1, len, first, count: 1 }
-                    }
-                    _ => self.chain::<WRITABLE>(head, descriptor, slices)?,
-                };
-                chains.push(chain);
-                self.next = self.next.wrapping_add(1);
-                done += 1;
+            let want = (count - done).min(GROUP);
+            let took = self.take_group::<WRITABLE>(want, slices, chains)?;
+            done += took;
+            if took < want {
+                break;
             }
         }
         Ok(done)
@@ -263,6 +313,7 @@ impl Ring for SplitRing {
             used: next,
             has_signalled: false,
             in_use: next != 0,
+            scratch: Box::new(Scratch { heads: [0; GROUP], descriptors: [Descriptor::default(); GROUP] }),
             log: Log::default(),
             log_used: None,
             config: *config,

@@ -10,7 +10,7 @@
 //!                    ^used       ^boundary
 //! ```
 
-use super::{AVAIL, Areas, Position, USED};
+use super::{AVAIL, Areas, Position};
 use crate::error::RingError;
 use crate::{RingConfig, chain::NEXT};
 
@@ -66,7 +66,6 @@ fn behind_last_used(areas: &Areas, boundary: Position, config: &RingConfig) -> P
         return used;
     }
     let entry = areas.load(used.back(1, size).index);
-    debug_assert_ne!(entry.fourth() & (AVAIL | USED), used.available());
     let is_end = |by: &u16| {
         let last = areas.load(used.forward(*by, size).index);
         last.fourth() & NEXT == 0 && last.third() == entry.third()
