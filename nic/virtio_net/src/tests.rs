@@ -1,6 +1,7 @@
 //! Frames through a transmit queue, a burst and a receive queue, with a driver on either side.
 
 mod guest;
+mod offloads;
 
 use fabnic_port::{Burst, DropReason, Tally};
 use fabnic_wire::Offload;
