@@ -6,7 +6,7 @@ use fabnic_memory::{Map, Slice};
 use fabnic_wire::Offload;
 
 use super::light::stride;
-use super::{Piece, Ring, RingError, RingOptions};
+use super::{Piece, Ring, RingError, RingOptions, Used};
 use crate::guest::{RingStart, Session};
 use crate::memory::{GuestMemory, MemoryError};
 
@@ -71,7 +71,9 @@ pub struct Received<'a> {
     pub offload: Offload,
     /// Receive buffers it took.
     pub buffers: u16,
-    /// Its bytes.
+    /// Its length.
+    pub len: usize,
+    /// Its bytes, or the first of them ([`NetDriver::set_look`]).
     pub frame: &'a [u8],
 }
 
@@ -141,6 +143,8 @@ pub struct NetDriver {
     pairs: Vec<Pair>,
     /// A frame, header included, while it is put together.
     assembly: Vec<u8>,
+    /// Bytes of each frame that are read, header included.
+    look: usize,
     pieces: Vec<Piece>,
 }
 
@@ -154,7 +158,8 @@ impl NetDriver {
             pairs.push(Pair { receive, transmit });
         }
         let map = Arc::clone(memory.map());
-        let mut driver = NetDriver { layout, map, pairs, assembly: Vec::new(), pieces: Vec::new() };
+        let mut driver =
+            NetDriver { layout, map, pairs, assembly: Vec::new(), look: usize::MAX, pieces: Vec::new() };
         for pair in 0..driver.pairs.len() {
             driver.fill(pair);
         }
@@ -166,7 +171,22 @@ impl NetDriver {
         &self.layout
     }
 
-    /// What a back end is told of the rings: fresh, or where they stand.
+    /// Read only the first `bytes` of each frame that comes in.
+    pub fn set_look(&mut self, bytes: usize) {
+        self.look = bytes.saturating_add(HEADER as usize);
+    }
+
+    /// Writes the same bytes, header first, into all buffers of a transmit ring. They stay there: a frame that is sent
+    /// with [`NetDriver::send_with`] needs only be changed where it differs.
+    pub fn prefill(&mut self, pair: u16, bytes: &[u8]) {
+        if let Some(Pair { transmit, .. }) = self.pairs.get(usize::from(pair)) {
+            for slice in &transmit.slices {
+                self.map.write(slice, 0, bytes);
+            }
+        }
+    }
+
+    /// What a back end is told of the rings: fresh, or where they stand once everything used is taken.
     pub fn ring_starts(&self) -> Vec<RingStart> {
         let size = self.layout.ring.size;
         let rings = self.pairs.iter().flat_map(|pair| [&pair.receive.ring, &pair.transmit.ring]);
@@ -283,7 +303,8 @@ impl NetDriver {
         while frames < most {
             let Some(first) = receive.ring.next_used().map_err(ring_error)? else { break };
             self.assembly.clear();
-            read(&self.map, &receive.slices, first.token, first.len, &mut self.assembly);
+            let mut len = first.len;
+            read(&self.map, &receive.slices, first, self.look, &mut self.assembly);
             receive.idle.push(first.token);
             let Some(header) = self.assembly.first_chunk::<12>() else {
                 return Err(NetError::Frame { queue, len: first.len, buffers: 1, claimed: 0 });
@@ -296,20 +317,20 @@ impl NetDriver {
             while buffers < wanted {
                 // A frame's buffers are made used together (virtio 1.x, section 5.1.6.4).
                 let next = receive.ring.next_used().map_err(ring_error)?;
-                let Some(next) = next.filter(|_| self.assembly.len() <= LONGEST) else {
-                    let len = u32::try_from(self.assembly.len()).unwrap_or(u32::MAX);
+                let Some(next) = next.filter(|_| len as usize <= LONGEST) else {
                     return Err(NetError::Frame { queue, len, buffers, claimed });
                 };
-                read(&self.map, &receive.slices, next.token, next.len, &mut self.assembly);
+                len = len.saturating_add(next.len);
+                read(&self.map, &receive.slices, next, self.look, &mut self.assembly);
                 receive.idle.push(next.token);
                 buffers += 1;
             }
             if claimed == 0 && self.layout.mergeable {
-                let len = u32::try_from(self.assembly.len()).unwrap_or(u32::MAX);
                 return Err(NetError::Frame { queue, len, buffers, claimed });
             }
+            let len = len.saturating_sub(HEADER) as usize;
             let frame = self.assembly.get(HEADER as usize..).unwrap_or_default();
-            each(&Received { pair, offload, buffers, frame });
+            each(&Received { pair, offload, buffers, len, frame });
             frames += 1;
         }
         while let Some(buffer) = receive.idle.pop() {
@@ -326,10 +347,12 @@ impl NetDriver {
     }
 }
 
-fn read(map: &Map, slices: &[Slice], buffer: u32, len: u32, to: &mut Vec<u8>) {
-    let Some(slice) = slices.get(buffer as usize) else { return };
+/// Appends what a used buffer holds, until `to` holds `most` bytes.
+fn read(map: &Map, slices: &[Slice], used: Used, most: usize, to: &mut Vec<u8>) {
+    let Some(slice) = slices.get(used.token as usize) else { return };
     let start = to.len();
-    to.resize(start + len.min(slice.len()) as usize, 0);
+    let len = used.len.min(slice.len()) as usize;
+    to.resize(start + len.min(most.saturating_sub(start)), 0);
     map.read(slice, 0, to.get_mut(start..).unwrap_or_default());
 }
 

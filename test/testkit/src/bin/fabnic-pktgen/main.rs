@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod flow;
 mod light;
+mod memcpy;
 mod options;
 mod port;
 mod run;
+mod seq;
 mod window;
 
 /// Traffic against any vhost-user back end.
@@ -25,11 +28,14 @@ struct Cli {
 enum Command {
     /// Send and receive on all ports, and report per window.
     Run(Box<options::RunOptions>),
+    /// Copy the same bytes between the same sort of buffers, without a switch: the rate to compare with.
+    Memcpy(memcpy::MemcpyOptions),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
+        Command::Memcpy(options) => memcpy::memcpy(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

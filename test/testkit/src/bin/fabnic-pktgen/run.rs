@@ -9,6 +9,7 @@ use fabnic_memory::clock;
 
 use crate::light::LightTraffic;
 use crate::options::{Mode, RunOptions};
+use crate::seq::SeqTraffic;
 use crate::window::{Latency, Report, Totals, Window};
 
 /// A kind of traffic.
@@ -21,8 +22,11 @@ pub(crate) trait Traffic {
     fn take_latency(&mut self) -> Option<Latency>;
     /// Latencies of all windows.
     fn all_latency(&self) -> Option<Latency>;
-    /// Stops the rings.
-    fn finish(&mut self) -> anyhow::Result<()>;
+    /// Forgets the latencies since the last call.
+    fn forget_latency(&mut self);
+    /// Waits for what is under way and stops the rings. Gives the frames that never came, as far as they are not
+    /// counted as lost already.
+    fn finish(&mut self) -> anyhow::Result<u64>;
 }
 
 /// Pins the calling thread.
@@ -45,10 +49,10 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
     clock::tsc_hz();
     let mut traffic: Box<dyn Traffic> = match options.mode {
         Mode::Light => Box::new(LightTraffic::new(options)?),
-        Mode::Seq => anyhow::bail!("seq mode is not there yet"),
+        Mode::Seq => Box::new(SeqTraffic::new(options)?),
     };
     drive_for(traffic.as_mut(), options.warmup)?;
-    traffic.take_latency();
+    traffic.forget_latency();
     let mut report = Report::new(options.json);
     match commands {
         None => {
@@ -72,7 +76,7 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
                 };
                 match line.trim() {
                     "window" => {
-                        traffic.take_latency();
+                        traffic.forget_latency();
                         report.window(window(traffic.as_mut(), i, options.window)?)?;
                         i += 1;
                     }
@@ -88,8 +92,8 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
             }
         }
     }
-    traffic.finish()?;
-    report.finish(traffic.all_latency())
+    let missing = traffic.finish()?;
+    report.finish(missing, traffic.all_latency())
 }
 
 fn drive_for(traffic: &mut dyn Traffic, seconds: f64) -> anyhow::Result<()> {

@@ -117,6 +117,8 @@ struct Summary {
     rx_frames: u64,
     rx_bytes: u64,
     lost: u64,
+    /// Frames that had not come when everything was over; not in `lost`.
+    missing: u64,
     reordered: u64,
     duplicates: u64,
     tx_starved: u64,
@@ -187,7 +189,8 @@ impl Report {
         Ok(())
     }
 
-    pub(crate) fn finish(&self, latency_ns: Option<Latency>) -> anyhow::Result<()> {
+    /// `missing`: frames that had not come when everything was over, beside those that the windows count as lost.
+    pub(crate) fn finish(&self, missing: u64, latency_ns: Option<Latency>) -> anyhow::Result<()> {
         let sum = |pick: fn(&Window) -> u64| self.windows.iter().map(pick).sum::<u64>();
         let median = |pick: fn(&Window) -> f64| {
             let mut values: Vec<f64> = self.windows.iter().map(pick).collect();
@@ -201,6 +204,7 @@ impl Report {
             rx_frames: sum(|w| w.rx_frames),
             rx_bytes: sum(|w| w.rx_bytes),
             lost: sum(|w| w.lost),
+            missing,
             reordered: sum(|w| w.reordered),
             duplicates: sum(|w| w.duplicates),
             tx_starved: sum(|w| w.tx_starved),
@@ -216,12 +220,13 @@ impl Report {
         } else {
             writeln!(
                 out,
-                "median {:.3} Mpps, {:.3} Gb/s received; {} sent, {} received, {} lost, {} reordered, {} duplicates",
+                "median {:.3} Mpps, {:.3} Gb/s received; {} sent, {} received, {} lost, {} missing at the end, {} reordered, {} duplicates",
                 summary.rx_mpps,
                 summary.rx_gbps,
                 summary.tx_frames,
                 summary.rx_frames,
                 summary.lost,
+                summary.missing,
                 summary.reordered,
                 summary.duplicates,
             )?;
