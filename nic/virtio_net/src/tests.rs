@@ -2,6 +2,7 @@
 
 mod guest;
 mod offloads;
+mod queues;
 
 use fabnic_port::{Burst, DropReason, Tally};
 use fabnic_wire::Offload;

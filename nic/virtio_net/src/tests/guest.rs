@@ -36,6 +36,7 @@ pub(crate) struct Guest {
     pub(crate) sender: Driver,
     pub(crate) receiver: Driver,
     layout: Layout,
+    features: Features,
     /// Buffers of the chains that the receiver offered, by token.
     offered: HashMap<u64, Vec<Buffer>>,
 }
@@ -44,7 +45,18 @@ impl Guest {
     pub(crate) fn new(layout: Layout, mut features: Features) -> Guest {
         let (map, _) = Map::anonymous(2 * RINGS + 2 * AREAS * AREA).unwrap();
         features.set(Features::MRG_RXBUF, layout.mergeable);
-        let config = RingConfig {
+        let config = Guest::ring_config(layout);
+        let sender = Driver::new(&map, 0, config);
+        let receiver = Driver::new(&map, RINGS, config);
+        let setup = |driver: &Driver| Guest::setup(&map, driver.config(), features);
+        let transmit = open_transmit(setup(&sender)).unwrap();
+        let receive = open_receive(setup(&receiver)).unwrap();
+        Guest { map, transmit, receive, sender, receiver, layout, features, offered: HashMap::new() }
+    }
+
+    /// A ring without a place.
+    pub(crate) fn ring_config(layout: Layout) -> RingConfig {
+        RingConfig {
             size: layout.size,
             packed: layout.packed,
             event_idx: layout.event_idx,
@@ -53,21 +65,23 @@ impl Guest {
             driver: 0,
             device: 0,
             base: 0,
-        };
-        let sender = Driver::new(&map, 0, config);
-        let receiver = Driver::new(&map, RINGS, config);
-        let setup = |driver: &Driver| QueueSetup {
-            map: Arc::clone(&map),
-            ring: driver.config(),
-            features,
-            kick: None,
-            call: None,
-            log: None,
-            log_used: None,
-        };
-        let transmit = open_transmit(setup(&sender)).unwrap();
-        let receive = open_receive(setup(&receiver)).unwrap();
-        Guest { map, transmit, receive, sender, receiver, layout, offered: HashMap::new() }
+        }
+    }
+
+    fn setup(map: &Arc<Map>, ring: RingConfig, features: Features) -> QueueSetup {
+        QueueSetup { map: Arc::clone(map), ring, features, kick: None, call: None, log: None, log_used: None }
+    }
+
+    /// Another back end serves the sender's ring from now on.
+    pub(crate) fn reopen_transmit(&mut self, base: u32) {
+        let ring = RingConfig { base, ..self.sender.config() };
+        self.transmit = open_transmit(Guest::setup(&self.map, ring, self.features)).unwrap();
+    }
+
+    /// Another back end serves the receiver's ring from now on.
+    pub(crate) fn reopen_receive(&mut self, base: u32) {
+        let ring = RingConfig { base, ..self.receiver.config() };
+        self.receive = open_receive(Guest::setup(&self.map, ring, self.features)).unwrap();
     }
 
     fn area(ring: u64, token: u64) -> u64 {
