@@ -19,7 +19,7 @@
 //!
 //! # Link state
 //!
-//! The status field of the configuration space follows [`LinkSwitch`]. Front ends that serve that space themselves do
+//! The status field of the configuration space follows [`NicSettings`]. Front ends that serve that space themselves do
 //! not ask: QEMU shows the guest a link that is up exactly while its socket is connected, and changes it by its own
 //! `set_link`. Those that do ask (Cloud Hypervisor, crosvm) are told of changes on the back-end channel where they gave
 //! one, and otherwise see the new state when they next read. In either case the switch keeps frames from passing a port
@@ -31,7 +31,6 @@
 //! enabled. The feature is offered all the same, because Cloud Hypervisor shows its own only if the back end does.
 //! CTRL_GUEST_OFFLOADS is not offered: nobody would tell us of the guest's change.
 
-use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -40,6 +39,7 @@ use fabnic_port::{Fault, Port};
 use fabnic_vhost_user::{Device, RingSetup};
 use fabnic_virtqueue::{Journal, RingConfig};
 use fabnic_wire::MacAddr;
+use parking_lot::Mutex;
 
 use crate::queue::{
     QueueControl, QueueSetup, open_receive, open_transmit, receive_control, transmit_control,
@@ -63,19 +63,31 @@ pub struct VirtioNetConfig {
     pub speed: u32,
 }
 
-/// The link of a NIC as the guest sees it, up or down; shared with who configures the port.
-#[derive(Clone, Debug)]
-pub struct LinkSwitch(Arc<AtomicBool>);
-
-impl LinkSwitch {
+/// What a guest is told of its NIC, and what may change while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
     /// Whether the link is up.
-    pub fn is_up(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub link_up: bool,
+    /// The MAC address.
+    pub mac: MacAddr,
+    /// The largest payload of a frame in bytes.
+    pub mtu: u16,
+}
+
+/// What a guest is told of its NIC; shared with who configures the port.
+#[derive(Clone, Debug)]
+pub struct NicSettings(Arc<Mutex<Told>>);
+
+impl NicSettings {
+    /// What the guest is told now.
+    pub fn get(&self) -> Told {
+        *self.0.lock()
     }
 
-    /// Sets it. The front end hears of it by [`fabnic_vhost_user::Handle::config_changed`].
-    pub fn set(&self, up: bool) {
-        self.0.store(up, Ordering::Relaxed);
+    /// Tells it something else; `true` if it differs. The front end hears of it by
+    /// [`fabnic_vhost_user::Handle::config_changed`].
+    pub fn set(&self, told: Told) -> bool {
+        core::mem::replace(&mut *self.0.lock(), told) != told
     }
 }
 
@@ -88,7 +100,7 @@ pub struct VirtioNet {
     port: Arc<Port>,
     config: VirtioNetConfig,
     offered: Features,
-    link: LinkSwitch,
+    settings: NicSettings,
     on_rarp: OnRarp,
     /// Rings that run.
     running: usize,
@@ -118,13 +130,14 @@ impl VirtioNet {
         let cells = u16::try_from(port.ingress().len()).unwrap_or(u16::MAX);
         config.queue_pairs = config.queue_pairs.clamp(1, cells);
         let offered = offered(&config);
-        let link = LinkSwitch(Arc::new(AtomicBool::new(link_up)));
-        VirtioNet { port, config, offered, link, on_rarp, running: 0 }
+        let told = Told { link_up, mac: config.mac, mtu: config.mtu };
+        let settings = NicSettings(Arc::new(Mutex::new(told)));
+        VirtioNet { port, config, offered, settings, on_rarp, running: 0 }
     }
 
-    /// The NIC's link, to be set later.
-    pub fn link(&self) -> LinkSwitch {
-        self.link.clone()
+    /// What the guest is told, to be changed later.
+    pub fn settings(&self) -> NicSettings {
+        self.settings.clone()
     }
 
     /// Changes a queue in its cell, between two bursts; `None` if it is not there.
@@ -210,6 +223,10 @@ fn offered(config: &VirtioNetConfig) -> Features {
 }
 
 impl Device for VirtioNet {
+    fn name(&self) -> &str {
+        &self.port.name
+    }
+
     fn features(&self) -> u64 {
         self.offered.bits()
     }
@@ -300,7 +317,7 @@ impl Device for VirtioNet {
     }
 
     fn read_config(&self, offset: u32, into: &mut [u8]) -> bool {
-        let space = config_space::bytes(&self.config, self.offered, self.link.is_up());
+        let space = config_space::bytes(&self.config, self.offered, self.settings.get());
         let Ok(offset) = usize::try_from(offset) else { return false };
         let Some(rest) = space.get(offset..) else { return false };
         for (to, from) in into.iter_mut().zip(rest.iter().chain(core::iter::repeat(&0))) {
@@ -319,7 +336,7 @@ impl Device for VirtioNet {
     }
 
     fn set_mtu(&mut self, mtu: u64) -> Result<(), Fault> {
-        let most = self.config.mtu;
+        let most = self.settings.get().mtu;
         if mtu < u64::from(config_space::MTU_MIN) || mtu > u64::from(most) {
             let least = config_space::MTU_MIN;
             return Err(Fault(format!("an MTU of {mtu}, expected {least} to {most} as the port has")));
@@ -340,3 +357,6 @@ impl Device for VirtioNet {
         self.port.refresh_egress();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -331,6 +331,6 @@ impl<R: Ring> Egress for Receive<R> {
     }
 
     fn in_use(&mut self) -> bool {
-        self.queue.ring.in_use()
+        self.queue.enabled && self.queue.ring.in_use()
     }
 }
