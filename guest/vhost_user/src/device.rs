@@ -44,6 +44,9 @@ pub struct RingSetup {
 /// A device behind a vhost-user session: called from the one control thread, one call at a time. Nothing here may wait
 /// for a guest or a front end.
 pub trait Device: Send {
+    /// Name of the port, for the log.
+    fn name(&self) -> &str;
+
     /// Virtio features offered, without those of the transport.
     fn features(&self) -> u64;
 

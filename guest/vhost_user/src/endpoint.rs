@@ -63,6 +63,10 @@ impl Body {
         Body { device, live: None, sessions: 0, last_reason: None, file, positions: None }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.device.name()
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.live.is_some()
     }
@@ -93,7 +97,7 @@ impl Body {
                 break;
             }
             let Some(message) = live.connection.next()? else { break };
-            tracing::trace!(request = ?message.request, fds = message.fds.len(), "vhost-user");
+            tracing::trace!(port = self.device.name(), request = ?message.request, fds = message.fds.len(), "vhost-user");
             if let Some(reply) = live.session.take(self.device.as_mut(), message)? {
                 live.connection.send(reply)?;
             }

@@ -321,7 +321,10 @@ impl Work {
             body.end(&Error::HungUp);
         }
         if body.is_live() {
-            tracing::warn!(id, "a second front end was turned away: the first one is still connected");
+            tracing::warn!(
+                port = body.name(),
+                "a second front end was turned away: the first one is still connected"
+            );
             return;
         }
         drop(body);
@@ -365,8 +368,9 @@ impl Work {
             entry.body.lock().note(format!("the session cannot be watched: {error}"));
             return;
         }
-        entry.body.lock().begin(socket);
-        tracing::info!(id, "vhost-user front end connected");
+        let mut body = entry.body.lock();
+        body.begin(socket);
+        tracing::info!(port = body.name(), "vhost-user front end connected");
     }
 
     fn turn(&mut self, id: u64) {
@@ -386,9 +390,9 @@ impl Work {
             }
             Err(error) => {
                 if matches!(error, Error::HungUp) {
-                    tracing::info!(id, "vhost-user front end disconnected");
+                    tracing::info!(port = body.name(), "vhost-user front end disconnected");
                 } else {
-                    tracing::warn!(id, %error, "vhost-user session ended");
+                    tracing::warn!(port = body.name(), %error, "vhost-user session ended");
                 }
                 body.end(&error);
                 drop(body);

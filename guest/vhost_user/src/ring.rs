@@ -62,13 +62,14 @@ impl Ring {
     }
 }
 
-/// Where to begin, from what the front end says and what lies in memory; see the crate's page, "Positions".
+/// Where to begin, from what the front end says and what lies in memory, unless the position of the ring was noted; see the
+/// crate's page, "Positions".
 ///
 /// Split: the used index in memory is what was really given back, so it wins over a base that differs. A front end that
 /// lost its back end says the last index it heard of, and DPDK's virtio-user says 0 after every reconnect.
 ///
-/// Packed: the available side counts for both sides (virtio-user leaves the used side 0); nothing in shared memory says
-/// where a lost back end was.
+/// Packed: the available side counts for both sides, since nothing is in flight between back ends; virtio-user leaves the
+/// used side 0.
 pub(crate) fn position(map: &Arc<Map>, packed: bool, base: u32, device: u64) -> Result<u32, MapError> {
     if packed {
         let avail = base & 0xffff;

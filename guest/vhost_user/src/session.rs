@@ -91,7 +91,7 @@ impl Session {
             Ok(None) if acknowledge => Ok(Some(Reply::number(request, 0))),
             Ok(reply) => Ok(reply),
             Err(error) if acknowledge && error.is_refusal() && !has_reply(request) => {
-                tracing::warn!(%error, "vhost-user request refused");
+                tracing::warn!(port = device.name(), %error, "vhost-user request refused");
                 Ok(Some(Reply::number(request, 1)))
             }
             Err(error) => Err(error),
@@ -312,7 +312,7 @@ impl Session {
                 self.start_if_complete(device, index);
             } else if let Err(reason) = device.set_memory(index, &map) {
                 self.stop(device, index);
-                self.note_problem(index, &reason);
+                self.note_problem(device, index, &reason);
             }
         }
     }
@@ -379,7 +379,7 @@ impl Session {
 
     fn start_if_complete(&mut self, device: &mut dyn Device, index: u16) {
         if let Err(reason) = self.start(device, index) {
-            self.note_problem(index, &reason);
+            self.note_problem(device, index, &reason);
         }
     }
 
@@ -434,7 +434,7 @@ impl Session {
         if let Some(inflight) = &self.inflight {
             inflight.note(index, packed, base);
         }
-        tracing::debug!(ring = index, size, packed, base, enabled, "ring started");
+        tracing::debug!(port = device.name(), ring = index, size, packed, base, enabled, "ring started");
         Ok(())
     }
 
@@ -475,8 +475,8 @@ impl Session {
     }
 
     /// The ring failed: kept to be read, and told to the front end where it wants to know.
-    fn note_problem(&mut self, index: u16, reason: &Fault) {
-        tracing::warn!(ring = index, %reason, "ring cannot run");
+    fn note_problem(&mut self, device: &dyn Device, index: u16, reason: &Fault) {
+        tracing::warn!(port = device.name(), ring = index, %reason, "ring cannot run");
         let Some(ring) = self.rings.get_mut(usize::from(index)) else { return };
         ring.problem = Some(reason.to_string());
         if let Some(err) = &ring.err {

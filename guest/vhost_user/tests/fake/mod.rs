@@ -73,6 +73,10 @@ impl Fake {
 }
 
 impl Device for Fake {
+    fn name(&self) -> &str {
+        "fake"
+    }
+
     fn features(&self) -> u64 {
         OFFERED
     }
