@@ -176,6 +176,10 @@ impl Vm {
             launch.on_cpu(cpu);
         }
         launch.log_to(path("qemu.log"));
+        // Sockets that a VM of this name left behind when it was killed.
+        for stale in [&agent, &console_socket] {
+            let _absent = std::fs::remove_file(stale);
+        }
         let mut qemu = launch.spawn()?;
         qemu.wait_until("its agent socket", Duration::from_secs(20), || agent.exists())?;
         let shell = GuestShell::connect(&agent)?;

@@ -41,7 +41,10 @@ impl Rig {
                 return Ok(None);
             }
         };
+        // Logs of a failed test are worth a look.
+        let keep = std::env::var_os("FABNIC_KEEP").is_some();
         let dir = tempfile::Builder::new()
+            .disable_cleanup(keep)
             .prefix("fabnic-test.")
             .tempdir_in("/tmp")
             .context("cannot make a folder below /tmp")?;

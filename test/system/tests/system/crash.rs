@@ -1,6 +1,6 @@
 //! What dies and comes back: the daemon, killed under load; a VMM, killed and replaced by another.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fabnic_lab::{Daemon, GuestKernel, Nic, Vm, VmSpec};
 use fabnic_system::{Rig, mac, worker_cpu};
 
@@ -94,7 +94,10 @@ fn daemon_killed_under_load(name: &str, role: &str) -> Result<()> {
         PINGS_A_SECOND * seconds,
         gap * 1000 / PINGS_A_SECOND
     );
-    ensure!(last + PINGS_A_SECOND > PINGS_A_SECOND * seconds, "after ping {last} no more was answered");
+    if last + PINGS_A_SECOND <= PINGS_A_SECOND * seconds {
+        let ports = daemon.fabnic(&["port", "show"])?;
+        bail!("after ping {last} no more was answered:\n{ports}\n{}", daemon.child().log_tail());
+    }
     // A killed daemon takes a moment to start; guests go on within a second of that. The rest is room for a busy
     // machine: an outage that needs the guest's help would last until the end.
     ensure!(gap < 3 * PINGS_A_SECOND, "{gap} pings in a row were lost");
