@@ -6,7 +6,7 @@ use fabnic_api::{Peer, RingFormat};
 use fabnic_model::{Role, kind};
 use fabnic_port::Port;
 use fabnic_vhost_user::{Endpoint, Handle, Reactor, RingFormat as Format};
-use fabnic_virtio_net::{Features, LinkSwitch, VirtioNet, VirtioNetConfig};
+use fabnic_virtio_net::{Features, NicSettings, Told, VirtioNet, VirtioNetConfig};
 
 use crate::announce;
 use crate::attachment::Failed;
@@ -19,7 +19,7 @@ const SPEED: u32 = 100_000;
 #[derive(Debug)]
 pub(crate) struct Card {
     handle: Handle,
-    link: LinkSwitch,
+    settings: NicSettings,
     role: Role,
 }
 
@@ -44,7 +44,7 @@ impl Card {
             link_is_up(config),
             announce::on_rarp(port, card.queues),
         );
-        let link = device.link();
+        let settings = device.settings();
         let endpoint = Endpoint {
             socket: card.socket.clone().into(),
             role: match card.role {
@@ -60,14 +60,13 @@ impl Card {
                 "a path in a directory that the daemon may write to",
             )
         })?;
-        Ok(Card { handle, link, role: card.role })
+        Ok(Card { handle, settings, role: card.role })
     }
 
     /// Follows the configuration.
     pub(crate) fn update(&self, config: &fabnic_model::Port) {
-        let up = link_is_up(config);
-        if self.link.is_up() != up {
-            self.link.set(up);
+        let mac = config.effective_mac().map_or(self.settings.get().mac, mac);
+        if self.settings.set(Told { link_up: link_is_up(config), mac, mtu: config.mtu }) {
             self.handle.config_changed();
         }
     }

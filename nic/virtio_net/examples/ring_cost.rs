@@ -138,7 +138,7 @@ fn main() {
         for (frame, apart) in [(64, false), (64, true), (1514, false)] {
             let case = Case { name, packed, in_order, event_idx, apart, frame };
             let title = format!("{}{}", case.name, if apart { ", header apart" } else { "" });
-            if !title.contains(&filter) {
+            if !format!("{title} {frame}").contains(&filter) {
                 continue;
             }
             let (transmit, receive) = measure(case, rounds);

@@ -11,7 +11,7 @@ mod transmit;
 mod tests;
 
 pub use features::Features;
-pub use model::{LinkSwitch, OnRarp, VirtioNet, VirtioNetConfig};
+pub use model::{NicSettings, OnRarp, Told, VirtioNet, VirtioNetConfig};
 pub use queue::{QueueControl, QueueSetup, open_receive, open_transmit, receive_control, transmit_control};
 pub use receive::Receive;
 pub use transmit::Transmit;
