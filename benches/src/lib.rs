@@ -1,0 +1,153 @@
+//! The cost of the whole path in one thread: instructions and allocations.
+//!
+//! Two light guests and the switch between them, without sockets and threads:
+//!
+//! ```text
+//!   LightTransmit --ring--> Transmit -> InlineSwitch -> Receive --ring--> LightReceive
+//!        a                              (vlan, learning, counters)              b     and the other way
+//! ```
+//!
+//! Time would say little on a shared machine, so what is counted is what repeats: instructions, by callgrind
+//! (`path_cost`, compared with `benches/budget.toml` by `cargo xtask bench instructions`), and allocations, by a test.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use fabnic_memory::{Map, RegionSpec};
+use fabnic_port::{Port, PortId, PortKind};
+use fabnic_switch::{InlineSwitch, PortSettings, SwitchConfig};
+use fabnic_testkit::driver::RingOptions;
+use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
+use fabnic_testkit::front_end::RingPlace;
+use fabnic_testkit::memory::{Backing, GuestMemory};
+use fabnic_testkit::packets::Packet;
+use fabnic_virtio_net::{Features, QueueSetup, open_receive, open_transmit};
+use fabnic_virtqueue::RingConfig;
+use fabnic_wire::Offload;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Packed rings instead of split ones.
+    pub packed: bool,
+    /// IN_ORDER negotiated.
+    pub in_order: bool,
+    /// Bytes of a frame.
+    pub size: usize,
+    /// Flows, told apart by both addresses.
+    pub flows: u32,
+}
+
+const RING: u16 = 256;
+
+struct Guest {
+    transmit: LightTransmit,
+    receive: LightReceive,
+    id: PortId,
+}
+
+/// The path, ready to be driven.
+pub struct Path {
+    switch: InlineSwitch,
+    guests: Vec<Guest>,
+}
+
+impl Path {
+    /// Sets everything up; every flow was learned when this returns.
+    pub fn new(case: Case) -> Result<Path> {
+        let mut switch = InlineSwitch::new(&SwitchConfig::default());
+        let (mut guests, mut ports) = (Vec::new(), Vec::new());
+        for id in 0..2_u8 {
+            let (guest, port) = connect(case, id)?;
+            guests.push(guest);
+            ports.push((port, PortSettings::default()));
+        }
+        switch.set_ports(ports);
+        let mut path = Path { switch, guests };
+        for _ in 0..2 + 4 * case.flows / u32::from(RING) {
+            path.guests();
+            path.switch();
+        }
+        Ok(path)
+    }
+
+    /// Lets both guests use what they got and send a ring full.
+    pub fn guests(&mut self) {
+        for guest in &mut self.guests {
+            while guest.receive.poll(true) > 0 {}
+            guest.transmit.start();
+            guest.transmit.poll(RING, true);
+        }
+    }
+
+    /// Lets the switch move everything that waits. Gives the number of frames.
+    #[inline(never)]
+    pub fn switch(&mut self) -> usize {
+        let mut frames = 0;
+        for guest in &self.guests {
+            while let Ok(moved @ 1..) = self.switch.poll(guest.id, 0) {
+                frames += moved;
+            }
+        }
+        frames
+    }
+
+    /// Frames that the guests received.
+    pub fn received(&self) -> u64 {
+        self.guests.iter().map(|guest| guest.receive.counts().frames).sum()
+    }
+
+    /// Frames that were dropped anywhere.
+    pub fn dropped(&self) -> u64 {
+        self.switch.totals().dropped
+    }
+}
+
+fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
+    let mut memory = GuestMemory::new(16 << 20, Backing::Ordinary)?;
+    let options =
+        RingOptions { size: RING, packed: case.packed, in_order: case.in_order, ..RingOptions::default() };
+    let mac = |id: u8| [2, 0, 0, 0, 0, id + 1];
+    let frame = |flow| Prebuilt {
+        header: Offload::default().encode(0),
+        bytes: Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
+            .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id])
+            .udp(1, 2)
+            .size(case.size)
+            .build(),
+    };
+    let transmit = LightTransmit::new(&mut memory, options, u32::MAX, case.flows, FlowFields::Mac, frame)?;
+    let receive = LightReceive::new(&mut memory, options, 1526)?;
+
+    let spec = |(index, region): (usize, &fabnic_testkit::memory::Region)| -> Result<RegionSpec> {
+        let file = memory.file(index).context("a region has a file")?.try_clone_to_owned()?;
+        let (guest_addr, user_addr, len) = (region.guest_addr, region.user_addr, region.len);
+        Ok(RegionSpec { guest_addr, user_addr, len, offset: 0, file })
+    };
+    let map = Map::new(memory.regions().iter().enumerate().map(spec).collect::<Result<_>>()?)?;
+    let features = Features::VERSION_1 | Features::MRG_RXBUF;
+    let setup = |place: RingPlace| QueueSetup {
+        map: Arc::clone(&map),
+        ring: RingConfig {
+            size: RING,
+            packed: case.packed,
+            desc: memory.user_address(place.descriptors),
+            driver: memory.user_address(place.driver),
+            device: memory.user_address(place.device),
+            event_idx: false,
+            in_order: case.in_order,
+            base: if case.packed { 0x8000_8000 } else { 0 },
+        },
+        features,
+        kick: None,
+        call: None,
+        log: None,
+        log_used: None,
+    };
+    let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::VirtioNet, 1));
+    let (from, to) = (port.ingress().first(), port.egress().first());
+    to.context("a port has queues")?.install(open_receive(setup(receive.place()))?);
+    from.context("a port has queues")?.install(open_transmit(setup(transmit.place()))?);
+    port.refresh_egress();
+    Ok((Guest { transmit, receive, id: port.id }, port))
+}
