@@ -36,10 +36,10 @@ pub use channel::{Channel, MAX_FDS, Message};
 #[derive(Debug, thiserror::Error)]
 pub enum FrontEndError {
     /// The socket failed.
-    #[error("vhost-user socket: {0}")]
+    #[error("the vhost-user socket failed")]
     Socket(#[source] io::Error),
     /// Nobody answered at the path in time.
-    #[error("no vhost-user peer at {path} within {waited:?}: {source}")]
+    #[error("no vhost-user peer at {path} within {waited:?}")]
     NoPeer {
         /// Where.
         path: String,

@@ -255,14 +255,15 @@ impl Session {
         }
     }
 
-    /// Waits for a call on a ring; `false` if none comes in time.
-    pub fn wait_call(&self, ring: u32, timeout: std::time::Duration) -> bool {
-        let Some(fd) = self.calls.get(ring as usize) else { return false };
-        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    /// Waits for a call on any of these rings and takes their calls; `false` if none comes in time.
+    pub fn wait_calls(&self, rings: &[u32], timeout: std::time::Duration) -> bool {
+        let calls = rings.iter().filter_map(|ring| self.calls.get(*ring as usize));
+        let mut fds: Vec<PollFd<'_>> = calls.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
-        matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0) && self.take_calls(ring) > 0
+        let called = matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0);
+        called && rings.iter().map(|ring| self.take_calls(*ring)).sum::<u64>() > 0
     }
 }

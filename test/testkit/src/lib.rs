@@ -16,10 +16,12 @@
 //!   memory::GuestMemory              memfds, shared with the back end
 //!
 //!   packets             frames to send
+//!   endpoint            as much of a host as ping needs
 //!   reference           what a switch must do with them, slow and obvious
 //! ```
 
 pub mod driver;
+pub mod endpoint;
 pub mod features;
 pub mod front_end;
 pub mod guest;

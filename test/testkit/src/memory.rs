@@ -32,7 +32,7 @@ pub enum Backing {
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The kernel refused.
-    #[error("{len:#x} bytes of guest memory ({backing:?} pages): {source}")]
+    #[error("{len:#x} bytes of guest memory ({backing:?} pages) cannot be had")]
     Kernel {
         /// How much was asked for.
         len: u64,

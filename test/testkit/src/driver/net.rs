@@ -81,7 +81,7 @@ pub struct Received<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// The rings are broken.
-    #[error("queue {queue}: {source}")]
+    #[error("queue {queue} is broken")]
     Ring {
         /// Ring number.
         queue: u32,

@@ -1,7 +1,7 @@
 //! fabnic-pktgen: traffic against any vhost-user back end, ours or a peer's.
 //!
 //! It is two guests on one CPU: a driver with its front end on each of two (or more) ports, and between them the switch
-//! that is measured. Everything it prints counts windows of time; see the README of the crate's folder for the options.
+//! that is measured. Everything it prints counts windows of time.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod flow;
 mod light;
 mod memcpy;
 mod options;
+mod ping;
 mod port;
 mod run;
 mod seq;
@@ -30,12 +31,18 @@ enum Command {
     Run(Box<options::RunOptions>),
     /// Copy the same bytes between the same sort of buffers, without a switch: the rate to compare with.
     Memcpy(memcpy::MemcpyOptions),
+    /// Be a guest that answers ARP and ICMP echo.
+    Responder(Box<ping::ResponderOptions>),
+    /// Be a guest that pings another one.
+    Ping(Box<ping::PingOptions>),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Memcpy(options) => memcpy::memcpy(&options),
+        Command::Responder(options) => ping::responder(&options),
+        Command::Ping(options) => ping::ping(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
