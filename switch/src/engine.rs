@@ -73,6 +73,8 @@ pub(crate) struct Engine {
     tagged: u64,
     /// The longest size in the burst.
     longest: u32,
+    /// Bytes in the burst.
+    bytes: u64,
     groups: Groups,
     tally: Tally,
     pub(crate) counters: EngineCounters,
@@ -92,6 +94,17 @@ struct Picks {
 
 impl Picks {
     const NONE: Picks = Picks { frames: [0; BURST], len: 0 };
+
+    /// Every frame of a full burst.
+    const ALL: Picks = {
+        let mut all = Picks { frames: [0; BURST], len: BURST };
+        let mut index = 0;
+        while index < BURST {
+            all.frames[index] = index as u8;
+            index += 1;
+        }
+        all
+    };
 
     #[inline(always)]
     fn push(&mut self, frame: usize) {
@@ -151,6 +164,7 @@ impl Engine {
             outcomes: Box::new([Outcome::default(); BURST]),
             tagged: 0,
             longest: 0,
+            bytes: 0,
             groups: Groups {
                 of_port: Vec::new(),
                 ports: [0; BURST],
@@ -194,9 +208,9 @@ impl Engine {
         let frames = burst.len();
         if frames > 0 {
             cell.counters.frames.add(frames as u64);
-            cell.counters.bytes.add(burst.frames().iter().map(|frame| u64::from(frame.len())).sum());
             cell.counters.bursts.add(1);
             self.process(at.topology, at.fdb, at.now, index, burst);
+            cell.counters.bytes.add(self.bytes);
             cell.counters.calls.add(u64::from(ingress.complete(burst)));
         }
         (frames, received)
@@ -221,9 +235,7 @@ impl Engine {
         }
         match uniform {
             Some(Target::Port(index)) if topology.member(index).is_some() => {
-                let mut all = Picks::NONE;
-                (0..burst.len()).for_each(|frame| all.push(frame));
-                self.deliver(topology, index, &all, burst);
+                self.deliver(topology, index, &Picks { len: burst.len(), ..Picks::ALL }, burst);
             }
             _ => self.deliver_groups(topology, member, ingress, burst),
         }
@@ -233,11 +245,11 @@ impl Engine {
     #[inline(always)]
     fn read(&mut self, member: &Member, ingress: u32, burst: &mut Burst) {
         let limit = egress::longest(member);
-        let mut last = Key::default();
-        let mut known = false;
-        self.tagged = 0;
-        self.longest = 0;
-        for ((index, frame), read) in burst.frames_mut().iter_mut().enumerate().zip(self.reads.iter_mut()) {
+        let mut last = None;
+        let (mut tagged, mut longest, mut bytes) = (0, 0, 0);
+        for (index, (frame, read)) in burst.frames_mut().iter_mut().zip(self.reads.iter_mut()).enumerate() {
+            let mut size = frame.len();
+            bytes += u64::from(size);
             if frame.drop.is_some() {
                 read.state = State::Gone;
                 continue;
@@ -247,32 +259,27 @@ impl Engine {
                 read.state = State::Gone;
                 continue;
             };
-            let mut size = frame.len();
             if frame.offload.is_gso() {
                 size = u32::from(frame.offload.hdr_len) + u32::from(frame.offload.gso_size);
             }
             if key.is_tagged() {
                 size = size.saturating_sub(4);
-                self.tagged |= 1 << index;
+                tagged |= 1 << index;
             }
-            read.tci = tci;
-            read.size = size;
-            self.longest = self.longest.max(size);
-            read.key = key;
-            read.state = if size > limit {
-                State::TooLong
-            } else if known && key == last {
-                State::Same
+            longest = size.max(longest);
+            (read.tci, read.size) = (tci, size);
+            if size > limit {
+                (read.key, read.state) = (key, State::TooLong);
+                last = None;
+            } else if last == Some(key) {
+                read.state = State::Same;
             } else {
+                (read.key, read.state) = (key, State::Fresh);
                 read.place = self.cache.place(&key) as u32;
-                State::Fresh
-            };
-            if read.state != State::TooLong {
-                (last, known) = (key, true);
-            } else {
-                known = false;
+                last = Some(key);
             }
         }
+        (self.tagged, self.longest, self.bytes) = (tagged, longest, bytes);
     }
 
     /// Step 2. Gives the target if it is one port for all frames.

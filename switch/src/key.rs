@@ -26,35 +26,30 @@ impl Key {
     /// Reads the key of a frame. `None` for a runt. The second value is the whole tag as it came.
     #[inline(always)]
     pub(crate) fn read(frame: &Frame, ingress: u32) -> Option<(Key, u16)> {
-        let head = frame.head();
-        let (front, back, kind) = match head.first_chunk::<16>() {
-            Some([a, b, c, d, e, f, g, h, i, j, k, l, m, n, _, _]) => (
-                u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-                u32::from_le_bytes([*i, *j, *k, *l]),
-                u16::from_be_bytes([*m, *n]),
-            ),
-            None => Key::read_short(head)?,
+        // One load for addresses, EtherType and tag; short frames go a longer way.
+        let first = match frame.first_16() {
+            Some(first) => u128::from_le_bytes(*first),
+            None => Key::pad(frame.head())?,
         };
-        let mut key = Key { front, back: u64::from(back) | (u64::from(ingress) << 32), tag: 0 };
+        let (front, back) = (first as u64, (first >> 64) as u64);
+        let mut key = Key { front, back: (back & 0xffff_ffff) | (u64::from(ingress) << 32), tag: 0 };
         let mut tci = 0;
-        if kind == 0x8100 {
-            tci = u16::from_be_bytes(*head.get(14..)?.first_chunk()?);
+        // 0x8100 as it lies in memory.
+        if (back >> 32) as u16 == 0x0081 {
+            tci = u16::from_be((back >> 48) as u16);
             // The EtherType behind the tag must be there too.
-            head.get(16..18)?;
+            frame.head().get(16..18)?;
             key.tag = TAGGED | u32::from(tci & Tci::VID_MASK);
         }
         Some((key, tci))
     }
 
     #[cold]
-    fn read_short(head: &[u8]) -> Option<(u64, u32, u16)> {
+    fn pad(head: &[u8]) -> Option<u128> {
         let mut bytes = [0; 16];
-        bytes.get_mut(..14)?.copy_from_slice(head.get(..14)?);
-        Some((
-            u64::from_le_bytes(*bytes.first_chunk()?),
-            u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
-            u16::from_be_bytes(*bytes.get(12..)?.first_chunk()?),
-        ))
+        let head = head.get(..14)?;
+        bytes.get_mut(..14)?.copy_from_slice(head);
+        Some(u128::from_le_bytes(bytes))
     }
 
     /// Destination address.

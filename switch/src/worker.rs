@@ -289,15 +289,23 @@ impl Worker {
         }
     }
 
-    fn activate(&mut self, topology: &Topology, token: Token) {
-        let Some(member) = topology.index_of(token.port) else { return };
+    /// Puts a queue on the list, and asks it for no more wake-ups. Gives whether it was not there.
+    fn activate(&mut self, topology: &Topology, token: Token) -> bool {
+        let Some(member) = topology.index_of(token.port) else { return false };
+        let cell =
+            topology.member(member).and_then(|member| member.port.ingress().get(usize::from(token.queue)));
+        let Some(cell) = cell else { return false };
+        match cell.lock().as_mut() {
+            Some(ingress) => ingress.disarm(),
+            None => return false,
+        }
         let now = clock::tsc();
         if !self.on_list.insert(token) {
             // A queue that was changed in place: what was known of it may be wrong.
             if let Some(queue) = self.active.iter_mut().find(|queue| queue.token == token) {
                 (queue.next_look, queue.last_frame) = (0, now);
             }
-            return;
+            return false;
         }
         self.active.push(Active {
             token,
@@ -308,6 +316,7 @@ impl Worker {
             since_drain: 0,
             rate: 0.0,
         });
+        true
     }
 
     /// Visits each active queue once; gives the frames moved.
@@ -451,16 +460,12 @@ impl Worker {
                 continue;
             }
             let token = decode(data);
-            let was_idle = !self.on_list.contains(&token);
-            self.activate(topology, token);
-            if was_idle
-                && let Some(queue) = self.active.last()
+            let member = topology.index_of(token.port).and_then(|index| topology.member(index));
+            if self.activate(topology, token)
                 && let Some(cell) =
-                    topology.member(queue.member).and_then(|m| m.port.ingress().get(usize::from(token.queue)))
-                && let Some(ingress) = cell.lock().as_mut()
+                    member.and_then(|member| member.port.ingress().get(usize::from(token.queue)))
             {
                 cell.counters.kicks.add(1);
-                ingress.disarm();
             }
         }
         self.shared.counters.active.store(self.active.len() as u32, Ordering::Relaxed);
