@@ -12,6 +12,7 @@ mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 mount -t tmpfs tmp /tmp
 hostname "$(sed -n 's/.*fabnic.name=\([^ ]*\).*/\1/p' /proc/cmdline)"
 ip link set lo up
+modprobe virtio_pci 2>/dev/null
 modprobe virtio_net
 
 serve() {

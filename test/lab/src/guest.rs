@@ -16,9 +16,19 @@ const INIT: &str = include_str!("guest-init.sh");
 const PROGRAMS: [&str; 4] = ["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/ip", "/usr/bin/tcpdump"];
 /// A library that glibc loads by itself to end threads, which iperf3 does.
 const LATE_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
-/// Modules that a guest may load. Only the first must exist in every kernel.
-const MODULES: [&str; 9] =
-    ["virtio_net", "net_failover", "iavf", "e1000", "8021q", "pktgen", "af_packet_diag", "veth", "vxlan"];
+/// Modules that a guest may load. Only the first must exist in every kernel: some have virtio_pci built in.
+const MODULES: [&str; 10] = [
+    "virtio_net",
+    "virtio_pci",
+    "net_failover",
+    "iavf",
+    "e1000",
+    "8021q",
+    "pktgen",
+    "af_packet_diag",
+    "veth",
+    "vxlan",
+];
 /// Changes whenever the initramfs must be made again.
 const RECIPE: &str = "3";
 
