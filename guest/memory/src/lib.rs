@@ -47,7 +47,7 @@ mod slice;
 mod table;
 
 pub use dirty::{DirtyCache, DirtyLog};
-pub use map::{AddressSpace, Hint, MAX_REGIONS, Map, MapError, RegionSpec};
+pub use map::{AddressSpace, Hint, MAX_REGIONS, Map, MapError, RegionSpec, Window};
 pub use slice::{Cursor, MAX_SLICE, Slice, copy, copy_sum};
 pub use table::{Plain, Table};
 

@@ -207,6 +207,32 @@ impl Region {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hint(usize);
 
+/// The region in which the last address was found, held ready for a run of translations: those that stay inside it cost
+/// a few instructions each.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    guest: u64,
+    len: u64,
+    host: NonNull<u8>,
+    map: u64,
+}
+
+impl Window {
+    /// The run of `len` bytes at a guest-physical address. `None` if it is empty, longer than [`MAX_SLICE`], or not
+    /// inside this region: [`Map::translate`] knows the others.
+    #[inline(always)]
+    pub fn slice(&self, addr: u64, len: u32) -> Option<Slice> {
+        let offset = addr.wrapping_sub(self.guest);
+        if offset >= self.len || u64::from(len) > self.len - offset || len.wrapping_sub(1) >= MAX_SLICE {
+            return None;
+        }
+        // SAFETY: inside the region, as just checked; the slice carries the map's id, so that it is only ever used
+        // together with the map, which keeps the region mapped.
+        let ptr = unsafe { self.host.add(offset as usize) };
+        Some(Slice::new(ptr, len, self.map))
+    }
+}
+
 /// The regions of one guest, mapped. Immutable: a changed memory table is a new map.
 #[derive(Debug)]
 pub struct Map {
@@ -318,6 +344,15 @@ impl Map {
             return Some(self.slice(region, offset, len));
         }
         self.translate_search(addr, len, hint)
+    }
+
+    /// The region that the hint names, held ready. Of a map without regions it holds nothing.
+    #[inline(always)]
+    pub fn window(&self, hint: &Hint) -> Window {
+        match self.regions.get(hint.0).or(self.regions.first()) {
+            Some(region) => Window { guest: region.guest, len: region.len, host: region.host, map: self.id },
+            None => Window { guest: 0, len: 0, host: NonNull::dangling(), map: self.id },
+        }
     }
 
     #[cold]

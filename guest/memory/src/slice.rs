@@ -105,6 +105,22 @@ impl Map {
         n
     }
 
+    /// Writes `header` to the slice's beginning and `body` behind it. `false`, and nothing is written, if they do not fit
+    /// or the slice is of another map.
+    #[inline(always)]
+    pub fn write_both<const N: usize>(&self, slice: &Slice, header: &[u8; N], body: &[u8]) -> bool {
+        if !self.owns(slice) || (slice.len() as usize) < N || slice.len() as usize - N < body.len() {
+            return false;
+        }
+        // SAFETY: as for `write`: [0, N + body.len()) of the slice is mapped, both sources are private.
+        unsafe {
+            let to = slice.ptr.as_ptr();
+            core::ptr::copy_nonoverlapping(header.as_ptr(), to, N);
+            kernel::copy(to.add(N), body.as_ptr(), body.len());
+        }
+        true
+    }
+
     /// Hints that the slice's first bytes will be used soon.
     #[inline(always)]
     pub fn prefetch(&self, slice: &Slice) {

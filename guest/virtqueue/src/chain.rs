@@ -85,6 +85,44 @@ impl Descriptor {
     }
 }
 
+/// The most chains that are taken step by step together.
+pub(crate) const GROUP: usize = 64;
+
+/// Chains of one buffer each, gathered here so that they go to the caller's lists in one piece.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    slices: [Slice; GROUP],
+    chains: [Chain; GROUP],
+}
+
+impl Default for Plain {
+    fn default() -> Plain {
+        Plain { slices: [Slice::EMPTY; GROUP], chains: [Chain::default(); GROUP] }
+    }
+}
+
+impl Plain {
+    /// The places to fill, from the first one on.
+    #[inline(always)]
+    pub(crate) fn places(&mut self) -> impl Iterator<Item = (&mut Slice, &mut Chain)> {
+        self.slices.iter_mut().zip(&mut self.chains)
+    }
+
+    /// Appends the first `count` to the lists.
+    #[inline(always)]
+    pub(crate) fn append(&self, count: usize, slices: &mut Vec<Slice>, chains: &mut Vec<Chain>) {
+        slices.extend_from_slice(self.slices.get(..count).unwrap_or(&[]));
+        chains.extend_from_slice(self.chains.get(..count).unwrap_or(&[]));
+    }
+}
+
+/// Asks for the first bytes of a buffer: a virtio header and the headers behind it lie in two cache lines.
+#[inline(always)]
+pub(crate) fn prefetch_buffer(map: &Map, slice: &Slice) {
+    map.prefetch(slice);
+    map.prefetch_at(slice, 64);
+}
+
 /// Gathers the buffers of one chain, counting its descriptors.
 pub(crate) struct Gather<'a> {
     pub(crate) map: &'a Map,
@@ -103,16 +141,29 @@ impl<'a> Gather<'a> {
     }
 
     /// Adds a buffer if it is of the wanted kind. One that is not in one region becomes several slices.
+    #[inline]
     pub(crate) fn add(&mut self, wanted: bool, place: Place, addr: u64, len: u32) -> Result<(), RingError> {
         if !wanted || len == 0 {
             return Ok(());
         }
+        match self.map.translate(addr, len, self.hint) {
+            Some(slice) if self.slices.len() - self.first < MAX_CHAIN => {
+                prefetch_buffer(self.map, &slice);
+                self.slices.push(slice);
+            }
+            _ => self.add_pieces(place, addr, len)?,
+        }
+        self.len += u64::from(len);
+        Ok(())
+    }
+
+    #[cold]
+    fn add_pieces(&mut self, place: Place, addr: u64, len: u32) -> Result<(), RingError> {
         let (first, slices) = (self.first, &mut *self.slices);
         let mut room = true;
         let inside = self.map.translate_pieces(addr, len, self.hint, |slice| {
             room = slices.len() - first < MAX_CHAIN;
             if room {
-                self.map.prefetch(&slice);
                 slices.push(slice);
             }
             room
@@ -123,7 +174,6 @@ impl<'a> Gather<'a> {
         if !inside {
             return Err(RingError::Outside { place, addr, len });
         }
-        self.len += u64::from(len);
         Ok(())
     }
 

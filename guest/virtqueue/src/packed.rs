@@ -21,7 +21,10 @@ use std::sync::Arc;
 
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
-use crate::chain::{Chain, Descriptor, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, translate_table};
+use crate::chain::{
+    Chain, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, Plain, WRITE, prefetch_buffer,
+    translate_table,
+};
 use crate::error::{Place, RingError};
 use crate::log::Log;
 use crate::{Journal, Ring, RingConfig, passes};
@@ -38,7 +41,7 @@ const DISABLE: u16 = 1;
 /// Event suppression: notify when the position in `off_wrap` is reached.
 const DESC: u16 = 2;
 
-/// Descriptors that are asked for ahead of the one that is looked at: two cache lines.
+/// Descriptors that are asked for at the least: two cache lines.
 const AHEAD: u16 = 8;
 
 /// A place in a ring, in a lap.
@@ -158,6 +161,10 @@ pub struct PackedRing {
     used: Position,
     has_signalled: bool,
     in_use: bool,
+    /// Descriptors that are available from `next` on, as far as [`Ring::backlog`] saw.
+    known: u16,
+    /// Chains that are being taken, and the descriptor at which plain ones ended.
+    plain: Box<(Plain, Descriptor)>,
     log: Log,
     is_used_logged: bool,
     journal: Option<Journal>,
@@ -202,34 +209,66 @@ impl PackedRing {
         count: usize,
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
-    ) -> Result<usize, RingError> {
-        let wanted = if WRITABLE { WRITE } else { 0 };
-        for done in 0..count {
+    ) -> Result<(), RingError> {
+        let wanted = chains.len() + count;
+        // Buffers to receive into were given long ago. What is being transmitted may still be written in these lines:
+        // no more of them than is known to be there.
+        let sure = if WRITABLE { count } else { count.min(usize::from(self.known.max(AHEAD))) };
+        for ahead in (0..sure.min(usize::from(self.size))).step_by(4) {
+            let at = self.next.forward(ahead as u16, self.size);
+            self.areas.desc.prefetch(usize::from(at.index));
+        }
+        while chains.len() < wanted {
             if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
-                return Ok(done);
+                return Ok(());
             }
-            let descriptor = self.areas.load(self.next.index);
-            let flags = descriptor.fourth();
-            if flags & (AVAIL | USED) != self.next.available() {
-                return Ok(done);
+            let run = usize::from(self.size - self.next.index).min(wanted - chains.len()).min(GROUP);
+            let taken = self.take_plain::<WRITABLE>(run, slices, chains);
+            if taken == run {
+                continue;
             }
-            self.areas.desc.prefetch(usize::from(self.next.forward(AHEAD.min(self.size), self.size).index));
-            let plain = flags & (NEXT | INDIRECT | WRITE) == wanted;
-            let len = descriptor.len();
-            let slice = self.map.translate(descriptor.addr(), len, &mut self.hint);
-            let chain = match slice {
-                Some(slice) if plain && len > 0 => {
-                    self.map.prefetch(&slice);
-                    let first = slices.len() as u32;
-                    slices.push(slice);
-                    Chain { id: descriptor.third(), entries: 1, len, first, count: 1 }
-                }
-                _ => self.chain::<WRITABLE>(descriptor, slices)?,
-            };
+            let descriptor = self.plain.1;
+            if descriptor.fourth() & (AVAIL | USED) != self.next.available() {
+                return Ok(());
+            }
+            let chain = self.chain::<WRITABLE>(descriptor, slices)?;
             chains.push(chain);
             self.next = self.next.forward(chain.entries, self.size);
         }
-        Ok(count)
+        Ok(())
+    }
+
+    /// Takes chains of one buffer of the wanted kind, as long as it is such, and asks for the buffers. Gives how many;
+    /// the descriptor behind them is kept. At most `run`, which does not go beyond the ring's end.
+    #[inline(always)]
+    fn take_plain<const WRITABLE: bool>(
+        &mut self,
+        run: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) -> usize {
+        let (plain, stopped_at) = &mut *self.plain;
+        let window = self.map.window(&self.hint);
+        let first = slices.len() as u32;
+        let wanted = self.next.available() | if WRITABLE { WRITE } else { 0 };
+        let mut count = 0;
+        for (slice, chain) in plain.places().take(run) {
+            let descriptor = self.areas.load(self.next.index + count as u16);
+            let is_plain = descriptor.fourth() & (AVAIL | USED | NEXT | INDIRECT | WRITE) == wanted;
+            let found = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain);
+            let Some(found) = found else {
+                *stopped_at = descriptor;
+                break;
+            };
+            prefetch_buffer(&self.map, &found);
+            *slice = found;
+            let id = descriptor.third();
+            *chain = Chain { id, entries: 1, len: found.len(), first: first + count, count: 1 };
+            count += 1;
+        }
+        plain.append(count as usize, slices, chains);
+        self.next = self.next.forward(count as u16, self.size);
+        count as usize
     }
 
     /// Writes one used entry.
@@ -335,6 +374,8 @@ impl Ring for PackedRing {
             used: next,
             has_signalled: false,
             in_use,
+            known: 0,
+            plain: Box::default(),
             log: Log::default(),
             is_used_logged: false,
             journal: None,
@@ -352,6 +393,7 @@ impl Ring for PackedRing {
         while known <= self.size / 2 && self.areas.is_available(self.next.forward(2 * known - 1, self.size)) {
             known *= 2;
         }
+        self.known = known;
         usize::from(known)
     }
 
@@ -367,13 +409,15 @@ impl Ring for PackedRing {
         let free = u32::from(self.size).saturating_sub(in_flight) as usize;
         let count = max.min(chains.capacity() - chains.len()).min(free);
         let before = (self.next, slices.len(), chains.len());
-        let taken = self.take_all::<WRITABLE>(count, slices, chains);
-        if taken.is_err() {
+        if let Err(error) = self.take_all::<WRITABLE>(count, slices, chains) {
             self.next = before.0;
             slices.truncate(before.1);
             chains.truncate(before.2);
+            return Err(error);
         }
-        taken
+        let taken = chains.len() - before.2;
+        self.known = self.known.saturating_sub(taken as u16);
+        Ok(taken)
     }
 
     #[inline]

@@ -13,13 +13,15 @@
 //! twice but none is lost. Chains are always used in order, which makes the entries behind the used index exactly the
 //! ones in flight.
 
+use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 use std::sync::Arc;
 
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
 use crate::chain::{
-    Chain, DESCRIPTOR, Descriptor, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, translate_table,
+    Chain, DESCRIPTOR, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, Plain, WRITE, prefetch_buffer,
+    translate_table,
 };
 use crate::error::{Place, RingError};
 use crate::log::Log;
@@ -34,20 +36,12 @@ const IDX: usize = 1;
 /// Place of the entries in the driver area, in 16-bit words.
 const ENTRIES: usize = 2;
 
-/// The most chains that are taken step by step together.
-const GROUP: usize = 64;
-
 /// What was loaded of the chains that are being taken.
 #[derive(Debug)]
 struct Scratch {
     heads: [u16; GROUP],
-    descriptors: [Descriptor; GROUP],
-}
-
-impl Scratch {
-    fn get(&self, index: usize) -> Option<(u16, Descriptor)> {
-        Some((*self.heads.get(index)?, *self.descriptors.get(index)?))
-    }
+    plain: Plain,
+    stopped_at: Descriptor,
 }
 
 /// The areas of a ring in one map.
@@ -162,88 +156,94 @@ impl SplitRing {
         Err(RingError::TooLong { place: Place::Descriptor(head), limit })
     }
 
-    /// Takes the next `count` chains, at most [`GROUP`]. Each step is done for all of them before the next one, so that
-    /// what the first steps ask for is on its way when the later ones need it.
-    #[inline(always)]
-    fn take_group<const WRITABLE: bool>(
-        &mut self,
-        count: usize,
-        slices: &mut Vec<Slice>,
-        chains: &mut Vec<Chain>,
-    ) -> Result<usize, RingError> {
-        let Scratch { heads, descriptors } = &mut *self.scratch;
-        let (Some(heads), Some(descriptors)) = (heads.get_mut(..count), descriptors.get_mut(..count)) else {
-            return Ok(0);
-        };
-        let mask = self.size - 1;
-        for (ahead, head) in (0_u16..).zip(heads.iter_mut()) {
-            let slot = usize::from(self.next.wrapping_add(ahead) & mask);
-            *head = u16::from_le(self.areas.avail.load(ENTRIES + slot));
-            self.areas.desc.prefetch(usize::from(*head));
-        }
-        let mut are_plain = true;
-        for (descriptor, head) in descriptors.iter_mut().zip(heads.iter()) {
-            // One that does not exist is loaded as zeros: it has no bytes.
-            *descriptor = Descriptor::new(self.areas.desc.load(usize::from(*head)));
-            are_plain &= descriptor.third() & (NEXT | INDIRECT | WRITE) == if WRITABLE { WRITE } else { 0 };
-        }
-        let (first_slice, first_chain) = (slices.len(), chains.len());
-        if are_plain && slices.capacity() - first_slice >= count {
-            let (map, hint) = (&*self.map, &mut self.hint);
-            slices.extend(descriptors.iter().map(|descriptor| {
-                let slice = map.translate(descriptor.addr(), descriptor.len(), hint).unwrap_or(Slice::EMPTY);
-                are_plain &= !slice.is_empty();
-                map.prefetch(&slice);
-                slice
-            }));
-            if are_plain {
-                chains.extend(heads.iter().zip(descriptors.iter()).zip(first_slice as u32..).map(
-                    |((head, descriptor), first)| Chain {
-                        id: *head,
-                        entries: 1,
-                        len: descriptor.len(),
-                        first,
-                        count: 1,
-                    },
-                ));
-                self.next = self.next.wrapping_add(count as u16);
-                return Ok(count);
-            }
-            slices.truncate(first_slice);
-        }
-        for index in 0..count {
-            let Some((head, descriptor)) = self.scratch.get(index) else { break };
-            if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
-                break;
-            }
-            if head >= self.size {
-                let place = Place::Available(self.next);
-                return Err(RingError::Index { place, index: head, limit: u32::from(self.size) });
-            }
-            let chain = self.chain::<WRITABLE>(head, descriptor, slices)?;
-            chains.push(chain);
-            self.next = self.next.wrapping_add(1);
-        }
-        Ok(chains.len() - first_chain)
-    }
-
     #[inline(always)]
     fn take_all<const WRITABLE: bool>(
         &mut self,
         count: usize,
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
-    ) -> Result<usize, RingError> {
-        let mut done = 0;
-        while done < count {
-            let want = (count - done).min(GROUP);
-            let took = self.take_group::<WRITABLE>(want, slices, chains)?;
-            done += took;
-            if took < want {
-                break;
+    ) -> Result<(), RingError> {
+        let mut left = count;
+        while left > 0 {
+            let group = left.min(GROUP);
+            self.read_heads(group);
+            let mut at = 0;
+            while at < group {
+                if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
+                    return Ok(());
+                }
+                at += self.take_plain::<WRITABLE>(at..group, slices, chains);
+                if at < group {
+                    self.take_other::<WRITABLE>(at, slices, chains)?;
+                    at += 1;
+                }
             }
+            left -= group;
         }
-        Ok(done)
+        Ok(())
+    }
+
+    /// Reads the next `count` heads, at most [`GROUP`], and asks for their descriptors.
+    #[inline(always)]
+    fn read_heads(&mut self, count: usize) {
+        let mask = self.size - 1;
+        let heads = self.scratch.heads.iter_mut().take(count);
+        for (ahead, head) in (0_u16..).zip(heads) {
+            let slot = usize::from(self.next.wrapping_add(ahead) & mask);
+            *head = u16::from_le(self.areas.avail.load(ENTRIES + slot));
+            self.areas.desc.prefetch(usize::from(*head));
+        }
+    }
+
+    /// Takes chains of one buffer of the wanted kind, as long as it is such, and asks for the buffers. Gives how many;
+    /// the descriptor of the one behind them is kept.
+    #[inline(always)]
+    fn take_plain<const WRITABLE: bool>(
+        &mut self,
+        range: Range<usize>,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) -> usize {
+        let Scratch { heads, plain, stopped_at } = &mut *self.scratch;
+        let window = self.map.window(&self.hint);
+        let first = slices.len() as u32;
+        let mut count = 0;
+        for (head, (slice, chain)) in heads.get(range).unwrap_or(&[]).iter().zip(plain.places()) {
+            // One that does not exist is loaded as zeros: it has no bytes.
+            let descriptor = Descriptor::new(self.areas.desc.load(usize::from(*head)));
+            let is_plain = descriptor.third() & (NEXT | INDIRECT | WRITE) == if WRITABLE { WRITE } else { 0 };
+            let found = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain);
+            let Some(found) = found else {
+                *stopped_at = descriptor;
+                break;
+            };
+            prefetch_buffer(&self.map, &found);
+            *slice = found;
+            *chain = Chain { id: *head, entries: 1, len: found.len(), first: first + count, count: 1 };
+            count += 1;
+        }
+        plain.append(count as usize, slices, chains);
+        self.next = self.next.wrapping_add(count as u16);
+        count as usize
+    }
+
+    /// Takes the chain at which [`SplitRing::take_plain`] stopped.
+    fn take_other<const WRITABLE: bool>(
+        &mut self,
+        at: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) -> Result<(), RingError> {
+        let (head, descriptor) = (self.scratch.heads.get(at).copied(), self.scratch.stopped_at);
+        let index = head.unwrap_or(u16::MAX);
+        if index >= self.size {
+            let place = Place::Available(self.next);
+            return Err(RingError::Index { place, index, limit: u32::from(self.size) });
+        }
+        let chain = self.chain::<WRITABLE>(index, descriptor, slices)?;
+        chains.push(chain);
+        self.next = self.next.wrapping_add(1);
+        Ok(())
     }
 
     /// Marks a write to the device area and lets the log have it.
@@ -313,7 +313,11 @@ impl Ring for SplitRing {
             used: next,
             has_signalled: false,
             in_use: next != 0,
-            scratch: Box::new(Scratch { heads: [0; GROUP], descriptors: [Descriptor::default(); GROUP] }),
+            scratch: Box::new(Scratch {
+                heads: [0; GROUP],
+                plain: Plain::default(),
+                stopped_at: Descriptor::default(),
+            }),
             log: Log::default(),
             log_used: None,
             config: *config,
@@ -344,13 +348,13 @@ impl Ring for SplitRing {
             return Ok(0);
         }
         let before = (self.next, slices.len(), chains.len());
-        let taken = self.take_all::<WRITABLE>(count, slices, chains);
-        if taken.is_err() {
+        if let Err(error) = self.take_all::<WRITABLE>(count, slices, chains) {
             self.next = before.0;
             slices.truncate(before.1);
             chains.truncate(before.2);
+            return Err(error);
         }
-        taken
+        Ok(chains.len() - before.2)
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! The queue that a guest receives on.
 //!
 //! The buffers for all frames of a call are taken at once, so that their first lines are on their way while the first
-//! frames are written. The usual frame needs one buffer and nothing finished: its virtio header and head, which lie side
-//! by side in private memory, go in one piece, then the rest is copied from the sender's memory. Everything else (several
+//! frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
+//! written, then the rest is copied from the sender's memory. Everything else (several
 //! buffers, checksums, segments) takes the way over [`finish`].
 //!
 //! Used entries are published once, at the end, with one decision whether to interrupt. A frame is delivered whole or
@@ -157,13 +157,16 @@ impl<R: Ring> Receive<R> {
         }
         let Some(target) = targets.get(chain.first as usize) else { return false };
         let map = &*self.queue.map;
-        let mut offload = frame.offload;
-        offload.flags &= self.flags;
+        let head = frame.head();
+        // Nothing is left to be done, and one buffer is used. Not by way of the frame's headroom: what was just stored
+        // piece by piece cannot be loaded as a whole until the stores are done, and the copy would wait for that.
+        let header = [frame.offload.flags & self.flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        if !map.write_both(target, &header, head) {
+            return false;
+        }
         let rest = frame.rest_len();
-        let run = frame.with_header(&offload.encode(1));
-        map.write(target, 0, run);
         if rest > 0 {
-            let at = run.len() as u32;
+            let at = HEADER + head.len() as u32;
             let (own, skip) = frame.rest_slices(slices);
             match own {
                 [one] if one.len() >= skip + rest => {

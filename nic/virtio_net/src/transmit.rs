@@ -13,8 +13,9 @@ use std::os::fd::BorrowedFd;
 use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME};
 use fabnic_virtqueue::{Chain, Ring};
 use fabnic_wire::Offload;
-use fabnic_wire::offload::HEADER_LEN;
+use fabnic_wire::offload::{GSO_NONE, HEADER_LEN, NEEDS_CSUM};
 
+use crate::Features;
 use crate::queue::{Queue, QueueSetup};
 
 /// Bytes of an Ethernet header: a shorter frame has nothing to decide on.
@@ -53,7 +54,12 @@ impl<R: Ring> Ingress for Transmit<R> {
             .take::<false>(BURST, burst.slices_mut(), &mut self.chains)
             .map_err(|error| Fault(error.to_string()))?;
         for chain in &self.chains {
-            push(burst, chain, &self.queue);
+            push(burst, chain, self.queue.features);
+        }
+        if !self.queue.enabled {
+            for frame in burst.frames_mut() {
+                frame.drop = Some(DropReason::IngressDisabled);
+            }
         }
         Ok(())
     }
@@ -79,7 +85,7 @@ impl<R: Ring> Ingress for Transmit<R> {
 
 /// Makes a frame of a chain.
 #[inline(always)]
-fn push<R>(burst: &mut Burst, chain: &Chain, queue: &Queue<R>) {
+fn push(burst: &mut Burst, chain: &Chain, features: Features) {
     let (first, count) = (chain.first as usize, chain.count as usize);
     let Some(len) = chain.len.checked_sub(HEADER_LEN as u32).filter(|len| *len >= SHORTEST) else {
         return push_runt(burst, chain);
@@ -89,18 +95,16 @@ fn push<R>(burst: &mut Burst, chain: &Chain, queue: &Queue<R>) {
         frame.drop = Some(DropReason::Oversize);
         return;
     }
-    let offload = Offload::decode(frame.sender_header());
-    if !offload.is_plain() {
-        judge(frame, offload, queue.features);
-    }
-    if !queue.enabled {
-        frame.drop = Some(DropReason::IngressDisabled);
+    let [flags, gso_type, ..] = *frame.sender_header();
+    if flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE {
+        judge(frame, features);
     }
 }
 
 /// What is left to be done, if it agrees with the frame and with what was negotiated.
 #[inline(never)]
-fn judge(frame: &mut Frame, offload: Offload, features: crate::Features) {
+fn judge(frame: &mut Frame, features: Features) {
+    let offload = Offload::decode(frame.sender_header());
     match offload.validate(frame.len() as usize, frame.head()) {
         Ok(offload) if features.may_send(&offload) => frame.offload = offload,
         _ => frame.drop = Some(DropReason::BadOffload),

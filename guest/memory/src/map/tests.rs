@@ -213,3 +213,42 @@ fn mapping_and_unmapping_in_many_threads_leaves_the_registry_whole() {
         }
     });
 }
+
+#[test]
+fn a_window_knows_one_region_and_no_more() {
+    let map = Map::new(vec![spec(0x10_0000, 0x2000), spec(0, 0x1000)]).unwrap();
+    let mut hint = Hint::default();
+    for addr in [0, 0x10_0000] {
+        let found = map.translate(addr + 4, 8, &mut hint).unwrap();
+        let window = map.window(&hint);
+        assert_eq!(window.slice(addr + 4, 8), Some(found));
+        assert_eq!(window.slice(addr, 0), None);
+        assert_eq!(window.slice(addr.wrapping_sub(1), 2), None);
+        assert_eq!(window.slice(addr ^ 0x10_0000, 8), None);
+        assert_eq!(window.slice(u64::MAX, 1), None);
+        assert_eq!(window.slice(addr, u32::MAX), None);
+    }
+    assert_eq!(map.window(&hint).slice(0x10_1fff, 1), Some(slice(&map, 0x10_1fff, 1)));
+    assert_eq!(map.window(&hint).slice(0x10_1fff, 2), None);
+    let empty = Map::new(vec![]).unwrap();
+    assert_eq!(empty.window(&hint).slice(0, 1), None);
+}
+
+#[test]
+fn header_and_body_are_written_together_or_not_at_all() {
+    let map = Map::new(vec![spec(0, 0x1000)]).unwrap();
+    let other = Map::new(vec![spec(0, 0x1000)]).unwrap();
+    let body: Vec<u8> = (0..200).collect();
+    for len in [0, 1, 16, 17, 64, 200] {
+        let target = slice(&map, 100, 12 + len);
+        let body = &body[..len as usize];
+        assert!(map.write_both(&target, &[7; 12], body));
+        let mut got = vec![0; 12 + body.len()];
+        assert_eq!(map.read(&target, 0, &mut got), got.len());
+        assert_eq!((&got[..12], &got[12..]), (&[7; 12][..], body));
+        assert!(!map.write_both(&slice(&map, 100, 11 + len), &[8; 12], body));
+        assert!(!other.write_both(&target, &[8; 12], body));
+        assert_eq!(map.read(&target, 0, &mut got), got.len());
+        assert_eq!(got[0], 7, "nothing was written");
+    }
+}
