@@ -71,7 +71,8 @@ impl<R: Ring> Ingress for Transmit<R> {
     }
 
     fn arm(&mut self) -> bool {
-        self.queue.ring.arm()
+        // Lost memory reads as zero, so as an empty ring: `receive` is where it is said.
+        self.queue.ring.arm() || self.queue.map.faulted()
     }
 
     fn disarm(&mut self) {
