@@ -10,6 +10,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fabnic_testkit::driver::{NetDriver, NetLayout};
+use fabnic_testkit::front_end::FrontEnd;
+use fabnic_testkit::guest::{Session, Wishes};
+use fabnic_testkit::memory::{Backing, GuestMemory};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -409,5 +413,71 @@ fn captures_over_the_api_what_passes() {
     let mut head = [0; 12];
     idle.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+#[test]
+fn memory_that_vanishes_costs_its_own_port() {
+    let host = Host::new(VM1);
+    let daemon = host.start(&[]);
+    let front_end = FrontEnd::connect(&host.path("run/vm1.sock"), PATIENCE).unwrap();
+    let mut session = Session::open(front_end, Wishes::default()).unwrap();
+    let layout = NetLayout::default();
+    let mut memory = GuestMemory::new(layout.bytes(), Backing::Ordinary).unwrap();
+    let driver = NetDriver::new(&mut memory, layout).unwrap();
+    session.start(&memory, &driver.ring_starts()).unwrap();
+    let port = || daemon.ask("GET /v1/ports/vm1", None).1;
+    eventually("up", || port()["link"] == "up");
+    // The driver is not used any more: its own view of the memory is gone as well.
+    rustix::fs::ftruncate(memory.file(0).unwrap(), 0).unwrap();
+    session.kick(1);
+    eventually("stopped", || port()["reason"].is_string());
+    assert_eq!(port()["link"], "down");
+    assert_eq!(daemon.ask("GET /v1/health", None).1["healthy"], true);
+    drop(session);
+
+    let front_end = FrontEnd::connect(&host.path("run/vm1.sock"), PATIENCE).unwrap();
+    let mut session = Session::open(front_end, Wishes::default()).unwrap();
+    let mut memory = GuestMemory::new(layout.bytes(), Backing::Ordinary).unwrap();
+    let driver = NetDriver::new(&mut memory, layout).unwrap();
+    session.start(&memory, &driver.ring_starts()).unwrap();
+    eventually("up again", || port()["link"] == "up");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+/// A namespace of the network for the daemon alone, which ends with it.
+#[test]
+fn tap_devices_come_and_go_in_the_sandbox() {
+    if !rustix::process::geteuid().is_root() {
+        // Making devices is root's, or needs a device made beforehand.
+        return;
+    }
+    let host = Host::new("[[port]]\nname = \"up0\"\nuplink = \"tap\"\ndevice = \"fabt0\"\n");
+    let mut command = Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_fabnicd"), "--config"]).arg(host.path("fabnic.toml"));
+    let daemon = host.spawn(command);
+    let devices = || {
+        let table = fs::read_to_string(format!("/proc/{}/net/dev", daemon.child.id())).unwrap();
+        let names =
+            table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
+        names.filter(|name| name.starts_with("fabt")).collect::<Vec<_>>()
+    };
+    eventually("ready", || host.log().contains("ready: "));
+    assert_eq!(devices(), ["fabt0"]);
+    let up1 = json!({ "name": "up1", "uplink": "tap", "device": "fabt1", "queues": 2 });
+    assert_eq!(daemon.ask("POST /v1/ports", Some(&up1)).0, 201, "CAP_NET_ADMIN was kept");
+    // On the same device, so that the old port must let go of it first.
+    let (code, answer) = daemon.ask("PATCH /v1/ports/up1", Some(&json!({ "queues": 1 })));
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(devices(), ["fabt0", "fabt1"]);
+    // The device's own MTU follows.
+    assert_eq!(daemon.ask("PATCH /v1/ports/up1", Some(&json!({ "mtu": 9000 }))).0, 200);
+    assert!(!host.log().contains("keeps its MTU"));
+    let (code, answer) = daemon.ask("PATCH /v1/ports/up1", Some(&json!({ "device": "lo" })));
+    assert_eq!(code, 409, "{answer}");
+    assert_eq!(answer["where"], "port[up1].device");
+    assert_eq!(devices(), ["fabt0", "fabt1"], "what was there is there");
+    assert_eq!(daemon.ask("DELETE /v1/ports/up1", None).0, 200);
+    eventually("gone", || devices() == ["fabt0"]);
     assert_eq!(daemon.end(), Some(0));
 }
