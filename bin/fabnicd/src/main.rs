@@ -87,3 +87,25 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    /// `UPDATE_PAGES=1 cargo test -p fabnicd` writes the page.
+    #[test]
+    fn the_man_page_is_what_the_program_says() {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Arguments::command()).section("8").render(&mut page).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/man/fabnicd.8");
+        if std::env::var_os("UPDATE_PAGES").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(kept, String::from_utf8(page).unwrap(), "docs/man/fabnicd.8 is out of date");
+    }
+}

@@ -247,6 +247,9 @@ async fn serve(
     // Twice as often as asked for, as sd_watchdog_enabled(3) recommends.
     let period = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
     let mut watchdog = period.map(tokio::time::interval);
+    // One after the other, beside everything else: thousands of ports take their time.
+    let mut reload = tokio::task::JoinSet::new();
+    let mut reload_again = false;
 
     notify(&[NotifyState::Ready, NotifyState::Status(ready)]);
     tracing::info!("ready: {ready}");
@@ -254,7 +257,17 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => break "SIGTERM",
             _ = signals.interrupt.recv() => break "SIGINT",
-            _ = signals.hang_up.recv() => reload(arguments, agent).await,
+            _ = signals.hang_up.recv() => {
+                reload_again = !reload.is_empty();
+                if reload.is_empty() {
+                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent)));
+                }
+            }
+            Some(_) = reload.join_next() => {
+                if std::mem::take(&mut reload_again) {
+                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent)));
+                }
+            }
             _ = report.tick() => journal.report(),
             () = tick(&mut watchdog) => feed(agent).await,
             result = &mut api => {
@@ -302,12 +315,10 @@ async fn feed(agent: &Arc<Agent>) {
 }
 
 /// SIGHUP: makes the running state equal to the configuration file.
-async fn reload(arguments: &Arguments, agent: &Arc<Agent>) {
+async fn reread(file: PathBuf, agent: Arc<Agent>) {
     let reloading = NotifyState::monotonic_usec_now()
         .map_or_else(|_| vec![NotifyState::Reloading], |now| vec![NotifyState::Reloading, now]);
     notify(&reloading);
-    let file = arguments.config.clone();
-    let agent = Arc::clone(agent);
     let result = tokio::task::spawn_blocking(move || -> Result<usize> {
         let (config, text) = read(&file)?;
         let changes = agent.reload(config, &file, &text)?;
