@@ -2,9 +2,11 @@
 //!
 //! A front end that is not there costs nothing: its socket's directory is watched (inotify), and nothing is tried until
 //! a name appears in it. What a name does not tell is when the front end begins to listen on it. So a refused attempt is
-//! repeated after one hundredth of the time that has passed since the last sign of life, at least a millisecond, at most
-//! ten seconds: every millisecond for 100 ms, every ten for a second, and so on. A directory that does not exist is
+//! repeated after one hundredth of the time that has passed since the last sign of life, at least 100 us, at most ten
+//! seconds: every millisecond after 100 ms, every ten after a second, and so on. A directory that does not exist is
 //! looked for once a second, once for all its sockets.
+//!
+//! A front end that accepts and hangs up, again and again, is connected to once a second in the end.
 //!
 //! Sans clock: the time is a parameter.
 
@@ -23,9 +25,12 @@ use rustix::net::SocketAddrUnix;
 
 use crate::listen::stream;
 
-const FASTEST: Duration = Duration::from_millis(1);
+const FASTEST: Duration = Duration::from_micros(100);
 const SLOWEST: Duration = Duration::from_secs(10);
 const DIRECTORY: Duration = Duration::from_secs(1);
+/// A session that ends sooner makes the next one wait longer, up to a second: somebody accepts and hangs up.
+const SHORT: Duration = Duration::from_millis(100);
+
 /// Hundredths of the time since the last sign of life.
 const PART: u32 = 100;
 
@@ -47,6 +52,10 @@ struct Target {
     /// When something last happened: its name appeared, or its session ended.
     sign: Instant,
     due: Option<Instant>,
+    /// When it was connected last.
+    connected: Option<Instant>,
+    /// Short sessions in a row.
+    short: u32,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +104,18 @@ impl Dialer {
         let entry = self.directories.entry(directory.clone()).or_default();
         entry.names.entry(name.clone()).or_default().push(id);
         let is_new = entry.watch.is_none();
-        self.targets.insert(id, Target { address, directory: directory.clone(), name, sign: now, due: None });
+        self.targets.insert(
+            id,
+            Target {
+                address,
+                directory: directory.clone(),
+                name,
+                sign: now,
+                due: None,
+                connected: None,
+                short: 0,
+            },
+        );
         if is_new {
             self.watch(&directory, now);
         }
@@ -132,7 +152,13 @@ impl Dialer {
 
     /// Its session ended: the front end may be back at any moment.
     pub(crate) fn redial(&mut self, id: u64, now: Instant) {
-        self.sign_of_life(id, now);
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let lasted = target.connected.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        target.short = if lasted < SHORT { target.short.saturating_add(1) } else { 0 };
+        target.sign = now;
+        // The first two come at once: a front end that looks whether we are there, and then means it.
+        let wait = target.short.checked_sub(3).map_or(0, |n| 1 << n.min(10));
+        self.schedule(id, now + Duration::from_millis(wait));
     }
 
     fn sign_of_life(&mut self, id: u64, now: Instant) {
@@ -223,7 +249,12 @@ impl Dialer {
         let tried =
             stream().and_then(|socket| rustix::net::connect(&socket, &target.address).map(|()| socket));
         let error = match tried {
-            Ok(socket) => return Attempt::Done(socket),
+            Ok(socket) => {
+                if let Some(target) = self.targets.get_mut(&id) {
+                    target.connected = Some(now);
+                }
+                return Attempt::Done(socket);
+            }
             Err(error) => error,
         };
         let watched = self.directories.get(&target.directory).is_some_and(|entry| entry.watch.is_some());

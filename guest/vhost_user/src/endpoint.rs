@@ -1,8 +1,10 @@
 //! An end point: a socket in the file system, the device behind it, and at most one session at a time.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::device::Device;
 use crate::error::Error;
@@ -46,12 +48,33 @@ struct Live {
     pid: Option<i32>,
 }
 
+/// How many lines an end point may log: ten in ten seconds, then none until those are over.
+#[derive(Debug, Default)]
+struct LogBudget {
+    since: Option<Instant>,
+    lines: u32,
+}
+
+impl LogBudget {
+    const LINES: u32 = 10;
+    const PERIOD: Duration = Duration::from_secs(10);
+
+    fn take(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= LogBudget::PERIOD) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        self.lines = self.lines.saturating_add(1);
+        self.lines <= LogBudget::LINES
+    }
+}
+
 /// A device and its session.
 pub(crate) struct Body {
     device: Box<dyn Device>,
     live: Option<Live>,
     sessions: u64,
     last_reason: Option<String>,
+    log: LogBudget,
     /// Where positions of rings are kept, if not in anonymous memory.
     file: Option<PathBuf>,
     /// Made with the first session.
@@ -60,11 +83,24 @@ pub(crate) struct Body {
 
 impl Body {
     pub(crate) fn new(device: Box<dyn Device>, file: Option<PathBuf>) -> Body {
-        Body { device, live: None, sessions: 0, last_reason: None, file, positions: None }
+        Body {
+            device,
+            live: None,
+            sessions: 0,
+            last_reason: None,
+            log: LogBudget::default(),
+            file,
+            positions: None,
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
         self.device.name()
+    }
+
+    /// Whether a line about sessions may be logged: a front end can cause as many as it likes.
+    pub(crate) fn may_log(&mut self) -> bool {
+        self.log.take(Instant::now())
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -89,6 +125,11 @@ impl Body {
 
     /// Handles what has come, as far as one turn goes. An error ends the session: [`Body::end`] is to be called.
     pub(crate) fn turn(&mut self) -> Result<Interest, Error> {
+        // One port's defect must not end the thread that serves all of them.
+        catch_unwind(AssertUnwindSafe(|| self.take_turn())).unwrap_or(Err(Error::Panicked))
+    }
+
+    fn take_turn(&mut self) -> Result<Interest, Error> {
         let Some(live) = &mut self.live else { return Ok(Interest { read: false, write: false }) };
         live.connection.flush()?;
         live.session.flush_back_channel();
@@ -109,7 +150,10 @@ impl Body {
     pub(crate) fn end(&mut self, reason: &Error) {
         if let Some(Live { connection, session, pid: _ }) = self.live.take() {
             let reason = reason.to_string();
-            session.end(self.device.as_mut(), &reason);
+            let device = self.device.as_mut();
+            if catch_unwind(AssertUnwindSafe(|| session.end(device, &reason))).is_err() {
+                tracing::error!(port = self.device.name(), "ending a session panicked");
+            }
             self.last_reason = Some(reason);
             drop(connection);
         }

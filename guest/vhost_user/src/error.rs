@@ -110,6 +110,9 @@ pub enum Error {
         /// Why.
         source: Fault,
     },
+    /// A defect of ours; the message is in the log of panics.
+    #[error("a defect of this program: serving the front end panicked")]
+    Panicked,
     /// Removed from the configuration, or the daemon ends.
     #[error("the port was removed")]
     Removed,

@@ -321,10 +321,12 @@ impl Work {
             body.end(&Error::HungUp);
         }
         if body.is_live() {
-            tracing::warn!(
-                port = body.name(),
-                "a second front end was turned away: the first one is still connected"
-            );
+            if body.may_log() {
+                tracing::warn!(
+                    port = body.name(),
+                    "a second front end was turned away: the first one is still connected"
+                );
+            }
             return;
         }
         drop(body);
@@ -370,7 +372,9 @@ impl Work {
         }
         let mut body = entry.body.lock();
         body.begin(socket);
-        tracing::info!(port = body.name(), "vhost-user front end connected");
+        if body.may_log() {
+            tracing::info!(port = body.name(), "vhost-user front end connected");
+        }
     }
 
     fn turn(&mut self, id: u64) {
@@ -389,7 +393,9 @@ impl Work {
                 }
             }
             Err(error) => {
-                if matches!(error, Error::HungUp) {
+                if !body.may_log() {
+                    // Its status has the reason all the same.
+                } else if matches!(error, Error::HungUp) {
                     tracing::info!(port = body.name(), "vhost-user front end disconnected");
                 } else {
                     tracing::warn!(port = body.name(), %error, "vhost-user session ended");

@@ -27,6 +27,9 @@ pub const MAX_RINGS: u16 = 256;
 /// The largest ring (virtio 1.x, section 2.7: "Queue Size is at most 32768").
 const MAX_RING_SIZE: u32 = 32768;
 
+/// Warnings that one session may log.
+const WARNINGS: u32 = 16;
+
 /// Protocol features that every device of ours offers.
 ///
 /// Their place, but not offered yet: DEVICE_STATE (19) and HOST_NOTIFIER (11, with BACKEND_SEND_FD, 10) come with live
@@ -59,6 +62,8 @@ pub struct Session {
     /// Where rings stand, beyond the session.
     positions: Option<Arc<Positions>>,
     status: u8,
+    /// Warnings that may still be logged; the rest is only in the status.
+    warnings: u32,
 }
 
 impl Session {
@@ -79,6 +84,7 @@ impl Session {
             inflight: None,
             positions,
             status: 0,
+            warnings: WARNINGS,
         }
     }
 
@@ -91,7 +97,9 @@ impl Session {
             Ok(None) if acknowledge => Ok(Some(Reply::number(request, 0))),
             Ok(reply) => Ok(reply),
             Err(error) if acknowledge && error.is_refusal() && !has_reply(request) => {
-                tracing::warn!(port = device.name(), %error, "vhost-user request refused");
+                if self.may_warn() {
+                    tracing::warn!(port = device.name(), %error, "vhost-user request refused");
+                }
                 Ok(Some(Reply::number(request, 1)))
             }
             Err(error) => Err(error),
@@ -193,6 +201,13 @@ impl Session {
                 device.write_config(offset, &data).map_err(|source| Error::Device { request, source })?;
             }
             Request::GetInflightFd { rings, size, payload } => {
+                if usize::from(rings) > self.rings.len() || u32::from(size) > MAX_RING_SIZE {
+                    return Err(value(
+                        request,
+                        format!("{rings} rings of {size} descriptors"),
+                        "at most the rings that there are, of at most 32768",
+                    ));
+                }
                 let packed = self.features.unwrap_or(0) & RING_PACKED != 0;
                 let failed = |source| Error::Socket { doing: "making an area for in-flight records", source };
                 let (fd, area) = inflight::create(rings, size, packed).map_err(failed)?;
@@ -220,6 +235,12 @@ impl Session {
             Request::GetStatus => return number(u64::from(self.status)),
         }
         Ok(None)
+    }
+
+    fn may_warn(&mut self) -> bool {
+        let may = self.warnings > 0;
+        self.warnings = self.warnings.saturating_sub(1);
+        may
     }
 
     fn ring(&mut self, request: FrontendReq, ring: u16) -> Result<&mut Ring, Error> {
@@ -476,7 +497,9 @@ impl Session {
 
     /// The ring failed: kept to be read, and told to the front end where it wants to know.
     fn note_problem(&mut self, device: &dyn Device, index: u16, reason: &Fault) {
-        tracing::warn!(port = device.name(), ring = index, %reason, "ring cannot run");
+        if self.may_warn() {
+            tracing::warn!(port = device.name(), ring = index, %reason, "ring cannot run");
+        }
         let Some(ring) = self.rings.get_mut(usize::from(index)) else { return };
         ring.problem = Some(reason.to_string());
         if let Some(err) = &ring.err {

@@ -181,6 +181,85 @@ fn a_session_follows_another_with_other_features() {
     assert_eq!(handle.status().sessions, 3);
 }
 
+/// What QEMU does with a packed ring after its back end is gone: it says the base that it knew, and the ring's memory is
+/// what it was.
+fn drive_packed(front: &mut Frontend, ram: &OwnedFd, base: u16) {
+    front.set_owner().unwrap();
+    front.get_features().unwrap();
+    front.set_features(OFFERED).unwrap();
+    front.set_mem_table(&[region(0, ram)]).unwrap();
+    front.set_vring_num(0, 64).unwrap();
+    let addresses = VringConfigData {
+        queue_max_size: 64,
+        queue_size: 64,
+        flags: 0,
+        desc_table_addr: USER,
+        used_ring_addr: USER + 0x1000,
+        avail_ring_addr: USER + 0x2000,
+        log_addr: None,
+    };
+    front.set_vring_addr(0, &addresses).unwrap();
+    front.set_vring_base(0, base).unwrap();
+    front.set_vring_kick(0, &EventFd::new(0).unwrap()).unwrap();
+}
+
+#[test]
+fn packed_rings_go_on_where_they_were_whoever_died() {
+    const FIRST: u16 = 0x8000;
+    let bench = Bench::new();
+    let ram = memory();
+    let kept = bench.path("kept");
+    std::fs::create_dir(&kept).unwrap();
+    bench.reactor.keep_positions_in(kept.clone());
+    let (device, handle) = bench.serve("a.sock");
+    let started_at =
+        |device: &Fake| until("the ring's start", || device.told().rings.get(&0).map(|ring| ring.base));
+    let connect = |base| {
+        let mut front = Frontend::connect(bench.path("a.sock"), 4).unwrap();
+        drive_packed(&mut front, &ram, base);
+        front
+    };
+    let work = |device: &Fake, position| {
+        // What the data path does: it says when it wants kicks, and notes where it is.
+        rustix::io::pwrite(&ram, &(1_u32 << 16).to_le_bytes(), 0x1000).unwrap();
+        device.told().rings[&0].journal.as_ref().unwrap().begin(position);
+    };
+
+    let front = connect(FIRST);
+    assert_eq!(started_at(&device), 0x8000_8000);
+    work(&device, 0x8005);
+    drop(front);
+    gone(&handle);
+    let front = connect(FIRST);
+    assert_eq!(started_at(&device), 0x8005_8005, "the connection was lost");
+    work(&device, 0x0003);
+    drop((front, handle));
+
+    // Another daemon.
+    let reactor = Reactor::spawn().unwrap();
+    reactor.keep_positions_in(kept);
+    let device = Fake::new(4);
+    let endpoint = Endpoint { socket: bench.path("a.sock"), role: Role::Server };
+    let handle = reactor.add(endpoint, Box::new(device.clone())).unwrap();
+    let front = connect(FIRST);
+    assert_eq!(started_at(&device), 0x0003_0003);
+
+    // Asked for its position, the ring is the front end's again.
+    assert_eq!(front.get_vring_base(0).unwrap(), 0x0003_0003);
+    drop(front);
+    gone(&handle);
+    let front = connect(FIRST);
+    assert_eq!(started_at(&device), 0x8000_8000);
+    work(&device, 0x8009);
+    drop(front);
+    until("the second session's end", || (device.told().disconnected.len() == 2).then_some(()));
+
+    // The guest rebooted meanwhile: its ring is blank.
+    rustix::io::pwrite(&ram, &[0; 0x3000], 0).unwrap();
+    let _front = connect(FIRST);
+    assert_eq!(started_at(&device), 0x8000_8000);
+}
+
 #[test]
 fn a_second_front_end_is_turned_away_while_the_first_lives() {
     let bench = Bench::new();

@@ -452,6 +452,9 @@ fn what_is_wrong_is_said() {
         (Req::SET_LOG_BASE, bytes(&[0, 0]), vec![memory()], "length above 0"),
         (Req::SET_LOG_BASE, bytes(&[2 * LEN, 0]), vec![memory()], "which has"),
         (Req::SET_STATUS, bytes(&[256]), vec![], "0x100"),
+        (Req::GET_INFLIGHT_FD, [bytes(&[0, 0]), vec![5, 0, 64, 0]].concat(), vec![], "5 rings of 64"),
+        (Req::GET_INFLIGHT_FD, [bytes(&[0, 0]), vec![1, 0, 0xff, 0xff]].concat(), vec![], "of 65535"),
+        (Req::GET_INFLIGHT_FD, bytes(&[0, 0]), vec![], "16 bytes of payload"),
         (Req::SET_DEVICE_STATE_FD, bytes(&[0]), vec![event()], "not offered"),
         (Req::IOTLB_MSG, vec![], vec![], "not offered"),
     ];

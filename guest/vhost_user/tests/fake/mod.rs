@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use fabnic_memory::{DirtyLog, Map};
 use fabnic_port::Fault;
 use fabnic_vhost_user::{Device, RingSetup};
+use fabnic_virtqueue::Journal;
 
 /// Virtio features that are offered: VERSION_1, RING_PACKED, IN_ORDER, EVENT_IDX, MRG_RXBUF.
 pub(crate) const OFFERED: u64 = 1 << 32 | PACKED | 1 << 35 | 1 << 29 | 1 << 15;
@@ -32,6 +33,7 @@ pub(crate) struct Running {
     pub(crate) logs_to: Option<Arc<DirtyLog>>,
     pub(crate) log_used: Option<u64>,
     pub(crate) map: Arc<Map>,
+    pub(crate) journal: Option<Journal>,
 }
 
 /// What was told, and what is to be answered.
@@ -116,6 +118,7 @@ impl Device for Fake {
             logs_to: setup.log,
             log_used: setup.log_used,
             map: setup.map,
+            journal: setup.journal,
         };
         assert!(told.rings.insert(setup.ring, running).is_none(), "ring {} started twice", setup.ring);
         Ok(())
