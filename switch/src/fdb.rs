@@ -79,6 +79,12 @@ pub enum FdbError {
     },
 }
 
+/// Why an address was not learned.
+enum NoRoom {
+    OnPort,
+    InTable,
+}
+
 /// What a port has learned and may learn.
 #[derive(Debug, Default)]
 pub(crate) struct PortQuota {
@@ -192,9 +198,52 @@ impl Fdb {
         self.shard(hash).lock().find(hash, |entry| entry.key() == key).copied()
     }
 
+    /// What changes when a place becomes free on a port, or in the table where it was full.
+    fn room_slot(&self, port: Option<PortId>) -> u32 {
+        Fdb::version_slot(
+            self.hasher.hash_one(port.map_or(u64::MAX, |port| u64::MAX - 1 - u64::from(port.0))),
+        )
+    }
+
+    fn touch_room(&self, port: Option<PortId>) {
+        if let Some(version) = self.versions.get(self.room_slot(port) as usize) {
+            version.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// Notes that an address was seen as a source on a port. A static entry stays as it is; a full table or a port at
-    /// its limit learns nothing.
-    pub(crate) fn learn(&self, vlan: Vid, mac: MacAddr, port: PortId, quota: &PortQuota, now: Tick) {
+    /// its limit learns nothing. Gives the version on which it depends that this need not be done again.
+    pub(crate) fn learn(
+        &self,
+        vlan: Vid,
+        mac: MacAddr,
+        port: PortId,
+        quota: &PortQuota,
+        now: Tick,
+    ) -> Version {
+        let room = |port| {
+            let slot = self.room_slot(port);
+            Version { slot, value: self.version(slot) }
+        };
+        // Both are read before it is tried, so that a place that becomes free meanwhile is noticed.
+        let (room_on_port, room_in_table) = (room(Some(port)), room(None));
+        match self.try_learn(vlan, mac, port, quota, now) {
+            // Read afterwards: our own change is no reason to decide again. If somebody else moved the address in
+            // between, the flow keeps its decision until its source is refreshed: it concerns ageing only.
+            Ok(()) => self.version_of(vlan, mac),
+            Err(NoRoom::OnPort) => room_on_port,
+            Err(NoRoom::InTable) => room_in_table,
+        }
+    }
+
+    fn try_learn(
+        &self,
+        vlan: Vid,
+        mac: MacAddr,
+        port: PortId,
+        quota: &PortQuota,
+        now: Tick,
+    ) -> Result<(), NoRoom> {
         let key = key(vlan, mac);
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).lock();
@@ -202,31 +251,33 @@ impl Fdb {
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();
                 if entry.kind == FdbKind::Static {
-                    return;
+                    return Ok(());
                 }
                 if entry.port != port {
                     if !quota.take() {
-                        return;
+                        return Err(NoRoom::OnPort);
                     }
                     let before = core::mem::replace(&mut entry.port, port);
                     entry.moves = entry.moves.saturating_add(1);
                     self.touch_version(hash);
                     self.quota(before).give_back();
+                    self.touch_room(Some(before));
                 }
                 entry.seen = now;
             }
             Slot::Vacant(slot) => {
                 if !quota.take() {
-                    return;
+                    return Err(NoRoom::OnPort);
                 }
                 if !self.count.take() {
                     quota.give_back();
-                    return;
+                    return Err(NoRoom::InTable);
                 }
                 slot.insert(FdbEntry { vlan, mac, port, kind: FdbKind::Learned, seen: now, moves: 0 });
                 self.touch_version(hash);
             }
         }
+        Ok(())
     }
 
     /// Makes a static entry, in the place of any other for the address.
@@ -244,6 +295,7 @@ impl Fdb {
                 let before = core::mem::replace(slot.get_mut(), entry);
                 if before.kind == FdbKind::Learned {
                     self.quota(before.port).give_back();
+                    self.touch_room(Some(before.port));
                 }
             }
             Slot::Vacant(slot) => {
@@ -272,8 +324,10 @@ impl Fdb {
     fn forgotten(&self, hash: u64, entry: &FdbEntry) {
         self.touch_version(hash);
         self.count.give_back();
+        self.touch_room(None);
         if entry.kind == FdbKind::Learned {
             self.quota(entry.port).give_back();
+            self.touch_room(Some(entry.port));
         }
     }
 

@@ -41,7 +41,8 @@ pub enum Vlan {
 }
 
 impl Vlan {
-    fn is_member(&self, vid: u16) -> bool {
+    /// Whether the port carries the VLAN.
+    pub fn is_member(&self, vid: u16) -> bool {
         match self {
             Vlan::Access(access) => *access == vid,
             Vlan::Trunk { vlans, native } => vlans.contains(&vid) || *native == Some(vid),
