@@ -253,10 +253,10 @@ impl Vm {
     /// Runs a shell command in the guest, as root, and gives its status and output.
     ///
     /// # Errors
-    /// If the guest does not answer within a minute and a half.
+    /// If the guest does not answer within four minutes: no measure of speed, but the end of patience.
     pub fn run(&mut self, command: &str) -> Result<Reply> {
         let name = self.name.clone();
-        self.shell.run(command, Duration::from_secs(90)).with_context(|| format!("VM {name}"))
+        self.shell.run(command, Duration::from_secs(240)).with_context(|| format!("VM {name}"))
     }
 
     /// Runs a shell command that must succeed, and gives its output.

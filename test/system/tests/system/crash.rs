@@ -42,7 +42,7 @@ fn start(rig: &Rig, role: &str) -> Result<Pair> {
     for (index, vm) in vms.iter_mut().enumerate() {
         address(vm, index)?;
     }
-    vms[0].sh(&format!("ping -c 3 -W 5 {}", IPS[1]))?;
+    vms[0].sh(&format!("ping -c 3 -W 20 {}", IPS[1]))?;
     Ok(Pair { daemon, vms })
 }
 
@@ -83,7 +83,7 @@ fn daemon_killed_under_load(name: &str, role: &str) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_secs(2));
         daemon.kill_and_restart()?;
     }
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
     let reply = vms[1].shell().finish(pings, deadline)?;
     let answered = answered(&reply.text);
     let last = answered.last().copied().unwrap_or_default();
@@ -100,7 +100,7 @@ fn daemon_killed_under_load(name: &str, role: &str) -> Result<()> {
     }
     // A killed daemon takes a moment to start; guests go on within a second of that. The rest is room for a busy
     // machine: an outage that needs the guest's help would last until the end.
-    ensure!(gap < 3 * PINGS_A_SECOND, "{gap} pings in a row were lost");
+    ensure!(gap < 5 * PINGS_A_SECOND, "{gap} pings in a row were lost");
 
     let text = vms[0].sh("sleep 2; cat /tmp/tcp.json")?;
     let result: serde_json::Value =
@@ -138,8 +138,8 @@ fn a_vmm_dies_and_another_takes_its_port() -> Result<()> {
         daemon.child().must_run()?;
         first = Vm::boot(rig.lab(), &spec(&rig, 0, packed, false), rig.dir())?;
         address(&mut first, 0)?;
-        first.sh(&format!("ping -c 1 -W 5 {0} >/dev/null; ping -c 5 -i 0.2 -W 5 {0}", IPS[1]))?;
-        second.sh(&format!("ping -c 5 -i 0.2 -W 5 {}", IPS[0]))?;
+        first.sh(&format!("ping -c 1 -W 20 {0} >/dev/null; ping -c 5 -i 0.2 -W 20 {0}", IPS[1]))?;
+        second.sh(&format!("ping -c 5 -i 0.2 -W 20 {}", IPS[0]))?;
     }
     let ports = daemon.ask(&["port", "show"])?;
     let port = ports

@@ -47,7 +47,7 @@ fn address(vm: &mut Vm, index: usize, mtu: u32) -> Result<()> {
 
 /// Every ping is answered, after one that may be lost while the other side comes up.
 fn ping(vm: &mut Vm, to: &str, more: &str) -> Result<()> {
-    vm.sh(&format!("ping -c 1 -W 5 {to} >/dev/null; ping -c 5 -i 0.2 -W 5 {more} {to}"))
+    vm.sh(&format!("ping -c 1 -W 20 {to} >/dev/null; ping -c 5 -i 0.2 -W 20 {more} {to}"))
         .and_then(|text| {
             anyhow::ensure!(text.contains("5 packets received"), "pings were lost: {text}");
             Ok(())
@@ -55,15 +55,20 @@ fn ping(vm: &mut Vm, to: &str, more: &str) -> Result<()> {
         .with_context(|| format!("{} pings {to}", vm.name()))
 }
 
-/// TCP in both directions, with whatever offloads the driver negotiated.
+/// TCP in both directions, with whatever offloads the driver negotiated. How fast is a benchmark's question.
 fn tcp(vms: &mut [Vm; 2]) -> Result<()> {
     let [first, second] = vms;
     second.sh("killall iperf3 2>/dev/null; iperf3 -s -D")?;
+    transfer(first, IPS[1])
+}
+
+/// Moves some megabytes to and from an iperf3 server.
+fn transfer(vm: &mut Vm, to: &str) -> Result<()> {
     for direction in ["", "-R"] {
-        let text = first.sh(&format!("iperf3 -J -t 2 -c {} {direction}", IPS[1]))?;
+        let text = vm.sh(&format!("iperf3 -J -n 8M -c {to} {direction}"))?;
         let result: serde_json::Value = serde_json::from_str(&text).context("iperf3 gave no JSON")?;
         let bytes = result["end"]["sum_received"]["bytes"].as_f64().context("iperf3 gave no count")?;
-        anyhow::ensure!(bytes > 1e6, "TCP moved {bytes} bytes in 2 s");
+        anyhow::ensure!(bytes > 4e6, "of 8 MiB {bytes} bytes came ({direction:?})");
     }
     Ok(())
 }
@@ -181,12 +186,8 @@ fn vms_reach_the_host_through_a_tap_uplink() -> Result<()> {
     ping(&mut vm, "198.18.0.254", "")?;
     let _server =
         rig.lab().program("iperf3").args(["-s", "-B", "198.18.0.254"]).in_netns(host.name()).spawn()?;
-    for direction in ["", "-R"] {
-        let text = vm.sh(&format!("sleep 0.5; iperf3 -J -t 2 -c 198.18.0.254 {direction}"))?;
-        let result: serde_json::Value = serde_json::from_str(&text).context("iperf3 gave no JSON")?;
-        let bytes = result["end"]["sum_received"]["bytes"].as_f64().context("iperf3 gave no count")?;
-        anyhow::ensure!(bytes > 1e6, "TCP moved {bytes} bytes in 2 s ({direction:?})");
-    }
+    vm.sh("for i in 1 2 3 4 5 6 7 8; do nc -z 198.18.0.254 5201 && break; sleep 1; done")?;
+    transfer(&mut vm, "198.18.0.254")?;
     vm.power_off()?;
     daemon.stop()
 }
