@@ -109,6 +109,27 @@ impl Format {
         })
     }
 
+    /// Where the ring stands, for a person who wonders why nothing moves.
+    fn describe(&self) -> String {
+        match self {
+            Format::Split { available, used, seen, kicked, avail_event, .. } => format!(
+                "available index {}, used index {} (handled to {seen}), device flags {:#x}, avail_event {}, last kick at {kicked}",
+                available.load(1),
+                used.load(1),
+                used.load(0),
+                avail_event.load(0),
+            ),
+            Format::Packed { words, device_event, slot, wrap, fresh, .. } => format!(
+                "slot {slot} (wrap {}), its flags {:#06x}, device event {:#06x} {:#x}, {} since the last kick",
+                u8::from(*wrap),
+                words.load(2 * usize::from(*slot) + 1) >> 48,
+                device_event.load(0),
+                device_event.load(1),
+                if *fresh { "made available" } else { "nothing new" },
+            ),
+        }
+    }
+
     /// Where a device begins that follows one which has gone, when everything used is handled.
     fn base(&self) -> u32 {
         match self {
@@ -324,6 +345,11 @@ impl LightTransmit {
         self.counts
     }
 
+    /// Where the ring stands, in words.
+    pub fn describe(&self) -> String {
+        self.format.describe()
+    }
+
     /// Chains in the ring.
     pub fn chains(&self) -> u16 {
         self.chains
@@ -358,9 +384,7 @@ impl LightTransmit {
         if used < threshold {
             return 0;
         }
-        if used == self.chains {
-            self.counts.starved += 1;
-        }
+        self.counts.starved += u64::from(used >= self.chains.min(MOST) && self.is_starving(used));
         let n = used.min(limit);
         self.take(n);
         if let Format::Packed { known, .. } = &mut self.format
@@ -369,6 +393,18 @@ impl LightTransmit {
             *known = used - n;
         }
         n
+    }
+
+    /// Whether the device has used every chain, when at least `used` of them are known to be.
+    #[cold]
+    fn is_starving(&self, used: u16) -> bool {
+        match &self.format {
+            Format::Packed { words, slot, wrap, .. } if used < self.chains => {
+                let (at, turn) = self.ahead(*slot, *wrap, self.chains - 1);
+                used_word(words.load_acquire(2 * usize::from(at) + 1), turn)
+            }
+            _ => used >= self.chains,
+        }
     }
 
     /// How many chains are used and not re-posted; may say 0 for fewer than `threshold`.
@@ -380,15 +416,16 @@ impl LightTransmit {
                 if self.options.in_order {
                     return self.used_in_order(words, *slot, *wrap, *known);
                 }
-                // Used descriptors are written in ring order: the one at the threshold stands for those before it.
                 let is_used = |n: u16| {
                     let (slot, wrap) = self.ahead(*slot, *wrap, n);
                     used_word(words.load_acquire(2 * usize::from(slot) + 1), wrap)
                 };
+                // The one at the threshold is only a hint that it is worth looking: a device may write the first
+                // descriptor of a batch last, so each counts only if all before it do.
                 if threshold > 1 && !is_used(threshold - 1) {
                     return 0;
                 }
-                let mut n = if threshold > 1 { threshold } else { 0 };
+                let mut n = 0;
                 while n < self.chains.min(MOST) && is_used(n) {
                     n += 1;
                 }
@@ -580,6 +617,11 @@ impl LightReceive {
         self.counts
     }
 
+    /// Where the ring stands, in words.
+    pub fn describe(&self) -> String {
+        self.format.describe()
+    }
+
     /// A mix of the first lines of all frames.
     pub fn digest(&self) -> u64 {
         self.digest
@@ -672,7 +714,9 @@ impl LightReceive {
                 n += 1;
             }
         }
-        self.counts.starved += u64::from(n >= size);
+        if n >= MOST.min(size) {
+            self.counts.starved += u64::from(load(size - 1).is_some());
+        }
         for i in (0..n).rev() {
             let (at, turn) = place(i);
             let id = ids.get(usize::from(i)).copied().unwrap_or_default();

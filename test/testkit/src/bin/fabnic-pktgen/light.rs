@@ -44,6 +44,7 @@ pub(crate) struct LightTraffic {
     started: u64,
     looked: u64,
     reconnects: u64,
+    busy: u64,
 }
 
 /// Builds the frame of flow `flow` for a port.
@@ -96,6 +97,7 @@ impl LightTraffic {
             started: clock::tsc(),
             looked: clock::tsc(),
             reconnects: 0,
+            busy: 0,
         })
     }
 
@@ -186,8 +188,13 @@ impl Traffic for LightTraffic {
         let patience = clock::counts(PATIENCE);
         let liveness = clock::counts(LIVENESS);
         let mut turn = 0_u32;
+        let (mut last, mut worked) = (clock::tsc(), 0);
         loop {
             let now = clock::tsc();
+            if worked > 0 {
+                self.busy += now.saturating_sub(last);
+            }
+            (last, worked) = (now, 0);
             if now >= until {
                 return Ok(());
             }
@@ -205,11 +212,13 @@ impl Traffic for LightTraffic {
                 };
                 for pair in &mut port.pairs {
                     let force = now.saturating_sub(pair.received_at) > patience;
-                    if pair.receive.poll(force) > 0 {
+                    let received = pair.receive.poll(force);
+                    if received > 0 {
                         pair.received_at = now;
                     }
                     let force = due.is_some() || now.saturating_sub(pair.transmitted_at) > patience;
                     let sent = pair.transmit.poll(limit, force);
+                    worked += u32::from(sent) + u32::from(received);
                     if sent > 0 {
                         pair.transmitted_at = now;
                         limit -= sent.min(limit);
@@ -228,7 +237,7 @@ impl Traffic for LightTraffic {
     }
 
     fn totals(&self) -> Totals {
-        let mut totals = Totals { reconnects: self.reconnects, ..Totals::default() };
+        let mut totals = Totals { reconnects: self.reconnects, busy: self.busy, ..Totals::default() };
         for pair in self.ports.iter().flat_map(|port| &port.pairs) {
             let (sent, received) = (pair.transmit.counts(), pair.receive.counts());
             totals.tx_frames += sent.frames;
@@ -241,6 +250,18 @@ impl Traffic for LightTraffic {
         }
         totals.lost = totals.tx_frames.saturating_sub(totals.rx_frames);
         totals
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for port in &self.ports {
+            let socket = port.connector.options().socket.display();
+            for (i, pair) in port.pairs.iter().enumerate() {
+                lines.push(format!("{socket} receive {i}: {}", pair.receive.describe()));
+                lines.push(format!("{socket} transmit {i}: {}", pair.transmit.describe()));
+            }
+        }
+        lines
     }
 
     fn take_latency(&mut self) -> Option<Latency> {

@@ -222,7 +222,7 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value_t = 3)]
     pub(crate) windows: u32,
     /// A window is run for each line "window" on standard input, until it ends or says "quit". Between windows traffic
-    /// goes on; a line "pause" stops it until the next window, without a warm-up.
+    /// goes on; a line "pause" stops it until the next line ("window", or "go").
     #[arg(long)]
     pub(crate) interactive: bool,
     /// Light mode: touch a ring only when that many entries are used.

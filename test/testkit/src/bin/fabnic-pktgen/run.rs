@@ -18,6 +18,8 @@ pub(crate) trait Traffic {
     fn drive(&mut self, until: u64) -> anyhow::Result<()>;
     /// What was counted since the start.
     fn totals(&self) -> Totals;
+    /// Where the rings stand, in words, a line each.
+    fn describe(&self) -> Vec<String>;
     /// Latencies since the last call; `None` if they are not measured.
     fn take_latency(&mut self) -> Option<Latency>;
     /// Latencies of all windows.
@@ -65,29 +67,18 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
             if options.json {
                 println!("{}", serde_json::json!({ "ready": true }));
             }
-            'commands: loop {
-                // Between windows the traffic goes on, so that a window needs no warm-up.
-                let line = loop {
-                    match commands.try_recv() {
-                        Ok(line) => break line,
-                        Err(mpsc::TryRecvError::Disconnected) => break 'commands,
-                        Err(mpsc::TryRecvError::Empty) => drive_for(traffic.as_mut(), 0.002)?,
-                    }
-                };
+            // Between windows the traffic goes on, so that a window needs no warm-up.
+            while let Some(line) = next_command(&commands, traffic.as_mut())? {
+                let line = if line.trim() == "pause" { commands.recv().unwrap_or_default() } else { line };
                 match line.trim() {
                     "window" => {
                         traffic.forget_latency();
                         report.window(window(traffic.as_mut(), i, options.window)?)?;
                         i += 1;
                     }
-                    "pause" => match commands.recv() {
-                        Ok(line) if line.trim() == "quit" => break 'commands,
-                        Ok(_) => drive_for(traffic.as_mut(), 0.05)?,
-                        Err(_) => break 'commands,
-                    },
-                    "quit" => break 'commands,
-                    "" => {}
-                    other => anyhow::bail!("{other:?} on standard input: expected window, pause or quit"),
+                    "quit" => break,
+                    "" | "go" => {}
+                    other => anyhow::bail!("{other:?} on standard input: expected window, pause, go or quit"),
                 }
             }
         }
@@ -104,7 +95,26 @@ fn window(traffic: &mut dyn Traffic, index: u32, seconds: f64) -> anyhow::Result
     let (before, start) = (traffic.totals(), Instant::now());
     drive_for(traffic, seconds)?;
     let (after, took) = (traffic.totals(), start.elapsed());
-    Ok(Window::new(index, took.as_secs_f64(), &before, &after, traffic.take_latency()))
+    let window = Window::new(index, took.as_secs_f64(), &before, &after, traffic.take_latency());
+    if window.rx_frames == 0 {
+        eprintln!("fabnic-pktgen: window {index}: nothing came");
+        traffic.describe().iter().for_each(|line| eprintln!("  {line}"));
+    }
+    Ok(window)
+}
+
+/// The next line; the traffic goes on until it comes. `None` at the end.
+fn next_command(
+    commands: &mpsc::Receiver<String>,
+    traffic: &mut dyn Traffic,
+) -> anyhow::Result<Option<String>> {
+    loop {
+        match commands.try_recv() {
+            Ok(line) => return Ok(Some(line)),
+            Err(mpsc::TryRecvError::Disconnected) => return Ok(None),
+            Err(mpsc::TryRecvError::Empty) => drive_for(traffic, 0.002)?,
+        }
+    }
 }
 
 /// Lines of standard input.

@@ -56,6 +56,7 @@ pub(crate) struct SeqTraffic {
     bytes: u64,
     foreign: u64,
     reconnects: u64,
+    busy: u64,
     window: Histogram<u64>,
     all: Histogram<u64>,
 }
@@ -99,19 +100,22 @@ impl SeqTraffic {
             bytes: 0,
             foreign: 0,
             reconnects: 0,
+            busy: 0,
             window: histogram()?,
             all: histogram()?,
         })
     }
 
-    fn receive(&mut self, port: usize) -> anyhow::Result<()> {
-        let Some(port) = self.ports.get_mut(port) else { return Ok(()) };
+    /// Gives the frames that came.
+    fn receive(&mut self, port: usize) -> anyhow::Result<usize> {
+        let Some(port) = self.ports.get_mut(port) else { return Ok(0) };
+        let mut came = 0;
         let (ledger, window) = (&mut self.ledger, &mut self.window);
         let (received, bytes, foreign) = (&mut self.received, &mut self.bytes, &mut self.foreign);
         let [a, b, .., f] = port.who.mac.octets();
         for pair in 0..port.driver.layout().pairs {
             let mut now = 0;
-            port.driver.receive(&port.session, pair, 2 * BURST, |frame| {
+            came += port.driver.receive(&port.session, pair, 2 * BURST, |frame| {
                 if now == 0 {
                     now = clock::tsc();
                 }
@@ -127,11 +131,12 @@ impl SeqTraffic {
                 window.saturating_record(clock::nanoseconds(now.saturating_sub(stamp.sent)).max(1));
             })?;
         }
-        Ok(())
+        Ok(came)
     }
 
-    fn send(&mut self, port: usize, now: u64) -> anyhow::Result<()> {
-        let Some(port) = self.ports.get_mut(port).filter(|port| port.sends) else { return Ok(()) };
+    /// Gives the frames that went.
+    fn send(&mut self, port: usize, now: u64) -> anyhow::Result<usize> {
+        let Some(port) = self.ports.get_mut(port).filter(|port| port.sends) else { return Ok(0) };
         let mut most = BURST;
         if let Some(rate) = self.rate {
             let seconds = now.saturating_sub(self.started) as f64 / clock::tsc_hz() as f64;
@@ -143,10 +148,10 @@ impl SeqTraffic {
             }
         }
         if most == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let pairs = port.driver.layout().pairs;
-        let sent = clock::tsc();
+        let (sent, mut went) = (clock::tsc(), 0);
         for _ in 0..most {
             let flow = port.turn;
             let pair = (flow % u32::from(pairs)) as u16;
@@ -167,12 +172,13 @@ impl SeqTraffic {
                 *sequence += 1;
             }
             port.sent += 1;
+            went += 1;
             port.turn = if flow as usize + 1 >= port.sequences.len() { 0 } else { flow + 1 };
         }
         for pair in 0..pairs {
             port.driver.flush(&port.session, pair);
         }
-        Ok(())
+        Ok(went)
     }
 
     #[cold]
@@ -259,14 +265,18 @@ impl Port {
 impl Traffic for SeqTraffic {
     fn drive(&mut self, until: u64) -> anyhow::Result<()> {
         let liveness = clock::counts(LIVENESS);
+        let (mut last, mut worked) = (clock::tsc(), 0);
         loop {
             let now = clock::tsc();
+            if worked > 0 {
+                self.busy += now.saturating_sub(last);
+            }
+            (last, worked) = (now, 0);
             if now >= until {
                 return Ok(());
             }
             for port in 0..self.ports.len() {
-                self.receive(port)?;
-                self.send(port, now)?;
+                worked += self.receive(port)? + self.send(port, now)?;
             }
             if now.saturating_sub(self.looked) > liveness {
                 self.looked = now;
@@ -285,8 +295,20 @@ impl Traffic for SeqTraffic {
             duplicates: self.ledger.duplicates,
             foreign: self.foreign,
             reconnects: self.reconnects,
+            busy: self.busy,
             ..Totals::default()
         }
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for port in &self.ports {
+            let socket = port.connector.options().socket.display();
+            for (i, start) in port.driver.ring_starts().iter().enumerate() {
+                lines.push(format!("{socket} ring {i}: next used at {:#x}", start.base));
+            }
+        }
+        lines
     }
 
     fn take_latency(&mut self) -> Option<Latency> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use fabnic_memory::clock;
 use serde::Serialize;
 
 /// What has been counted since the start, over all ports.
@@ -23,6 +24,8 @@ pub(crate) struct Totals {
     pub(crate) disorder: u64,
     pub(crate) kicks: u64,
     pub(crate) reconnects: u64,
+    /// Clock counts of turns in which there was something to do.
+    pub(crate) busy: u64,
 }
 
 impl Totals {
@@ -40,6 +43,7 @@ impl Totals {
             disorder: self.disorder - start.disorder,
             kicks: self.kicks - start.kicks,
             reconnects: self.reconnects - start.reconnects,
+            busy: self.busy - start.busy,
         }
     }
 }
@@ -73,6 +77,8 @@ pub(crate) struct Window {
     reconnects: u64,
     rx_mpps: f64,
     rx_gbps: f64,
+    /// Share of the time in which the guests had something to do: near 1 they may be the limit.
+    guest_busy: f64,
     latency_ns: Option<Latency>,
 }
 
@@ -103,6 +109,7 @@ impl Window {
             reconnects: counted.reconnects,
             rx_mpps: per_second(counted.rx_frames) / 1e6,
             rx_gbps: per_second(counted.rx_bytes) * 8.0 / 1e9,
+            guest_busy: per_second(counted.busy) / clock::tsc_hz() as f64,
             latency_ns,
         }
     }
@@ -128,6 +135,8 @@ struct Summary {
     rx_mpps: f64,
     /// The median of the windows.
     rx_gbps: f64,
+    /// The median of the windows.
+    guest_busy: f64,
     /// Percentiles over all windows.
     latency_ns: Option<Latency>,
 }
@@ -151,12 +160,13 @@ impl Report {
             if self.windows.is_empty() {
                 writeln!(
                     out,
-                    "{:>6} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
+                    "{:>6} {:>7} {:>9} {:>9} {:>9} {:>6} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
                     "window",
                     "s",
                     "tx Mpps",
                     "rx Mpps",
                     "rx Gb/s",
+                    "busy",
                     "lost",
                     "reorder",
                     "p50 us",
@@ -170,12 +180,13 @@ impl Report {
             };
             writeln!(
                 out,
-                "{:>6} {:>7.3} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
+                "{:>6} {:>7.3} {:>9.3} {:>9.3} {:>9.3} {:>6.2} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
                 window.window,
                 window.seconds,
                 window.tx_frames as f64 / window.seconds / 1e6,
                 window.rx_mpps,
                 window.rx_gbps,
+                window.guest_busy,
                 window.lost,
                 window.reordered,
                 us(|l| l.p50),
@@ -212,6 +223,7 @@ impl Report {
             reconnects: sum(|w| w.reconnects),
             rx_mpps: median(|w| w.rx_mpps),
             rx_gbps: median(|w| w.rx_gbps),
+            guest_busy: median(|w| w.guest_busy),
             latency_ns,
         };
         let mut out = std::io::stdout().lock();

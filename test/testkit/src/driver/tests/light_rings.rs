@@ -167,3 +167,29 @@ fn a_pace_within_a_batch() {
         assert_eq!([2, 4, 9].map(|limit| light.poll(limit, true)), [2, 4, 1]);
     }
 }
+
+/// A batch whose first descriptor is written last is not touched before that, however much of it can be seen.
+#[test]
+fn a_batch_that_appears_from_its_end() {
+    let options = RingOptions { size: 16, packed: true, ..RingOptions::default() };
+    let mut memory = GuestMemory::new(4 << 20, Backing::Ordinary).unwrap();
+    let build = |flow| frame(FlowFields::Ip, flow, 64);
+    let mut transmit = LightTransmit::new(&mut memory, options, 4096, 16, FlowFields::Ip, build).unwrap();
+    let mut receive = LightReceive::new(&mut memory, options, 500).unwrap();
+    transmit.set_gather(4);
+    receive.set_gather(4);
+    let mut devices = [transmit.place(), receive.place()].map(|at| Device::new(&memory, &options, at));
+    transmit.start();
+    for _ in 0..50 {
+        for (i, device) in devices.iter_mut().enumerate() {
+            let seen: Vec<Seen> = std::iter::from_fn(|| device.take()).take(5).collect();
+            assert_eq!(seen.len(), 5);
+            let Device::Packed(packed) = device else { panic!("packed was asked for") };
+            let mut poll = || if i == 0 { transmit.poll(u16::MAX, false) } else { receive.poll(false) };
+            let finish = packed.give_first_last(&seen);
+            assert_eq!(poll(), 0);
+            finish();
+            assert_eq!(poll(), 5);
+        }
+    }
+}

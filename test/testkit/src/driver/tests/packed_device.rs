@@ -99,6 +99,20 @@ impl PackedDevice {
         self.used = advance(self.used, seen.slots, self.size);
     }
 
+    /// A used descriptor for each, the first one last and only when `finish` is called: as devices publish a batch.
+    pub(super) fn give_first_last(&mut self, batch: &[Seen]) -> impl FnOnce() + use<> {
+        let before = self.used;
+        let words = self.words.clone();
+        let first = batch.first().expect("a batch").clone();
+        let held = words.load(2 * usize::from(before.0) + 1);
+        batch.iter().for_each(|seen| self.give(seen, 0));
+        words.store(2 * usize::from(before.0) + 1, held);
+        let flags = if before.1 { 0x8080 } else { 0 };
+        move || {
+            words.store_release(2 * usize::from(before.0) + 1, (flags << 48) | (u64::from(first.id) << 32))
+        }
+    }
+
     /// One used descriptor for all of them.
     pub(super) fn give_batch(&mut self, batch: &[Seen], len: u32) {
         let before = self.used;
