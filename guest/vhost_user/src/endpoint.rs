@@ -117,7 +117,7 @@ impl Body {
         if self.positions.is_none() {
             self.positions = Positions::open(self.file.as_deref(), self.device.rings());
         }
-        let session = Session::with_positions(self.device.as_ref(), self.positions.clone());
+        let session = Session::with_positions(self.device.as_ref(), self.positions.clone(), pid.unwrap_or(0));
         self.live = Some(Live { connection: Connection::new(socket), session, pid });
         self.sessions += 1;
         self.device.connected();

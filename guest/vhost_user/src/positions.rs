@@ -6,7 +6,7 @@
 //! is noted in a small file ([`Journal`], written by the data path), and taken from there if:
 //!
 //! * the ring was running, its position was not asked for, and the device was not reset since;
-//! * its address and size are the same, and the front end says the same base as it said then;
+//! * the front end is the same process, the ring's address and size are the same, and the base is said as it was then;
 //! * and the ring looks as if we had served it: after a reboot of the guest it does not.
 //!
 //! The file is best kept on a tmpfs: it need not outlive the machine, only the process. Without a directory for it
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   word 0      magic and version        then 8 words for each ring:
-//!   words 1-7   zero                     state, descriptor address, size and base, zero, journal (2), zero (2)
+//!   words 1-7   zero                     state, descriptor address, size and base, process, journal (2), zero (2)
 //! ```
 
 use std::os::fd::OwnedFd;
@@ -42,9 +42,15 @@ pub(crate) struct Identity {
     pub(crate) size: u16,
     /// The base that the front end said, or `None` if it said none since the ring was stopped.
     pub(crate) said: Option<u32>,
+    /// The front end's process, or 0 where it is not known. Another process has other rings, even at the same addresses.
+    pub(crate) peer: i32,
 }
 
 impl Identity {
+    fn peer(&self) -> u64 {
+        u64::from(self.peer.unsigned_abs())
+    }
+
     fn packed(&self) -> u64 {
         u64::from(self.size) | u64::from(self.said.unwrap_or(0)) << 32
     }
@@ -114,6 +120,7 @@ impl Positions {
             && self.words.load_acquire(at) == RUNNING
             && self.words.load(at + 1) == identity.desc
             && self.words.load(at + 2) == identity.packed()
+            && self.words.load(at + 3) == identity.peer()
     }
 
     /// The position of a packed ring that ran and was not asked for it.
@@ -131,6 +138,7 @@ impl Positions {
             self.words.store_release(at, 0);
             self.words.store(at + 1, identity.desc);
             self.words.store(at + 2, identity.packed());
+            self.words.store(at + 3, identity.peer());
         }
         self.journal(ring).begin(position);
         self.words.store_release(at, RUNNING);
@@ -146,7 +154,8 @@ impl Positions {
 mod tests {
     use super::*;
 
-    const WHO: Identity = Identity { desc: 0x1000, device: 0x2000, size: 8, said: Some(0x8000_8000) };
+    const WHO: Identity =
+        Identity { desc: 0x1000, device: 0x2000, size: 8, said: Some(0x8000_8000), peer: 7 };
 
     fn served_ring() -> Arc<Map> {
         let (map, _file) = Map::anonymous(0x4000).unwrap();
@@ -168,6 +177,7 @@ mod tests {
         assert_eq!(next.recover(1, &Identity { size: 16, ..WHO }, &map), None);
         assert_eq!(next.recover(1, &Identity { said: Some(0x8001_8001), ..WHO }, &map), None);
         assert_eq!(next.recover(1, &Identity { said: None, ..WHO }, &map), None);
+        assert_eq!(next.recover(1, &Identity { peer: 8, ..WHO }, &map), None);
         // Begun again at the recovered position, it is still known by what the front end says.
         next.begin(1, &WHO, 0x8004);
         assert_eq!(next.recover(1, &WHO, &map), Some(0x8004));

@@ -61,6 +61,8 @@ pub struct Session {
     inflight: Option<inflight::Regions>,
     /// Where rings stand, beyond the session.
     positions: Option<Arc<Positions>>,
+    /// The front end's process, 0 if not known.
+    peer: i32,
     status: u8,
     /// Warnings that may still be logged; the rest is only in the status.
     warnings: u32,
@@ -69,10 +71,15 @@ pub struct Session {
 impl Session {
     /// A session that has heard nothing yet.
     pub fn new(device: &dyn Device) -> Session {
-        Session::with_positions(device, None)
+        Session::with_positions(device, None, 0)
     }
 
-    pub(crate) fn with_positions(device: &dyn Device, positions: Option<Arc<Positions>>) -> Session {
+    /// A session with a process (0 if not known), in which the positions of packed rings are noted.
+    pub(crate) fn with_positions(
+        device: &dyn Device,
+        positions: Option<Arc<Positions>>,
+        peer: i32,
+    ) -> Session {
         let rings = device.rings().min(MAX_RINGS);
         Session {
             rings: (0..rings).map(|_| Ring::default()).collect(),
@@ -83,6 +90,7 @@ impl Session {
             back: None,
             inflight: None,
             positions,
+            peer,
             status: 0,
             warnings: WARNINGS,
         }
@@ -416,7 +424,8 @@ impl Session {
         if !packed && !size.is_power_of_two() {
             return Err(Fault(format!("a split ring of size {size}, expected a power of two")));
         }
-        let identity = Identity { desc: addr.desc, device: addr.device, size, said: ring.said };
+        let identity =
+            Identity { desc: addr.desc, device: addr.device, size, said: ring.said, peer: self.peer };
         let noted = self.positions.as_ref().filter(|_| packed);
         let base = match noted.and_then(|noted| noted.recover(index, &identity, &map)) {
             Some(at) => u32::from(at) | u32::from(at) << 16,
