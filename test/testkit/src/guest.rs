@@ -267,3 +267,6 @@ impl Session {
         called && rings.iter().map(|ring| self.take_calls(*ring)).sum::<u64>() > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
+use fabnic_memory::Map;
 use proptest::prelude::*;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -17,32 +20,34 @@ use packed_device::PackedDevice;
 
 /// A chain as the device sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// What it is given back with: head or id, and (packed) its descriptors.
-    pub(super) id: u16,
-    pub(super) slots: u16,
-    pub(super) pieces: Vec<Piece>,
+    pub(crate) id: u16,
+    pub(crate) slots: u16,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 /// The other half of a ring.
-pub(super) enum Device {
+pub(crate) enum Device {
     Split(Box<Queue>, GuestMemoryMmap),
     Packed(PackedDevice),
 }
 
-/// The guest's memory as vm-memory maps it.
-pub(super) fn mapped(memory: &GuestMemory) -> GuestMemoryMmap {
-    let ranges = memory.regions().iter().map(|region| {
-        let file = File::from(region.file.try_clone().unwrap());
-        (GuestAddress(region.guest_addr), region.len as usize, Some(FileOffset::new(file, 0)))
-    });
-    GuestMemoryMmap::from_ranges_with_files(ranges).unwrap()
-}
-
 impl Device {
-    pub(super) fn new(memory: &GuestMemory, options: &RingOptions, place: RingPlace) -> Device {
+    fn new(memory: &GuestMemory, options: &RingOptions, place: RingPlace) -> Device {
+        let files = memory.regions().iter().map(|r| (r.guest_addr, r.len, r.file.as_fd()));
+        Device::on(memory.map(), files, options, place)
+    }
+
+    /// On memory that is mapped, and made of these files from their first bytes on.
+    pub(crate) fn on<'a>(
+        map: &Arc<Map>,
+        files: impl Iterator<Item = (u64, u64, BorrowedFd<'a>)>,
+        options: &RingOptions,
+        place: RingPlace,
+    ) -> Device {
         if options.packed {
-            return Device::Packed(PackedDevice::new(memory, options, place));
+            return Device::Packed(PackedDevice::new(map, options, place));
         }
         let mut queue = Queue::new(options.size).unwrap();
         queue.try_set_desc_table_address(GuestAddress(place.descriptors)).unwrap();
@@ -50,13 +55,17 @@ impl Device {
         queue.try_set_used_ring_address(GuestAddress(place.device)).unwrap();
         queue.set_event_idx(options.event_idx);
         queue.set_ready(true);
-        let memory = mapped(memory);
+        let ranges = files.map(|(addr, len, file)| {
+            let file = File::from(file.try_clone_to_owned().unwrap());
+            (GuestAddress(addr), len as usize, Some(FileOffset::new(file, 0)))
+        });
+        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).unwrap();
         assert!(queue.is_valid(&memory));
         Device::Split(Box::new(queue), memory)
     }
 
     /// The next chain that the driver made available.
-    pub(super) fn take(&mut self) -> Option<Seen> {
+    pub(crate) fn take(&mut self) -> Option<Seen> {
         match self {
             Device::Split(queue, memory) => {
                 let chain = queue.pop_descriptor_chain(&*memory)?;
@@ -69,15 +78,53 @@ impl Device {
         }
     }
 
-    pub(super) fn give(&mut self, seen: &Seen, len: u32) {
+    pub(crate) fn give(&mut self, seen: &Seen, len: u32) {
         match self {
             Device::Split(queue, memory) => queue.add_used(memory, seen.id, len).unwrap(),
             Device::Packed(device) => device.give(seen, len),
         }
     }
 
+    /// Gives several chains back so that the driver sees all or none of them, as a frame's buffers must be (virtio 1.x,
+    /// section 5.1.6.4).
+    pub(crate) fn give_together(&mut self, chains: &[(Seen, u32)]) {
+        match self {
+            Device::Split(queue, memory) => {
+                let (at, size) = (queue.next_used(), queue.size());
+                let Some(((last, last_len), before)) = chains.split_last() else { return };
+                for (i, (seen, len)) in (0..).zip(before) {
+                    let place = queue.used_ring() + 4 + 8 * u64::from(at.wrapping_add(i) % size);
+                    memory.write_obj(u32::from(seen.id), GuestAddress(place)).unwrap();
+                    memory.write_obj(*len, GuestAddress(place + 4)).unwrap();
+                }
+                queue.set_next_used(at.wrapping_add(before.len() as u16));
+                queue.add_used(memory, last.id, *last_len).unwrap();
+            }
+            Device::Packed(device) => device.give_first_last(chains)(),
+        }
+    }
+
+    /// Where it stands, as vhost-user has it.
+    pub(crate) fn base(&self) -> u32 {
+        match self {
+            Device::Split(queue, _) => u32::from(queue.next_avail()),
+            Device::Packed(device) => device.base(),
+        }
+    }
+
+    /// Goes on from there.
+    pub(crate) fn start_at(&mut self, base: u32) {
+        match self {
+            Device::Split(queue, _) => {
+                queue.set_next_avail(base as u16);
+                queue.set_next_used(base as u16);
+            }
+            Device::Packed(device) => device.start_at(base),
+        }
+    }
+
     /// Whether the driver wants to be called.
-    fn wants_call(&mut self) -> bool {
+    pub(crate) fn wants_call(&mut self) -> bool {
         match self {
             // virtio-queue does not look at the flag, which is legal: it is a hint.
             Device::Split(queue, memory) if !queue.event_idx_enabled() => {
@@ -88,7 +135,7 @@ impl Device {
         }
     }
 
-    fn ask_kicks(&mut self, on: bool) {
+    pub(crate) fn ask_kicks(&mut self, on: bool) {
         match self {
             Device::Split(queue, memory) if on => {
                 queue.enable_notification(memory).unwrap();
@@ -312,13 +359,7 @@ fn a_ring_goes_on_from_its_base() {
             ring.next_used().unwrap().unwrap();
         }
         let mut successor = Device::new(&memory, &options, ring.place());
-        match &mut successor {
-            Device::Split(queue, _) => {
-                queue.set_next_avail(ring.base() as u16);
-                queue.set_next_used(ring.base() as u16);
-            }
-            Device::Packed(device) => device.start_at(ring.base()),
-        }
+        successor.start_at(ring.base());
         assert!(ring.add(&[PIECE], 99));
         ring.publish();
         let seen = successor.take().expect("the next chain");

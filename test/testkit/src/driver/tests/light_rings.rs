@@ -182,7 +182,8 @@ fn a_batch_that_appears_from_its_end() {
     transmit.start();
     for _ in 0..50 {
         for (i, device) in devices.iter_mut().enumerate() {
-            let seen: Vec<Seen> = std::iter::from_fn(|| device.take()).take(5).collect();
+            let seen: Vec<(Seen, u32)> =
+                std::iter::from_fn(|| device.take()).take(5).map(|s| (s, 0)).collect();
             assert_eq!(seen.len(), 5);
             let Device::Packed(packed) = device else { panic!("packed was asked for") };
             let mut poll = || if i == 0 { transmit.poll(u16::MAX, false) } else { receive.poll(false) };

@@ -1,17 +1,18 @@
 //! A device for packed rings, one descriptor at a time, as section 2.8 of the specification tells it.
 
-use fabnic_memory::Table;
+use std::sync::Arc;
+
+use fabnic_memory::{AddressSpace, Map, Table};
 
 use super::Seen;
 use crate::driver::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Piece, RingOptions};
 use crate::front_end::RingPlace;
-use crate::memory::GuestMemory;
 
-pub(in crate::driver) struct PackedDevice {
+pub(crate) struct PackedDevice {
     words: Table<u64>,
     driver_event: Table<u16>,
     device_event: Table<u16>,
-    memory: Vec<(u64, u64, Table<u64>)>,
+    map: Arc<Map>,
     size: u16,
     event_idx: bool,
     next: (u16, bool),
@@ -25,22 +26,25 @@ fn advance((slot, wrap): (u16, bool), by: u16, size: u16) -> (u16, bool) {
 }
 
 impl PackedDevice {
-    pub(super) fn new(memory: &GuestMemory, options: &RingOptions, place: RingPlace) -> PackedDevice {
-        let words_of = |len: u64| usize::try_from(len / 8).unwrap();
-        let regions = memory.regions().iter();
+    pub(super) fn new(map: &Arc<Map>, options: &RingOptions, place: RingPlace) -> PackedDevice {
+        let event = |at| map.table(AddressSpace::Guest, at, 2).unwrap();
+        let words = map.table(AddressSpace::Guest, place.descriptors, 2 * usize::from(options.size));
         PackedDevice {
-            words: memory.table(place.descriptors, 2 * usize::from(options.size)).unwrap(),
-            driver_event: memory.table(place.driver, 2).unwrap(),
-            device_event: memory.table(place.device, 2).unwrap(),
-            memory: regions
-                .map(|r| (r.guest_addr, r.len, memory.table(r.guest_addr, words_of(r.len)).unwrap()))
-                .collect(),
+            words: words.unwrap(),
+            driver_event: event(place.driver),
+            device_event: event(place.device),
+            map: Arc::clone(map),
             size: options.size,
             event_idx: options.event_idx,
             next: (0, true),
             used: (0, true),
             asked: (0, true),
         }
+    }
+
+    pub(super) fn base(&self) -> u32 {
+        let bits = |(slot, wrap): (u16, bool)| u32::from(slot) | (u32::from(wrap) << 15);
+        (bits(self.used) << 16) | bits(self.next)
     }
 
     pub(super) fn start_at(&mut self, base: u32) {
@@ -51,9 +55,7 @@ impl PackedDevice {
     }
 
     fn word(&self, addr: u64) -> u64 {
-        let region = self.memory.iter().find(|(start, len, _)| addr.wrapping_sub(*start) < *len);
-        let (start, _, words) = region.expect("an address in memory");
-        words.load(((addr - start) / 8) as usize)
+        self.map.table::<u64>(AddressSpace::Guest, addr, 1).expect("an address in memory").load(0)
     }
 
     fn descriptor(&self, slot: u16) -> (u64, u32, u16, u16) {
@@ -100,17 +102,16 @@ impl PackedDevice {
     }
 
     /// A used descriptor for each, the first one last and only when `finish` is called: as devices publish a batch.
-    pub(super) fn give_first_last(&mut self, batch: &[Seen]) -> impl FnOnce() + use<> {
+    pub(super) fn give_first_last(&mut self, batch: &[(Seen, u32)]) -> impl FnOnce() + use<> {
         let before = self.used;
         let words = self.words.clone();
-        let first = batch.first().expect("a batch").clone();
-        let held = words.load(2 * usize::from(before.0) + 1);
-        batch.iter().for_each(|seen| self.give(seen, 0));
-        words.store(2 * usize::from(before.0) + 1, held);
+        let first = 2 * usize::from(before.0) + 1;
+        let Some(((seen, len), rest)) = batch.split_first() else { panic!("a batch has a first") };
+        self.used = advance(self.used, seen.slots, self.size);
+        rest.iter().for_each(|(seen, len)| self.give(seen, *len));
         let flags = if before.1 { 0x8080 } else { 0 };
-        move || {
-            words.store_release(2 * usize::from(before.0) + 1, (flags << 48) | (u64::from(first.id) << 32))
-        }
+        let bits = (flags << 48) | (u64::from(seen.id) << 32) | u64::from(*len);
+        move || words.store_release(first, bits)
     }
 
     /// One used descriptor for all of them.
