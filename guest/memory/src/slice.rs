@@ -134,6 +134,14 @@ impl Map {
     }
 }
 
+impl Map {
+    /// Hints that the bytes around `at` will be written soon.
+    #[inline(always)]
+    pub fn prefetch_write_at(&self, slice: &Slice, at: u32) {
+        kernel::prefetch_write(slice.ptr.as_ptr().wrapping_add(at as usize));
+    }
+}
+
 /// Copies as much of `from` as fits into `to`, guest to guest, each byte read and written once; gives how many bytes.
 #[inline(always)]
 pub fn copy(from_map: &Map, from: &Slice, to_map: &Map, to: &Slice) -> u32 {

@@ -118,9 +118,14 @@ impl Plain {
 
 /// Asks for the first bytes of a buffer: a virtio header and the headers behind it lie in two cache lines.
 #[inline(always)]
-pub(crate) fn prefetch_buffer(map: &Map, slice: &Slice) {
-    map.prefetch(slice);
-    map.prefetch_at(slice, 64);
+pub(crate) fn prefetch_buffer<const WRITABLE: bool>(map: &Map, slice: &Slice) {
+    if WRITABLE {
+        map.prefetch_write_at(slice, 0);
+        map.prefetch_write_at(slice, 64);
+    } else {
+        map.prefetch(slice);
+        map.prefetch_at(slice, 64);
+    }
 }
 
 /// Gathers the buffers of one chain, counting its descriptors.
@@ -142,13 +147,19 @@ impl<'a> Gather<'a> {
 
     /// Adds a buffer if it is of the wanted kind. One that is not in one region becomes several slices.
     #[inline]
-    pub(crate) fn add(&mut self, wanted: bool, place: Place, addr: u64, len: u32) -> Result<(), RingError> {
-        if !wanted || len == 0 {
+    pub(crate) fn add<const WRITABLE: bool>(
+        &mut self,
+        flags: u16,
+        place: Place,
+        descriptor: Descriptor,
+    ) -> Result<(), RingError> {
+        let (addr, len) = (descriptor.addr(), descriptor.len());
+        if (flags & WRITE != 0) != WRITABLE || len == 0 {
             return Ok(());
         }
         match self.map.translate(addr, len, self.hint) {
             Some(slice) if self.slices.len() - self.first < MAX_CHAIN => {
-                prefetch_buffer(self.map, &slice);
+                prefetch_buffer::<WRITABLE>(self.map, &slice);
                 self.slices.push(slice);
             }
             _ => self.add_pieces(place, addr, len)?,

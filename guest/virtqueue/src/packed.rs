@@ -193,7 +193,7 @@ impl PackedRing {
                 indirect::<WRITABLE>(&mut gather, at.index, descriptor)?;
                 return Ok(gather.finish(descriptor.third(), entries));
             }
-            gather.add((flags & WRITE != 0) == WRITABLE, place, descriptor.addr(), descriptor.len())?;
+            gather.add::<WRITABLE>(flags, place, descriptor)?;
             if flags & NEXT == 0 {
                 return Ok(gather.finish(descriptor.third(), entries));
             }
@@ -260,7 +260,7 @@ impl PackedRing {
                 *stopped_at = descriptor;
                 break;
             };
-            prefetch_buffer(&self.map, &found);
+            prefetch_buffer::<WRITABLE>(&self.map, &found);
             *slice = found;
             let id = descriptor.third();
             *chain = Chain { id, entries: 1, len: found.len(), first: first + count, count: 1 };
@@ -349,7 +349,7 @@ fn indirect<const WRITABLE: bool>(
         if flags & INDIRECT != 0 {
             return Err(RingError::Nested { place });
         }
-        gather.add((flags & WRITE != 0) == WRITABLE, place, entry.addr(), entry.len())?;
+        gather.add::<WRITABLE>(flags, place, entry)?;
     }
     Ok(())
 }

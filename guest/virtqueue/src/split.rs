@@ -143,7 +143,7 @@ impl SplitRing {
                 indirect::<WRITABLE>(&mut gather, index, descriptor)?;
                 return Ok(gather.finish(head, 1));
             }
-            gather.add((flags & WRITE != 0) == WRITABLE, place, descriptor.addr(), descriptor.len())?;
+            gather.add::<WRITABLE>(flags, place, descriptor)?;
             if flags & NEXT == 0 {
                 return Ok(gather.finish(head, 1));
             }
@@ -217,7 +217,7 @@ impl SplitRing {
                 *stopped_at = descriptor;
                 break;
             };
-            prefetch_buffer(&self.map, &found);
+            prefetch_buffer::<WRITABLE>(&self.map, &found);
             *slice = found;
             *chain = Chain { id: *head, entries: 1, len: found.len(), first: first + count, count: 1 };
             count += 1;
@@ -276,7 +276,7 @@ fn indirect<const WRITABLE: bool>(
         if flags & INDIRECT != 0 {
             return Err(RingError::Nested { place });
         }
-        gather.add((flags & WRITE != 0) == WRITABLE, place, entry.addr(), entry.len())?;
+        gather.add::<WRITABLE>(flags, place, entry)?;
         if flags & NEXT == 0 {
             return Ok(());
         }
