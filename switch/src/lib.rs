@@ -26,6 +26,7 @@
 //! * The fast path allocates nothing, makes no system call and writes no log line.
 //! * received + replicated = delivered + dropped ([`SwitchTotals`]).
 
+mod bell;
 mod cache;
 mod engine;
 mod fdb;
@@ -37,6 +38,11 @@ mod stats;
 mod switch;
 mod topology;
 mod worker;
+
+/// The atomics of [`bell`], which its test replaces by loom's.
+mod sync {
+    pub(crate) use core::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use inline::InlineSwitch;

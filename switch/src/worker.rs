@@ -32,6 +32,7 @@ use fabnic_port::{BURST, Burst, Counter, Fault, Poller, PortId, Token};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
+use crate::bell::Bell;
 use crate::engine::{Engine, EngineCounters, Moment};
 use crate::switch::Shared;
 use crate::topology::Topology;
@@ -92,8 +93,7 @@ pub(crate) struct WorkerShared {
     epoll: OwnedFd,
     event: OwnedFd,
     inbox: Mutex<Vec<Token>>,
-    has_mail: AtomicBool,
-    sleeping: AtomicBool,
+    bell: Bell,
     /// Ingress queues that were handed to the worker and not taken back.
     watched: AtomicU32,
     pub(crate) stop: AtomicBool,
@@ -114,8 +114,7 @@ impl WorkerShared {
             epoll,
             event,
             inbox: Mutex::default(),
-            has_mail: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
+            bell: Bell::new(),
             watched: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             adopted: AtomicU32::new(0),
@@ -125,8 +124,7 @@ impl WorkerShared {
 
     /// Makes a sleeping worker look around.
     pub(crate) fn wake(&self) {
-        self.has_mail.store(true, Ordering::SeqCst);
-        if self.sleeping.load(Ordering::SeqCst) {
+        if self.bell.ring() {
             // The counter cannot overflow into EAGAIN before 2^64 wake-ups; and then it is readable anyway.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -222,8 +220,7 @@ impl Worker {
         self.adopt(&topology);
         let mut round_start = clock::tsc();
         while !self.shared.stop.load(Ordering::Relaxed) {
-            if self.shared.has_mail.load(Ordering::Relaxed) {
-                self.shared.has_mail.store(false, Ordering::SeqCst);
+            if self.shared.bell.take() {
                 let newest = self.switch.topology.load_full();
                 if newest.generation != topology.generation {
                     topology = newest;
@@ -473,13 +470,12 @@ impl Worker {
 
     fn sleep(&mut self, topology: &Topology) {
         let start = clock::tsc();
-        self.shared.sleeping.store(true, Ordering::SeqCst);
-        if !self.shared.has_mail.load(Ordering::SeqCst) && !self.shared.stop.load(Ordering::SeqCst) {
+        if self.shared.bell.doze() && !self.shared.stop.load(Ordering::SeqCst) {
             self.publish();
             self.shared.counters.sleeps.add(1);
             self.take_events(topology, Duration::from_secs(1));
         }
-        self.shared.sleeping.store(false, Ordering::SeqCst);
+        self.shared.bell.wake();
         self.shared.counters.asleep.add(clock::tsc().wrapping_sub(start));
     }
 
