@@ -132,9 +132,7 @@ impl Map {
     pub fn prefetch_at(&self, slice: &Slice, at: u32) {
         kernel::prefetch_read(slice.ptr.as_ptr().wrapping_add(at as usize));
     }
-}
 
-impl Map {
     /// Hints that the bytes around `at` will be written soon.
     #[inline(always)]
     pub fn prefetch_write_at(&self, slice: &Slice, at: u32) {

@@ -180,12 +180,6 @@ impl<T: Plain> Table<T> {
         }
     }
 
-    /// Hints that the item will be written soon.
-    #[inline(always)]
-    pub fn prefetch_write(&self, index: usize) {
-        kernel::prefetch_write(self.base.as_ptr().wrapping_add(index).cast());
-    }
-
     /// Hints that the item will be used soon.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
