@@ -307,3 +307,115 @@ impl Dialer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        dialer: Dialer,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(name: &str) -> Bench {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut dialer, now) = (Dialer::new().unwrap(), Instant::now());
+            let path = dir.path().join(name);
+            dialer.add(1, &path, SocketAddrUnix::new(&path).unwrap(), now);
+            assert_eq!(dialer.ready(now), Some(1), "at once");
+            Bench { dir, dialer, now }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        /// How long until the next attempt, after one that fails `since` its sign of life.
+        fn wait_after(&mut self, since: Duration) -> Option<Duration> {
+            let at = self.now + since;
+            assert!(matches!(self.dialer.attempt(1, at), Attempt::Later(_)));
+            let due = self.dialer.deadline();
+            while self.dialer.ready(at + SLOWEST).is_some() {}
+            due.map(|due| due - at)
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_costs_nothing() {
+        let mut bench = Bench::new("a");
+        assert_eq!(bench.wait_after(Duration::ZERO), None);
+        let later = bench.now + Duration::from_secs(3600);
+        drop(UnixListener::bind(bench.path("other")).unwrap());
+        bench.dialer.notified(later);
+        assert_eq!(bench.dialer.ready(later), None, "another name");
+        let _listener = UnixListener::bind(bench.path("a")).unwrap();
+        bench.dialer.notified(later);
+        assert_eq!(bench.dialer.ready(later), Some(1));
+        assert!(matches!(bench.dialer.attempt(1, later), Attempt::Done(_)));
+        assert_eq!(bench.dialer.deadline(), None);
+    }
+
+    #[test]
+    fn a_refused_attempt_is_repeated_more_and_more_seldom() {
+        let mut bench = Bench::new("a");
+        // A name on which nobody listens.
+        drop(UnixListener::bind(bench.path("a")).unwrap());
+        for (since, wait) in [(0, 100_u64), (1_000, 100), (100_000, 1_000), (1_000_000, 10_000)] {
+            let waited = bench.wait_after(Duration::from_micros(since));
+            assert_eq!(waited, Some(Duration::from_micros(wait)));
+        }
+        assert_eq!(bench.wait_after(Duration::from_secs(100_000)), Some(SLOWEST));
+        // A new name begins it anew.
+        bench.now += Duration::from_secs(100_000);
+        std::fs::remove_file(bench.path("a")).unwrap();
+        drop(UnixListener::bind(bench.path("a")).unwrap());
+        bench.dialer.notified(bench.now);
+        assert_eq!(bench.dialer.ready(bench.now), Some(1));
+        assert_eq!(bench.wait_after(Duration::ZERO), Some(FASTEST));
+    }
+
+    #[test]
+    fn a_missing_directory_is_looked_for_once_a_second() {
+        let mut bench = Bench::new("later/a");
+        assert_eq!(bench.wait_after(Duration::ZERO), Some(DIRECTORY));
+        std::fs::create_dir(bench.path("later")).unwrap();
+        let _listener = UnixListener::bind(bench.path("later/a")).unwrap();
+        let at = bench.dialer.deadline().unwrap();
+        assert_eq!(bench.dialer.ready(at), Some(1));
+        assert!(matches!(bench.dialer.attempt(1, at), Attempt::Done(_)));
+        assert_eq!(bench.dialer.deadline(), None, "it is watched from now on");
+    }
+
+    #[test]
+    fn who_hangs_up_again_and_again_is_called_less_and_less() {
+        let mut bench = Bench::new("a");
+        let _listener = UnixListener::bind(bench.path("a")).unwrap();
+        bench.dialer.notified(bench.now);
+        let mut waits = Vec::new();
+        for session in 0..20 {
+            let at = bench.dialer.deadline().unwrap();
+            assert_eq!(bench.dialer.ready(at), Some(1));
+            assert!(matches!(bench.dialer.attempt(1, at), Attempt::Done(_)));
+            let lasted = if session == 18 { SHORT } else { Duration::from_millis(1) };
+            bench.dialer.redial(1, at + lasted);
+            waits.push((bench.dialer.deadline().unwrap() - at - lasted).as_millis());
+        }
+        assert_eq!(waits[..5], [0, 0, 1, 2, 4]);
+        assert_eq!(waits[14..], [1024, 1024, 1024, 1024, 0, 0], "a session that lasts makes up for it");
+    }
+
+    #[test]
+    fn what_was_removed_is_not_called() {
+        let mut bench = Bench::new("a");
+        bench.dialer.redial(1, bench.now);
+        bench.dialer.remove(1);
+        assert_eq!(bench.dialer.deadline(), None);
+        let _listener = UnixListener::bind(bench.path("a")).unwrap();
+        bench.dialer.notified(bench.now);
+        assert_eq!(bench.dialer.ready(bench.now), None);
+        assert!(bench.dialer.directories.is_empty() && bench.dialer.watches.is_empty());
+    }
+}

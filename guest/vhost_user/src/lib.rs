@@ -58,8 +58,10 @@
 //! * Kick and call descriptors are eventfds in non-blocking mode. One thing is left: a front end may set its end, which
 //!   is the same open file, back to blocking and fill the counter, and so hold a worker that interrupts it. The kernel
 //!   has no way to write to an eventfd that rules this out.
+//! * Memory comes from files that answer by themselves: FUSE and network file systems are refused.
 //! * A message is refused with an answer if the front end asked for one (REPLY_ACK) and only its value was wrong; in all
 //!   other cases the session ends, because the two sides would go on with different ideas of the ring.
+//! * A defect of ours in one session (a panic) ends that session, not the thread.
 //!
 //! # Not offered
 //!
@@ -74,6 +76,7 @@ mod endpoint;
 mod error;
 mod inflight;
 mod listen;
+mod memory_file;
 mod message;
 mod positions;
 mod reactor;

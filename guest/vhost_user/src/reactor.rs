@@ -368,6 +368,7 @@ impl Work {
         entry.interest = Interest { read: true, write: false };
         if let Err(error) = epoll::add(&self.epoll, &socket, data(id, SESSION), epoll::EventFlags::IN) {
             entry.body.lock().note(format!("the session cannot be watched: {error}"));
+            self.dialer.redial(id, Instant::now());
             return;
         }
         let mut body = entry.body.lock();

@@ -16,6 +16,7 @@ use crate::back_channel::BackChannel;
 use crate::device::{Device, RingSetup};
 use crate::error::Error;
 use crate::inflight;
+use crate::memory_file;
 use crate::message::{MEM_SLOTS, Message, Reply, Request, RingAddr, RingFd};
 use crate::positions::{Identity, Positions};
 use crate::ring::{Kick, RING_PACKED, Ring, position};
@@ -143,15 +144,20 @@ impl Session {
             Request::GetQueueNum => return number(u64::try_from(self.rings.len()).unwrap_or(0)),
             Request::GetMaxMemSlots => return number(MEM_SLOTS),
             Request::SetMemTable(specs) => {
+                specs.iter().try_for_each(|spec| memory_file::check(request, &spec.file))?;
                 let map = Map::new(specs).map_err(|source| Error::Memory { request, source })?;
                 self.set_map(device, map);
             }
-            Request::AddMemReg(spec) => self.change_map(device, request, |map| add(map, spec))?,
+            Request::AddMemReg(spec) => {
+                memory_file::check(request, &spec.file)?;
+                self.change_map(device, request, |map| add(map, spec))?;
+            }
             Request::RemMemReg(name) => self.change_map(device, request, |map| match map {
                 Some(map) => map.without_region(name.guest_addr, name.user_addr, name.len),
                 None => Err(MapError::NoSuchRegion { guest_addr: name.guest_addr, len: name.len }),
             })?,
             Request::SetLogBase(area) => {
+                memory_file::check(request, &area.fd)?;
                 let reply = VhostUserLog { mmap_size: area.len, mmap_offset: area.offset };
                 let log = DirtyLog::new(area.fd, area.offset, area.len)
                     .map_err(|source| Error::Memory { request, source })?;
@@ -223,6 +229,7 @@ impl Session {
                 return reply.map(Some).map_err(|_| failed(rustix::io::Errno::MFILE));
             }
             Request::SetInflightFd { area, rings, size } => {
+                memory_file::check(request, &area.fd)?;
                 let regions = inflight::Regions::open(area, rings, size)
                     .map_err(|source| Error::Memory { request, source })?;
                 self.inflight = Some(regions);

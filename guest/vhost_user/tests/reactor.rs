@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fabnic_vhost_user::{Endpoint, EndpointError, Handle, Reactor, RingFormat, Role, Status};
-use fake::{Fake, LOG_ALL, OFFERED, PACKED, PROTOCOL_FEATURES};
+use fake::{DEFECT, Fake, LOG_ALL, OFFERED, PACKED, PROTOCOL_FEATURES};
 use rustix::event::EventfdFlags;
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -374,6 +374,23 @@ fn garbage_and_floods_end_their_session_with_a_reason_and_leave_nothing_open() {
         is_served(&good);
     }
     assert_eq!(eventfds(), before);
+}
+
+#[test]
+fn a_defect_costs_one_session() {
+    let bench = Bench::new();
+    let (device, handle) = bench.serve("bad.sock");
+    let (_other, _good) = bench.serve("good.sock");
+    let good = UnixStream::connect(bench.path("good.sock")).unwrap();
+    is_served(&good);
+    let mut stream = UnixStream::connect(bench.path("bad.sock")).unwrap();
+    let mut front = Frontend::from_stream(stream.try_clone().unwrap(), 4);
+    let _events = drive(&mut front, OFFERED & !PACKED);
+    stream.write_all(&[header(20, 0, 8), DEFECT.to_ne_bytes().to_vec()].concat()).unwrap();
+    assert!(gone(&handle).last_reason.unwrap().contains("a defect of this program"));
+    assert!(device.told().rings.is_empty());
+    is_served(&good);
+    is_served(&UnixStream::connect(bench.path("bad.sock")).unwrap());
 }
 
 #[test]

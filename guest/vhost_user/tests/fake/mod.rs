@@ -17,6 +17,9 @@ pub(crate) const PACKED: u64 = 1 << 34;
 pub(crate) const LOG_ALL: u64 = 1 << 26;
 pub(crate) const PROTOCOL_FEATURES: u64 = 1 << 30;
 
+/// An MTU that this device cannot bear.
+pub(crate) const DEFECT: u64 = u64::MAX - 1;
+
 /// Configuration space that can be read; its last four bytes can be written.
 pub(crate) const CONFIG: usize = 24;
 
@@ -175,6 +178,7 @@ impl Device for Fake {
     }
 
     fn set_mtu(&mut self, mtu: u64) -> Result<(), Fault> {
+        assert_ne!(mtu, DEFECT, "a defect");
         if mtu > 9000 {
             return Err(Fault(format!("an MTU of {mtu}")));
         }

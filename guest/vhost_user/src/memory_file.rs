@@ -1,0 +1,58 @@
+//! Which files a front end may share as memory.
+//!
+//! Workers read and write shared memory in the middle of a burst. A page that is not there is fetched by the kernel, and
+//! where it comes from decides how long that takes: from a program of the front end's choice (FUSE) or over a network it
+//! may take for ever, and would hold up every port of that worker. What virtual machines really use (memfd, tmpfs, huge
+//! pages, files on local disks) answers by itself.
+
+use std::os::fd::OwnedFd;
+
+use vhost::vhost_user::message::FrontendReq;
+
+use crate::error::Error;
+
+/// File systems whose pages come from elsewhere, by their magic (statfs(2)).
+const FOREIGN: [(u32, &str); 8] = [
+    (0x6573_5546, "FUSE"),
+    (0x6969, "NFS"),
+    (0x0102_1997, "9p"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x7375_7245, "Coda"),
+];
+
+/// Refuses files whose pages somebody else may withhold.
+pub(crate) fn check(request: FrontendReq, file: &OwnedFd) -> Result<(), Error> {
+    let stat = rustix::fs::fstatfs(file)
+        .map_err(|source| Error::Socket { doing: "looking at a memory file", source })?;
+    let magic = stat.f_type as u64 & 0xffff_ffff;
+    match FOREIGN.iter().find(|(foreign, _)| u64::from(*foreign) == magic) {
+        None => Ok(()),
+        Some((_, name)) => Err(Error::Value {
+            request,
+            got: format!("a memory file on {name}"),
+            expected: "a memfd, or a file on tmpfs, hugetlbfs or a local disk",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::MemfdFlags;
+
+    #[test]
+    fn what_virtual_machines_use_is_taken() {
+        let memfd = rustix::fs::memfd_create("ram", MemfdFlags::CLOEXEC).unwrap();
+        assert!(check(FrontendReq::SET_MEM_TABLE, &memfd).is_ok());
+        let disk = tempfile::tempfile().unwrap();
+        assert!(check(FrontendReq::SET_MEM_TABLE, &disk.into()).is_ok());
+        let proc = std::fs::File::open("/proc/self/maps").unwrap();
+        assert!(
+            check(FrontendReq::ADD_MEM_REG, &proc.into()).is_ok(),
+            "cannot be mapped, but that is said later"
+        );
+    }
+}
