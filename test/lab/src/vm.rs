@@ -181,8 +181,13 @@ impl Vm {
             let _absent = std::fs::remove_file(stale);
         }
         let mut qemu = launch.spawn()?;
-        qemu.wait_until("its agent socket", Duration::from_secs(20), || agent.exists())?;
-        let shell = GuestShell::connect(&agent)?;
+        // The socket's name is there a moment before QEMU listens on it.
+        let mut shell = Err(anyhow::anyhow!("nobody tried to connect"));
+        qemu.wait_until("its agent socket", Duration::from_secs(20), || {
+            shell = GuestShell::connect(&agent);
+            shell.is_ok()
+        })?;
+        let shell = shell?;
         Ok(Self {
             name: spec.name.clone(),
             qemu,
