@@ -112,7 +112,7 @@ pub struct Vm {
 
 impl Vm {
     /// How long a boot may take. Under TCG on a busy machine of two CPUs it takes 3 to 20 s.
-    pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+    pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 
     /// Starts QEMU and does not wait for the guest. `dir` (below `/tmp` or `/run`) gets the VM's sockets and logs.
     ///

@@ -186,7 +186,7 @@ fn vms_reach_the_host_through_a_tap_uplink() -> Result<()> {
     ping(&mut vm, "198.18.0.254", "")?;
     let _server =
         rig.lab().program("iperf3").args(["-s", "-B", "198.18.0.254"]).in_netns(host.name()).spawn()?;
-    vm.sh("for i in 1 2 3 4 5 6 7 8; do nc -z 198.18.0.254 5201 && break; sleep 1; done")?;
+    vm.sh("sleep 2")?;
     transfer(&mut vm, "198.18.0.254")?;
     vm.power_off()?;
     daemon.stop()
