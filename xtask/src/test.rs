@@ -12,6 +12,7 @@ use clap::Args;
 use fabnic_lab::{Lab, Progress, which};
 
 use crate::{
+    bench::instructions::{self, InstructionsArgs},
     cargo::{built_elsewhere, cargo, release_dir, run as run_command},
     check,
 };
@@ -73,6 +74,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     stage("doc tests", counted(&mut cargo(&["test", "--quiet", "--workspace", "--doc"])));
     if !args.quick {
         stage("system", system());
+        let budget = instructions::run(&InstructionsArgs::default());
+        stage("instructions", budget.map(|passed| Count { passed, ..Count::default() }));
     }
 
     for name in &failed_stages {

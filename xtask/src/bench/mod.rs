@@ -7,6 +7,7 @@
 
 pub(crate) mod distance;
 mod guests;
+pub(crate) mod instructions;
 mod light;
 mod machine;
 mod measure;
@@ -40,6 +41,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Throughput, cycles and latency against testpmd and Open vSwitch
     Peers(PeersArgs),
+    /// Instructions a frame, against the budget in benches/budget.toml
+    Instructions(instructions::InstructionsArgs),
 }
 
 /// Arguments of `cargo xtask bench peers`.
@@ -71,6 +74,7 @@ const HUGE_PAGES: u64 = 1200;
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     match &args.what {
         What::Peers(args) => peers(args),
+        What::Instructions(args) => instructions::run(args).map(|_| ExitCode::SUCCESS),
     }
 }
 
