@@ -15,11 +15,17 @@ const MEMORY: u64 = 0x1000;
 const DRIVER: u64 = 0x700;
 const DEVICE: u64 = 0x710;
 
+thread_local! {
+    // Mapping it anew for each input is what most of the time would go into.
+    static MAPPED: Arc<Map> = Map::anonymous(MEMORY).expect("memory").0;
+}
+
 /// One byte of size, one of flags, two where the ring stands, then the guest's memory from address 0 on.
 pub(crate) fn run(data: &[u8]) {
     let Some((&[size, flags, low, high], memory)) = data.split_first_chunk() else { return };
-    let (map, _) = Map::anonymous(MEMORY).expect("memory");
+    let map = MAPPED.with(Arc::clone);
     let all = map.translate(0, MEMORY as u32, &mut Hint::default()).expect("all of it");
+    map.write(&all, 0, &[0; MEMORY as usize]);
     map.write(&all, 0, memory);
     let position = u32::from(low) | u32::from(high) << 8;
     let config = RingConfig {
