@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::features::{protocol, status, virtio};
-use crate::front_end::{FrontEnd, FrontEndError, Negotiated, RingPlace, Sequence};
+use crate::front_end::{Channel, FrontEnd, FrontEndError, Negotiated, RingPlace, Sequence};
 use crate::memory::GuestMemory;
 
 /// What to take of what a back end offers.
@@ -69,6 +69,8 @@ pub struct Session {
     wishes: Wishes,
     kicks: Vec<OwnedFd>,
     calls: Vec<OwnedFd>,
+    /// Our end of the second channel, where that is agreed.
+    back: Option<Channel>,
     running: bool,
 }
 
@@ -85,7 +87,7 @@ impl Session {
                 .collect()
         };
         let (kicks, calls) = (events()?, events()?);
-        let mut session = Session { front_end, negotiated, wishes, kicks, calls, running: false };
+        let mut session = Session { front_end, negotiated, wishes, kicks, calls, back: None, running: false };
         match sequence {
             Sequence::VirtioUser => {
                 session.status(0)?;
@@ -97,6 +99,9 @@ impl Session {
                 session.status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK)?;
             }
             Sequence::Qemu => {
+                if session.negotiated.speaks(protocol::BACKEND_REQ) {
+                    session.back = Some(session.front_end.set_backend_req_fd()?);
+                }
                 // Every pair after the first opens with the same questions; the call descriptors are ones that nobody
                 // looks at yet.
                 for pair in 0..wishes.pairs {
@@ -129,6 +134,18 @@ impl Session {
     /// The front end, for messages beside the usual ones.
     pub fn front_end(&mut self) -> &mut FrontEnd {
         &mut self.front_end
+    }
+
+    /// The second channel, on which the back end sends; only in QEMU's order and where BACKEND_REQ is agreed.
+    pub fn back_channel(&self) -> Option<&Channel> {
+        self.back.as_ref()
+    }
+
+    /// RESET_DEVICE: the back end forgets rings and features, and keeps owner and memory. Start with fresh rings.
+    pub fn reset(&mut self) -> Result<(), FrontEndError> {
+        self.front_end.reset_device()?;
+        self.running = false;
+        self.front_end.set_features(self.negotiated.features)
     }
 
     /// Number of rings: two for each pair.

@@ -26,6 +26,8 @@ use crate::memory::{GuestMemory, MemoryError};
 const HEADER: u32 = 12;
 /// Most entries handled in one poll.
 const MOST: u16 = 256;
+/// How many first lines of frames are under way at a time: about as many as a core can wait for.
+const AHEAD: u16 = 16;
 
 /// What a light ring has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,7 +331,7 @@ impl LightTransmit {
             frame_bytes,
             walk,
             stride,
-            gather: (chains / 4).clamp(1, 64),
+            gather: (chains / 4).clamp(1, MOST),
             running: false,
             counts: Counts::default(),
         })
@@ -601,7 +603,7 @@ impl LightReceive {
             words: memory.table(base, (stride / 8) as usize * usize::from(size))?,
             left: 0,
             disordered: false,
-            gather: (size / 4).clamp(1, 64),
+            gather: (size / 4).clamp(1, MOST),
             digest: 0,
             counts: Counts::default(),
         })
@@ -654,7 +656,15 @@ impl LightReceive {
         self.counts.starved += u64::from(there >= size);
         let n = there.min(MOST);
         let words_each = (self.stride / 8) as usize;
+        let fetch = |i: u16| {
+            let slot = seen.wrapping_add(i) & (size - 1);
+            self.words.prefetch(elements.load(2 * usize::from(slot)) as usize * words_each + 1);
+        };
+        (0..n.min(AHEAD)).for_each(fetch);
         for i in 0..n {
+            if i + AHEAD < n {
+                fetch(i + AHEAD);
+            }
             let slot = seen.wrapping_add(i) & (size - 1);
             let at = 2 * usize::from(slot);
             let (id, len) = (elements.load(at), elements.load(at + 1));
@@ -695,8 +705,15 @@ impl LightReceive {
         let words_each = (self.stride / 8) as usize;
         let mut ids = [0_u16; MOST as usize];
         let mut n = 0_u16;
+        // Buffers are where they were in a ring that is used in order; elsewhere the hint is wrong and does no harm. Only
+        // as far as the ring is known to be used: behind that the device is writing.
+        let fetch = |n: u16| self.words.prefetch(usize::from(place(n).0) * words_each + 1);
+        (0..threshold.min(AHEAD)).for_each(fetch);
         while n < MOST.min(size) {
             let Some(bits) = load(n) else { break };
+            if n + AHEAD < threshold {
+                fetch(n + AHEAD);
+            }
             let last = (bits >> 32) as u16;
             let (at, _) = place(n);
             // With IN_ORDER a used descriptor may stand for several buffers; only the last one's length is known.

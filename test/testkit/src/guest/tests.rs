@@ -31,6 +31,8 @@ const FEATURES: u64 = virtio::VERSION_1
 const PROTOCOL: u64 = protocol::MQ
     | protocol::REPLY_ACK
     | protocol::STATUS
+    | protocol::BACKEND_REQ
+    | protocol::RESET_DEVICE
     | protocol::INFLIGHT_SHMFD
     | protocol::CONFIGURE_MEM_SLOTS;
 
@@ -182,6 +184,20 @@ fn a_driver_goes_on_with_another_back_end() {
             before.unwrap().join().unwrap();
             set.session.start(&set.memory, &set.driver.ring_starts()).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_reset_device_starts_anew() {
+    for layout in layouts().into_iter().step_by(5) {
+        let mut set = set(layout, Sequence::Qemu);
+        assert!(set.session.back_channel().is_some());
+        set.exchange(2);
+        set.session.reset().unwrap();
+        set.memory = GuestMemory::new(layout.bytes(), Backing::Ordinary).unwrap();
+        set.driver = NetDriver::new(&mut set.memory, layout).unwrap();
+        set.session.start(&set.memory, &set.driver.ring_starts()).unwrap();
+        set.exchange(2);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Light mode: pre-built frames, counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fabnic_memory::clock;
 use fabnic_testkit::driver::light::{
@@ -34,6 +34,20 @@ struct Port {
     session: Session,
     memory: GuestMemory,
     pairs: Vec<Pair>,
+    /// Since when the back end has been away.
+    gone: Option<Instant>,
+}
+
+/// Starts the rings where they stand.
+fn start(session: &mut Session, memory: &GuestMemory, pairs: &mut [Pair]) -> anyhow::Result<()> {
+    let mut rings = Vec::new();
+    for pair in pairs {
+        rings.push(pair.receive.ring_start());
+        rings.push(pair.transmit.ring_start());
+    }
+    session.start(memory, &rings)?;
+    (0..session.rings()).for_each(|ring| session.kick(ring));
+    Ok(())
 }
 
 pub(crate) struct LightTraffic {
@@ -60,7 +74,7 @@ pub(crate) fn build(port: &PortOptions, who: &Identity, run: &RunOptions, flow: 
     if !run.tso {
         let mut bytes = packet.udp(source, destination).size(run.size()).build();
         // No UDP checksum: frames may be rewritten as they go out.
-        let field = bytes.len() - run.size() + if port.vlan.is_some() { 44 } else { 40 };
+        let field = if port.vlan.is_some() { 44 } else { 40 };
         if let Some(checksum) = bytes.get_mut(field..field + 2) {
             checksum.fill(0);
         }
@@ -105,15 +119,18 @@ impl LightTraffic {
     #[cold]
     fn look_after(&mut self) -> anyhow::Result<()> {
         for port in &mut self.ports {
-            if port.session.is_closed() {
+            if port.gone.is_some() || port.session.is_closed() {
                 anyhow::ensure!(
                     self.reconnect,
                     "the back end closed {}",
                     port.connector.options().socket.display()
                 );
-                port.session = port.connector.open()?;
-                port.start()?;
-                self.reconnects += 1;
+                let Port { connector, session, memory, pairs, gone } = port;
+                let back = connector.reopen(gone, |new| {
+                    *session = new;
+                    start(session, memory, pairs)
+                })?;
+                self.reconnects += u64::from(back);
             }
         }
         Ok(())
@@ -153,22 +170,9 @@ impl Port {
             }
             pairs.push(pair);
         }
-        let mut port = Port { connector, session, memory, pairs };
-        port.start()?;
-        Ok(port)
-    }
-
-    fn start(&mut self) -> anyhow::Result<()> {
-        let mut rings = Vec::new();
-        for pair in &mut self.pairs {
-            rings.push(pair.receive.ring_start());
-            rings.push(pair.transmit.ring_start());
-        }
-        self.session.start(&self.memory, &rings)?;
-        for ring in 0..self.session.rings() {
-            self.session.kick(ring);
-        }
-        Ok(())
+        let mut session = session;
+        start(&mut session, &memory, &mut pairs)?;
+        Ok(Port { connector, session, memory, pairs, gone: None })
     }
 
     fn kick_if_wanted(&mut self) {
@@ -275,7 +279,7 @@ impl Traffic for LightTraffic {
     }
 
     fn finish(&mut self) -> anyhow::Result<u64> {
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().filter(|port| !port.session.is_closed()) {
             port.session.stop()?;
         }
         Ok(0)

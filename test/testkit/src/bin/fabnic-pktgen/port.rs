@@ -1,12 +1,12 @@
 //! A port's identity and its connection.
 
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fabnic_testkit::driver::RingOptions;
 use fabnic_testkit::features::{protocol, virtio};
-use fabnic_testkit::front_end::{FrontEnd, listen};
+use fabnic_testkit::front_end::{FrontEnd, Sequence, listen};
 use fabnic_testkit::guest::{Session, Wishes};
 use fabnic_wire::MacAddr;
 
@@ -77,17 +77,61 @@ impl Connector {
         add(options.indirect, virtio::INDIRECT_DESC, true);
         add(options.queues > 1, virtio::MQ | virtio::CTRL_VQ, false);
         add(tso, virtio::CSUM | virtio::GUEST_CSUM | virtio::HOST_TSO4 | virtio::GUEST_TSO4, true);
-        let speak = protocol::MQ | protocol::REPLY_ACK | protocol::STATUS | protocol::CONFIGURE_MEM_SLOTS;
+        // What each of them is known to ask for.
+        let speak = protocol::MQ | protocol::REPLY_ACK;
+        let speak = speak
+            | match options.sequence {
+                Sequence::VirtioUser => protocol::STATUS,
+                Sequence::Qemu => {
+                    protocol::LOG_SHMFD
+                        | protocol::RARP
+                        | protocol::NET_MTU
+                        | protocol::BACKEND_REQ
+                        | protocol::RESET_DEVICE
+                        | protocol::CONFIGURE_MEM_SLOTS
+                        | protocol::STATUS
+                }
+                Sequence::CloudHypervisor => {
+                    protocol::LOG_SHMFD
+                        | protocol::CONFIG
+                        | protocol::INFLIGHT_SHMFD
+                        | protocol::CONFIGURE_MEM_SLOTS
+                }
+            };
         let wishes =
             Wishes { sequence: options.sequence, want, need, protocol: speak, pairs: options.queues };
         Ok(Connector { options: options.clone(), listener, patience, wishes })
     }
 
+    /// Waits for the back end.
     pub(crate) fn open(&self) -> anyhow::Result<Session> {
+        self.open_within(self.patience)
+    }
+
+    /// Brings a port up again after its back end has gone: `start` starts the rings of the new session. `false` if it is
+    /// not back yet; an error when it has been away for too long.
+    pub(crate) fn reopen(
+        &self,
+        gone: &mut Option<Instant>,
+        start: impl FnOnce(Session) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let since = *gone.get_or_insert_with(Instant::now);
+        match self.open_within(Duration::ZERO).and_then(start) {
+            Ok(()) => {
+                *gone = None;
+                Ok(true)
+            }
+            // One that dies while we talk to it is one that is not back yet.
+            Err(_) if since.elapsed() < self.patience => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_within(&self, patience: Duration) -> anyhow::Result<Session> {
         let socket = self.options.socket.display();
         let front_end = match &self.listener {
-            Some(listener) => FrontEnd::accept(listener, self.patience),
-            None => FrontEnd::connect(&self.options.socket, self.patience),
+            Some(listener) => FrontEnd::accept(listener, patience),
+            None => FrontEnd::connect(&self.options.socket, patience),
         };
         let front_end = front_end.with_context(|| format!("port {socket}"))?;
         Session::open(front_end, self.wishes).with_context(|| format!("port {socket}"))

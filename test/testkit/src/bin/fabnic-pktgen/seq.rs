@@ -1,6 +1,6 @@
 //! Sequence mode: every frame has a number and the time at which it was sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use fabnic_memory::clock;
@@ -38,9 +38,21 @@ struct Port {
     /// The first of this port's flows, counted over all ports.
     first_flow: u32,
     sent: u64,
+    /// Since when the back end has been away.
+    gone: Option<Instant>,
     /// Offsets into the frame.
     l4: u32,
     stamp: u32,
+}
+
+/// Starts the rings where they stand.
+fn start(session: &mut Session, memory: &GuestMemory, driver: &mut NetDriver) -> anyhow::Result<()> {
+    for pair in 0..driver.layout().pairs {
+        driver.pending(pair)?;
+    }
+    session.start(memory, &driver.ring_starts())?;
+    (0..session.rings()).for_each(|ring| session.kick(ring));
+    Ok(())
 }
 
 pub(crate) struct SeqTraffic {
@@ -184,14 +196,18 @@ impl SeqTraffic {
     #[cold]
     fn look_after(&mut self) -> anyhow::Result<()> {
         for i in 0..self.ports.len() {
-            let Some(port) = self.ports.get(i).filter(|port| port.session.is_closed()) else { continue };
+            let away = |port: &&Port| port.gone.is_some() || port.session.is_closed();
+            let Some(port) = self.ports.get(i).filter(away) else { continue };
             ensure!(self.reconnect, "the back end closed {}", port.connector.options().socket.display());
             // Everything the last one used is taken before the next one is told where to begin.
             self.receive(i)?;
             if let Some(port) = self.ports.get_mut(i) {
-                port.session = port.connector.open()?;
-                port.start()?;
-                self.reconnects += 1;
+                let Port { connector, session, memory, driver, gone, .. } = port;
+                let back = connector.reopen(gone, |new| {
+                    *session = new;
+                    start(session, memory, driver)
+                })?;
+                self.reconnects += u64::from(back);
             }
         }
         Ok(())
@@ -233,7 +249,10 @@ impl Port {
         for pair in 0..layout.pairs {
             driver.prefill(pair, &prefilled);
         }
-        let mut port = Port {
+        let mut session = session;
+        start(&mut session, &memory, &mut driver)?;
+        Ok(Port {
+            gone: None,
             l4: if options.vlan.is_some() { 38 } else { 34 },
             stamp: u32::try_from(headers)?,
             connector,
@@ -246,19 +265,7 @@ impl Port {
             turn: 0,
             first_flow,
             sent: 0,
-        };
-        port.start()?;
-        Ok(port)
-    }
-
-    fn start(&mut self) -> anyhow::Result<()> {
-        for pair in 0..self.driver.layout().pairs {
-            self.driver.pending(pair)?;
-        }
-        let starts = self.driver.ring_starts();
-        self.session.start(&self.memory, &starts)?;
-        (0..self.session.rings()).for_each(|ring| self.session.kick(ring));
-        Ok(())
+        })
     }
 }
 
@@ -340,7 +347,7 @@ impl Traffic for SeqTraffic {
                 missing += self.ledger.missing(flow, *sent);
             }
         }
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().filter(|port| !port.session.is_closed()) {
             port.session.stop()?;
         }
         Ok(missing)

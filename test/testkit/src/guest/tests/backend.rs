@@ -87,6 +87,11 @@ impl Backend {
                 let payload = [(index as u32).to_ne_bytes(), ring.base.to_ne_bytes()].concat();
                 return self.answer(&message, &payload, &[]);
             }
+            request::RESET_DEVICE => {
+                let calls = self.rings.iter_mut().map(|ring| ring.call.take());
+                self.rings = calls.map(|call| RingState { call, ..RingState::default() }).collect();
+                self.features = 0;
+            }
             request::SET_FEATURES => self.features = first,
             request::SET_PROTOCOL_FEATURES => self.protocol = first,
             request::SET_MEM_TABLE => {
