@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use fabnic_lab::{Accel, GuestKernel, Lab, Progress, Vm, VmSpec};
+use fabnic_lab::{Accel, GuestKernel, Lab, Progress, Vm, VmSpec, WorkDir};
 
 /// Arguments of `cargo xtask lab`.
 #[derive(Args)]
@@ -62,7 +62,7 @@ fn show() -> Result<ExitCode> {
 }
 
 fn boot(lab: &Lab, progress: &Progress) -> Result<ExitCode> {
-    let dir = tempfile::tempdir_in("/tmp").context("cannot make a folder below /tmp")?;
+    let dir = WorkDir::new("fabnic-boot.", false)?;
     for kernel in GuestKernel::ALL {
         let step = progress.step(format!("boot kernel {}", kernel.name()));
         let name = format!("vm{}", kernel.name().replace('.', "-"));

@@ -34,6 +34,7 @@ mod progress;
 mod shell;
 mod tree;
 mod vm;
+mod workdir;
 
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,7 @@ pub use crate::{
     progress::{Progress, Step},
     shell::{GuestShell, Reply},
     vm::{Accel, Nic, Vm, VmSpec},
+    workdir::WorkDir,
 };
 
 /// The folder with everything that real-VM tests, the demo and the peers benchmark need.

@@ -7,15 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use fabnic_lab::{Daemon, DaemonConfig, Lab, Namespace};
-use tempfile::TempDir;
+use fabnic_lab::{Daemon, DaemonConfig, Lab, Namespace, WorkDir};
 
 /// What a test works with.
 #[derive(Debug)]
 pub struct Rig {
     lab: Lab,
     programs: PathBuf,
-    dir: TempDir,
+    dir: WorkDir,
 }
 
 impl Rig {
@@ -43,11 +42,7 @@ impl Rig {
         };
         // Logs of a failed test are worth a look.
         let keep = std::env::var_os("FABNIC_KEEP").is_some();
-        let dir = tempfile::Builder::new()
-            .disable_cleanup(keep)
-            .prefix("fabnic-test.")
-            .tempdir_in("/tmp")
-            .context("cannot make a folder below /tmp")?;
+        let dir = WorkDir::new("fabnic-test.", keep)?;
         Ok(Some(Self { lab, programs, dir }))
     }
 

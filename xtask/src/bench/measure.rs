@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use fabnic_lab::Lab;
+use fabnic_lab::{Lab, WorkDir};
 use serde::Serialize;
 
 use super::{
@@ -74,10 +74,7 @@ impl Window {
 
 /// Measures one switch in one situation; gives every window, near or not.
 pub(crate) fn measure(lab: &Lab, peer: Peer, case: &Case, effort: Effort) -> Result<Vec<Window>> {
-    let dir = tempfile::Builder::new()
-        .prefix("fabnic-bench.")
-        .tempdir_in("/tmp")
-        .context("cannot make a folder below /tmp")?;
+    let dir = WorkDir::new("fabnic-bench.", false)?;
     windows(lab, peer, case, effort, dir.path())
         .with_context(|| format!("{} with {:?} guests", peer.name(), case.guests))
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use fabnic_lab::{Daemon, DaemonConfig};
+use fabnic_lab::{Daemon, DaemonConfig, WorkDir};
 use serde_json::Value;
 
 use super::steps::Steps;
@@ -12,7 +12,7 @@ use crate::cargo::release_dir;
 const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
 
 pub(super) fn show(steps: &mut Steps) -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("fabnic-demo.").tempdir().context("cannot make a folder")?;
+    let dir = WorkDir::new("fabnic-demo.", false)?;
     let mut daemon = None;
     steps.run("start fabnicd with two virtio-net ports", |_| {
         let mut config = DaemonConfig::new(dir.path(), &[super::worker_cpu()]);

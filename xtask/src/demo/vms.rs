@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use fabnic_lab::{Daemon, DaemonConfig, GuestKernel, Lab, Namespace, Nic, Vm, VmSpec};
+use fabnic_lab::{Daemon, DaemonConfig, GuestKernel, Lab, Namespace, Nic, Vm, VmSpec, WorkDir};
 
 use super::steps::Steps;
 use crate::cargo::release_dir;
@@ -20,10 +20,7 @@ const TAP: &str = "tap0";
 const IPERF_SECONDS: u32 = 4;
 
 pub(super) fn show(lab: &Lab, keep: bool, steps: &mut Steps) -> Result<()> {
-    let dir = tempfile::Builder::new()
-        .prefix("fabnic-demo.")
-        .tempdir_in("/tmp")
-        .context("cannot make a folder below /tmp")?;
+    let dir = WorkDir::new("fabnic-demo.", false)?;
     let host = Namespace::create("demo")?;
     let mut daemon = None;
     steps.run("start fabnicd with two virtio-net ports and a TAP uplink", |_| {
