@@ -1,7 +1,7 @@
 //! The front end of vhost-user: what a VMM says to a back end.
 //!
 //! [`FrontEnd`] has one method for each message of the protocol and keeps no opinion on their order: tests send them in
-//! any. The orders that real front ends use are in [`Sequence`] and are followed by [`crate::guest::Guest`].
+//! any. The orders that real front ends use are in [`Sequence`] and are followed by [`crate::guest::Session`].
 //!
 //! ```text
 //!   connect / accept
