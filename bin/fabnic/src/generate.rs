@@ -175,7 +175,8 @@ mod tests {
         }
         for kept in fs::read_dir(docs.join("man")).into_iter().flatten().flatten() {
             let name = Path::new("man").join(kept.file_name());
-            if !pages.iter().any(|(page, _)| *page == name) {
+            // The daemon's page is written by hand.
+            if name != Path::new("man/fabnicd.8") && !pages.iter().any(|(page, _)| *page == name) {
                 differing.push(format!("{} (no longer made)", name.display()));
             }
         }

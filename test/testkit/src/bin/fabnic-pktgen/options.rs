@@ -181,12 +181,15 @@ pub(crate) enum Fields {
     Mac,
 }
 
+/// What a port is told.
+const PORT_HELP: &str = "A port: socket=PATH[,role=client|server][,ring=split|packed][,queue-size=1024][,queues=1][,mac=..][,peer=..] \
+    [,mergeable=on][,in-order=off][,event-idx=off][,indirect=off][,rx-buffer=2048][,tx-piece=32768][,vlan=ID] \
+    [,sequence=virtio-user|qemu|cloud-hypervisor][,memory=auto|huge|ordinary]";
+
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// A port: socket=PATH[,role=client|server][,ring=split|packed][,queue-size=1024][,queues=1][,mac=..][,peer=..]
-    /// [,mergeable=on][,in-order=off][,event-idx=off][,indirect=off][,rx-buffer=2048][,tx-piece=32768][,vlan=ID]
-    /// [,sequence=virtio-user|qemu|cloud-hypervisor][,memory=auto|huge|ordinary]
-    #[arg(long = "port", required = true, value_name = "KEY=VALUE,..")]
+    /// The ports, each as a list of keys and values.
+    #[arg(long = "port", required = true, value_name = "KEY=VALUE,..", help = PORT_HELP)]
     pub(crate) ports: Vec<PortOptions>,
     /// The CPU to run on.
     #[arg(long)]
