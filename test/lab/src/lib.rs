@@ -25,6 +25,7 @@
 mod cpio;
 mod daemon;
 mod guest;
+mod hugepages;
 mod janitor;
 mod kernel;
 mod mirror;
@@ -42,6 +43,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub use crate::{
     daemon::{Daemon, DaemonConfig},
+    hugepages::HugePages,
     janitor::Janitor,
     kernel::GuestKernel,
     netns::Namespace,

@@ -1,11 +1,7 @@
-//! What a benchmark asks of the machine, given back afterwards: huge pages for DPDK, and precedence.
+//! What a benchmark asks of the machine besides huge pages, given back afterwards: precedence.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use fabnic_lab::Janitor;
-
-const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Precedence of this process and all it starts over whatever else runs on this machine.
 ///
@@ -25,31 +21,4 @@ impl Precedence {
         let restore = taken.then(|| Janitor::hire(&format!("echo 0 > {GROUP}"))).transpose()?;
         Ok(Self { _restore: restore })
     }
-}
-
-/// Huge pages of 2 MiB that are there as long as this lives.
-#[derive(Debug)]
-pub(crate) struct HugePages {
-    _restore: Janitor,
-}
-
-impl HugePages {
-    /// Makes sure that at least `wanted` pages are there.
-    pub(crate) fn reserve(wanted: u64) -> Result<Self> {
-        let before = read(Path::new(NUMBER))?;
-        let restore = Janitor::hire(&format!("echo {before} > {NUMBER}"))?;
-        if before < wanted {
-            std::fs::write(NUMBER, wanted.to_string()).with_context(|| format!("cannot write {NUMBER}"))?;
-            let got = read(Path::new(NUMBER))?;
-            if got < wanted {
-                bail!("the kernel gave {got} huge pages of the {wanted} that DPDK needs; free some memory");
-            }
-        }
-        Ok(Self { _restore: restore })
-    }
-}
-
-fn read(path: &Path) -> Result<u64> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    text.trim().parse().with_context(|| format!("{} holds no number", path.display()))
 }

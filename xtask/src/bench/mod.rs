@@ -19,12 +19,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use fabnic_lab::{Lab, Progress};
+use fabnic_lab::{HugePages, Lab, Progress};
 
 use self::{
     guests::Ring,
     light::Traffic,
-    machine::{HugePages, Precedence},
+    machine::Precedence,
     measure::{Case, Effort, GuestKind, case_name, comparable, measure, median},
     peer::Peer,
     report::{CaseReport, PeerReport, Report},

@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use fabnic_lab::{Child, Daemon, Janitor};
+use fabnic_lab::{Child, Daemon, HugePages};
 use fabnic_system::{Rig, Totals, mac, port_frames, worker_cpu};
 
 /// The ten paths of DPDK's virtio driver: name, device arguments, EAL arguments.
@@ -25,22 +25,19 @@ const PATHS: [(&str, &str, &str); 10] = [
 ];
 
 /// Huge pages of 2 MiB for one testpmd.
-const HUGE_PAGES: u32 = 300;
+const HUGE_PAGES: u64 = 300;
 
 /// testpmd with two virtio-user ports that send to each other.
 struct Testpmd {
     child: Child,
     log: PathBuf,
     read: usize,
-    _pages: Janitor,
+    _pages: HugePages,
 }
 
 impl Testpmd {
     fn start(rig: &Rig, name: &str, device: &str, eal: &str, queues: u16) -> Result<Self> {
-        let before = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").context("no huge pages here")?;
-        let pages = Janitor::hire(&format!("echo {} > /proc/sys/vm/nr_hugepages", before.trim()))?;
-        std::fs::write("/proc/sys/vm/nr_hugepages", HUGE_PAGES.to_string())
-            .context("cannot get huge pages")?;
+        let pages = HugePages::reserve(HUGE_PAGES)?;
         let log = rig.path(&format!("{name}.log"));
         let mut launch = rig.lab().program("stdbuf");
         launch.env("FABNIC_HUGETLBFS", "1").args(["-oL", "dpdk-testpmd", "--lcores", "0@0,1@0", "--no-pci"]);

@@ -106,7 +106,7 @@ fn life(rig: &Rig, kernel: GuestKernel) -> Result<()> {
 
     eprintln!("  module reload");
     for index in 0..2 {
-        vms[index].sh("modprobe -r virtio_net && modprobe virtio_net && sleep 1")?;
+        vms[index].sh("rmmod virtio_net && modprobe virtio_net && sleep 1")?;
         address(&mut vms[index], index, 1500)?;
         ping(&mut vms[1 - index], IPS[index], "")?;
     }
