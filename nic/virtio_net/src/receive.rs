@@ -10,7 +10,7 @@
 
 use fabnic_memory::{Cursor, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
+use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEAD, HEADER_ROOM, Tally};
 use fabnic_virtqueue::{Chain, MAX_CHAIN, Ring};
 use fabnic_wire::offload::{DATA_VALID, HEADER_LEN, NEEDS_CSUM};
 
@@ -102,14 +102,17 @@ impl<R: Ring> Receive<R> {
 
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
         self.take(picks.len())?;
+        // Frames of a burst are alike: one behind a long one is likely to be long.
+        let mut was_long = false;
         for (index, pick) in picks.iter().enumerate() {
-            if let Some(next) = picks.get(index + 1) {
+            if was_long && let Some(next) = picks.get(index + 1) {
                 self.announce(burst, *next);
             }
             let Some((frame, slices, source)) = burst.frame_and_source(usize::from(*pick)) else {
                 return self.deliver_private(burst, picks.get(index..).unwrap_or(&[]), tally);
             };
             if self.place(frame, slices, source) {
+                was_long = frame.len() > HEAD as u32;
                 tally.deliver(frame.len());
                 continue;
             }
@@ -128,7 +131,7 @@ impl<R: Ring> Receive<R> {
 
     /// Asks for the lines that a frame will be copied from and to, while the frame before it is copied. The first ones are
     /// on their way since its buffers were taken.
-    #[inline(always)]
+    #[inline(never)]
     fn announce(&self, burst: &Burst, pick: u8) {
         let Some(frame) = burst.frames().get(usize::from(pick)) else { return };
         let rest = frame.rest_len().min(ANNOUNCED);
