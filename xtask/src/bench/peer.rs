@@ -177,7 +177,7 @@ impl Switch {
         let mut add = ovs("ovs-vsctl");
         add.args([
             &db,
-            "--timeout=30",
+            "--timeout=60",
             "add-br",
             "br0",
             "--",

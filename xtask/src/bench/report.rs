@@ -51,8 +51,10 @@ impl PeerReport {
         median(comparable(&all).iter().filter_map(value))
     }
 
-    fn round_pps(&self, round: usize) -> Option<f64> {
-        median(comparable(self.rounds.get(round)?).iter().map(|window| window.pps))
+    /// The windows of a round in which both CPUs were near, or all of it.
+    fn round(&self, round: usize, near_only: bool) -> Option<f64> {
+        let windows = self.rounds.get(round)?.iter().filter(|window| window.is_near() || !near_only);
+        median(windows.map(|window| window.pps))
     }
 
     fn near(&self) -> (usize, usize) {
@@ -62,11 +64,17 @@ impl PeerReport {
 }
 
 impl CaseReport {
-    /// How many times as fast Fabnic is as `other`: the median over rounds.
+    /// How many times as fast Fabnic is as `other`: the median over rounds. Like is compared with like: a round in
+    /// which only one of them had both CPUs near each other gives no ratio.
     fn ratio(&self, other: &PeerReport) -> Option<f64> {
         let fabnic = self.peers.iter().find(|report| report.peer == Peer::Fabnic)?;
         median((0..fabnic.rounds.len()).filter_map(|round| {
-            Some(fabnic.round_pps(round)? / other.round_pps(round).filter(|pps| *pps > 0.0)?)
+            let (ours, theirs) = match (fabnic.round(round, true), other.round(round, true)) {
+                (Some(ours), Some(theirs)) => (ours, theirs),
+                (None, None) => (fabnic.round(round, false)?, other.round(round, false)?),
+                _ => return None,
+            };
+            (theirs > 0.0).then(|| ours / theirs)
         }))
     }
 }
@@ -190,6 +198,17 @@ mod tests {
         testpmd.rounds = vec![vec![window(10.0)], vec![window(20.0)], vec![window(20.0)]];
         let case = CaseReport { name: String::new(), peers: vec![fabnic, testpmd] };
         assert_eq!(case.ratio(&case.peers[1]), Some(2.0));
+    }
+
+    #[test]
+    fn near_is_not_compared_with_far() {
+        let far = |pps| Window { distance_ns: [420, 100], ..window(pps) };
+        let mut fabnic = PeerReport::new(Peer::Fabnic);
+        let mut testpmd = PeerReport::new(Peer::Testpmd);
+        fabnic.rounds = vec![vec![window(20.0)], vec![far(10.0)]];
+        testpmd.rounds = vec![vec![far(1.0)], vec![far(5.0)]];
+        let case = CaseReport { name: String::new(), peers: vec![fabnic, testpmd] };
+        assert_eq!(case.ratio(&case.peers[1]), Some(2.0), "only the second round counts");
     }
 
     #[test]
