@@ -1,0 +1,77 @@
+//! The boundary between a device model and its transport.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fabnic_memory::Map;
+
+use crate::Description;
+
+/// Why a function is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// The driver asked for a function-level reset, or came back from D3hot.
+    FunctionLevel,
+    /// The VMM resets the device: its machine was reset.
+    Device,
+    /// The VMM is gone.
+    Disconnect,
+}
+
+/// Pages of a BAR that the guest may write without anybody being told: whoever serves the function polls them.
+#[derive(Debug)]
+pub struct SharedBar {
+    /// Which BAR.
+    pub bar: u8,
+    /// Backs the whole BAR from offset 0 on.
+    pub file: OwnedFd,
+    /// Offset and length of what may be mapped, in whole pages of 4096 bytes.
+    pub areas: Vec<(u64, u64)>,
+}
+
+/// How a function interrupts its driver. Called by workers too: it must not block, and it costs a write to an eventfd at
+/// the most.
+pub trait Interrupts: Send + Sync {
+    /// Sends the message of an MSI-X vector, or leaves it pending if the driver has the vector masked.
+    fn msix(&self, vector: u16);
+    /// Sets the level of the INTx line.
+    fn intx(&self, asserted: bool);
+}
+
+/// A device model, as its transport sees it. One thread calls it at a time.
+pub trait Function: Send {
+    /// What it is. Does not change while a VMM is attached.
+    fn description(&self) -> &Description;
+
+    /// A VMM came: how to interrupt its VM from now on.
+    fn attach(&mut self, interrupts: Arc<dyn Interrupts>);
+
+    /// What the function may reach from now on, by bus address (`fabnic_memory::AddressSpace::Guest`): `None` while bus
+    /// mastering is off or nothing is mapped. When this returns nothing uses the map that was before.
+    fn set_memory(&mut self, memory: Option<Arc<Map>>);
+
+    /// The driver reads from a BAR: 1, 2, 4 or 8 bytes, not beyond its end. Little endian.
+    fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
+
+    /// The driver writes to a BAR, as for [`Function::read`].
+    fn write(&mut self, bar: u8, offset: u64, data: &[u8]);
+
+    /// Back to the state after power-on, but for the memory map, which [`Function::set_memory`] says. When this returns no
+    /// queue of the function is served and no interrupt comes.
+    fn reset(&mut self, reset: Reset);
+
+    /// Pages that the guest may have mapped, if the function offers any.
+    fn shared(&self) -> Option<SharedBar> {
+        None
+    }
+
+    /// When [`Function::expire`] is due, in nanoseconds of the transport's monotonic clock; `None`: never.
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// Time went on, to `now` nanoseconds of that clock. Also called before each access, so that the model knows the time.
+    fn expire(&mut self, now: u64) {
+        let _ = now;
+    }
+}
