@@ -1,6 +1,6 @@
 //! The boundary between a device model and its transport.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use fabnic_memory::Map;
@@ -67,6 +67,12 @@ pub trait Function: Send {
 
     /// When [`Function::expire`] is due, in nanoseconds of the transport's monotonic clock; `None`: never.
     fn deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// Becomes readable when something but the driver wants the function's attention: the transport then calls
+    /// [`Function::expire`], which reads it.
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
