@@ -1,6 +1,6 @@
 //! The boundary between a device model and its transport.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use fabnic_memory::{DirtyLog, Map};
@@ -36,10 +36,6 @@ pub trait Interrupts: Send + Sync {
     fn msix(&self, vector: u16);
     /// Sets the level of the INTx line.
     fn intx(&self, asserted: bool);
-
-    /// Has the transport's thread ask for [`Function::deadline`] anew, soon: for queues that, on a worker, began to wait
-    /// for a moment (interrupts held back, for instance). The transport asks by itself after each call of the function.
-    fn attend(&self) {}
 }
 
 /// A device model, as its transport sees it. One thread calls it at a time.
@@ -71,6 +67,12 @@ pub trait Function: Send {
 
     /// When [`Function::expire`] is due, in nanoseconds of the transport's monotonic clock; `None`: never.
     fn deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// Becomes readable when something but the driver wants the function's attention: the transport then calls
+    /// [`Function::expire`], which reads it.
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use fabnic_pci::Function;
 
-use crate::attention::Attention;
 use crate::error::Error;
 use crate::session::{Session, Settings};
 use crate::socket::Connection;
@@ -124,9 +123,9 @@ impl Body {
     }
 
     /// Begins a session over a connected, non-blocking socket.
-    pub(crate) fn begin(&mut self, socket: OwnedFd, attention: (Arc<Attention>, u64)) {
+    pub(crate) fn begin(&mut self, socket: OwnedFd) {
         let pid = rustix::net::sockopt::socket_peercred(&socket).ok().map(|c| c.pid.as_raw_nonzero().get());
-        match Session::with_attention(self.function.as_mut(), self.settings, Some(attention)) {
+        match Session::new(self.function.as_mut(), self.settings) {
             Ok(session) => {
                 self.live = Some(Live { connection: Connection::new(socket), session, pid });
                 self.sessions += 1;
@@ -168,11 +167,13 @@ impl Body {
         self.function.deadline()
     }
 
+    /// What becomes readable when the function wants to be called.
+    pub(crate) fn wake(&self) -> Option<BorrowedFd<'_>> {
+        self.function.wake()
+    }
+
     /// Tells the function what time it is.
     pub(crate) fn expire(&mut self) -> Result<(), Error> {
-        if let Some(live) = &self.live {
-            live.session.attended();
-        }
         let function = self.function.as_mut();
         catch_unwind(AssertUnwindSafe(|| function.expire(now()))).map_err(|_| Error::Panicked)
     }

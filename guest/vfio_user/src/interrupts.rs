@@ -21,7 +21,6 @@ use fabnic_pci::Interrupts;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
 
-use crate::attention::Attention;
 use crate::error::Refusal;
 
 /// One MSI-X vector.
@@ -88,10 +87,6 @@ impl Line {
 pub(crate) struct Events {
     vectors: Box<[Vector]>,
     line: Mutex<Line>,
-    /// The transport's thread, and the number of the end point there.
-    attention: Option<(Arc<Attention>, u64)>,
-    /// It was asked and has not come yet.
-    asked: AtomicBool,
 }
 
 /// Adds one to a counter that never blocks. It is full only if nobody has read it for ages.
@@ -115,18 +110,11 @@ pub(crate) fn check_event(fd: &OwnedFd) -> Result<(), Refusal> {
 
 impl Events {
     /// For a function with so many MSI-X vectors.
-    pub(crate) fn new(vectors: u16, attention: Option<(Arc<Attention>, u64)>) -> Arc<Events> {
+    pub(crate) fn new(vectors: u16) -> Arc<Events> {
         Arc::new(Events {
             vectors: (0..vectors).map(|_| Vector::default()).collect(),
             line: Mutex::new(Line::default()),
-            attention,
-            asked: AtomicBool::new(false),
         })
-    }
-
-    /// The transport's thread is there: from now on it is to be asked again.
-    pub(crate) fn attended(&self) {
-        self.asked.store(false, Ordering::Release);
     }
 
     /// Installs the descriptor of a vector, or takes it away: the vector is masked.
@@ -243,14 +231,6 @@ impl Interrupts for Events {
         line.asserted = asserted;
         line.settle();
     }
-
-    fn attend(&self) {
-        if let Some((attention, id)) = &self.attention
-            && !self.asked.swap(true, Ordering::AcqRel)
-        {
-            attention.ask(*id);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -270,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_masked_vector_is_pending_until_it_is_unmasked() {
-        let events = Events::new(70, None);
+        let events = Events::new(70);
         let (given, seen) = event();
         events.msix(65);
         events.msix(65);
@@ -292,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_line_masks_itself_and_fires_again_while_asserted() {
-        let events = Events::new(0, None);
+        let events = Events::new(0);
         let (given, seen) = event();
         events.intx(true);
         events.set_line(Some(given));
@@ -317,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_line_is_unmasked_by_a_descriptor() {
-        let events = Events::new(0, None);
+        let events = Events::new(0);
         let (line, seen) = event();
         let (resample, kvm) = event();
         events.set_line(Some(line));

@@ -21,8 +21,8 @@
 //! # For the agent
 //!
 //! [`Reactor::spawn`] once. For each port [`Reactor::add`] an [`Endpoint`] with its function; the [`Handle`] answers
-//! [`Handle::status`], has the function look at changed settings ([`Handle::attend`]), and dropped it ends the session,
-//! removes the socket's name and gives up the function before it returns.
+//! [`Handle::status`], and dropped it ends the session, removes the socket's name and gives up the function before it
+//! returns.
 //!
 //! # Life cycle of a session
 //!
@@ -59,7 +59,6 @@
 //! messages under its big lock, and Cloud Hypervisor not at all. Doorbells as eventfds (GET_REGION_IO_FDS answers that
 //! there are none): no client asks. The twin socket: no client offers it.
 
-mod attention;
 mod dma;
 mod endpoint;
 mod error;

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_table_is_memory_and_the_pending_bits_are_not() {
-        let events = Events::new(17, None);
+        let events = Events::new(17);
         let mut table = MsixTable::new(Msix { vectors: 17, table: (3, 0), pending: (3, 0x2000) });
         let read = |table: &MsixTable, offset| {
             let mut data = [0; 4];

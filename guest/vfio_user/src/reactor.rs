@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   Handle  --command-->      wake (eventfd)  --+
-//!   workers --attend-->                         |
+//!   functions (Function::wake)                --|
 //!   listening sockets                         --+--> epoll --> reactor thread --> Body (function + session)
 //!   sessions                                  --+      ^                           ^
 //!   resample eventfds (KVM unmasks INTx)      --+   deadlines    Handle::status ---+ (its lock)
@@ -25,18 +25,18 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::attention::Attention;
 use crate::endpoint::{Body, Endpoint, Interest, now};
 use crate::error::Error;
 use crate::listen::{EndpointError, Listening};
 use crate::status::Status;
 
 /// What an epoll event is about, in the low bits of its data; the rest is the end point's number.
-const KIND_BITS: u32 = 2;
+const KIND_BITS: u32 = 3;
 const WAKE: u64 = 0;
 const LISTENER: u64 = 1;
 const SESSION: u64 = 2;
 const RESAMPLE: u64 = 3;
+const FUNCTION: u64 = 4;
 
 /// How long a listener rests when the process has no descriptor left for another client.
 const REST: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ enum Command {
 
 /// What handles and the thread share.
 struct Shared {
-    attention: Arc<Attention>,
+    wake: OwnedFd,
     commands: Mutex<Sender<Command>>,
     next_id: AtomicU64,
     thread: OnceLock<ThreadId>,
@@ -58,7 +58,8 @@ struct Shared {
 impl Shared {
     fn command(&self, command: Command) -> bool {
         let sent = self.commands.lock().send(command).is_ok();
-        self.attention.wake();
+        // The counter is full only when the thread has long been woken.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         sent
     }
 }
@@ -84,7 +85,7 @@ impl Reactor {
         let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let (sender, receiver) = channel();
         let shared = Arc::new(Shared {
-            attention: Arc::new(Attention::new(wake)),
+            wake,
             commands: Mutex::new(sender),
             next_id: AtomicU64::new(1),
             thread: OnceLock::new(),
@@ -147,12 +148,6 @@ impl Handle {
     pub fn status(&self) -> Status {
         self.body.lock().status()
     }
-
-    /// Something that the function looks at by itself has changed (its settings): it is called soon
-    /// ([`Function::expire`]).
-    pub fn attend(&self) {
-        self.shared.attention.ask(self.id);
-    }
 }
 
 impl Drop for Handle {
@@ -195,7 +190,7 @@ fn data(id: u64, kind: u64) -> epoll::EventData {
 impl Work {
     fn new(shared: Arc<Shared>, commands: Receiver<Command>) -> std::io::Result<Work> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, shared.attention.as_fd(), data(0, WAKE), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &shared.wake, data(0, WAKE), epoll::EventFlags::IN)?;
         Ok(Work {
             epoll,
             shared,
@@ -227,17 +222,15 @@ impl Work {
                     LISTENER => self.accept(id),
                     SESSION => self.turn(id),
                     RESAMPLE => self.resampled(id),
+                    FUNCTION => self.expire(id),
                     _ => {
                         let mut count = [0_u8; 8];
-                        let _ = rustix::io::read(self.shared.attention.as_fd(), &mut count);
+                        let _ = rustix::io::read(&self.shared.wake, &mut count);
                     }
                 }
             }
             if !self.obey() {
                 return;
-            }
-            for id in self.shared.attention.take() {
-                self.expire(id);
             }
             self.expire_due();
             self.wake_rested();
@@ -268,6 +261,9 @@ impl Work {
         if let Err(error) = added {
             body.lock().note(format!("the socket cannot be watched: {error}"));
         }
+        if let Some(wake) = body.lock().wake() {
+            let _ = epoll::add(&self.epoll, wake, data(id, FUNCTION), epoll::EventFlags::IN);
+        }
         let interest = Interest { read: false, write: false };
         self.entries.insert(id, Entry { listening, body, interest, resample: None, deadline: None });
     }
@@ -275,7 +271,11 @@ impl Work {
     fn remove(&mut self, id: u64) {
         self.resting.retain(|(_, other)| *other != id);
         self.end(id, &Error::Removed);
-        if let Some(Entry { deadline: Some(at), .. }) = self.entries.remove(&id) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        if let Some(wake) = entry.body.lock().wake() {
+            let _ = epoll::delete(&self.epoll, wake);
+        }
+        if let Some(at) = entry.deadline {
             self.deadlines.remove(&(at, id));
         }
     }
@@ -315,7 +315,7 @@ impl Work {
             return;
         }
         entry.interest = Interest { read: true, write: false };
-        body.begin(socket, (Arc::clone(&self.shared.attention), id));
+        body.begin(socket);
         if body.may_log() {
             tracing::info!(port = body.name(), "vfio-user client connected");
         }

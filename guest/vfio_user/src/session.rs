@@ -10,7 +10,6 @@ use fabnic_memory::Map;
 use fabnic_pci::{ConfigSpace, DescriptionError, Effects, Function, Pin, PowerState, Reset, SharedBar};
 use rustix::io::Errno;
 
-use crate::attention::Attention;
 use crate::dma::Windows;
 use crate::error::{Error, Refusal};
 use crate::fields::Payload;
@@ -62,18 +61,9 @@ impl Session {
     /// # Errors
     /// If the function's description contradicts itself.
     pub fn new(function: &mut dyn Function, settings: Settings) -> Result<Session, DescriptionError> {
-        Session::with_attention(function, settings, None)
-    }
-
-    /// A session whose function can wake the transport's thread.
-    pub(crate) fn with_attention(
-        function: &mut dyn Function,
-        settings: Settings,
-        attention: Option<(Arc<Attention>, u64)>,
-    ) -> Result<Session, DescriptionError> {
         let config = ConfigSpace::new(function.description())?;
         let msix = config.description().msix;
-        let events = Events::new(msix.map_or(0, |msix| msix.vectors), attention);
+        let events = Events::new(msix.map_or(0, |msix| msix.vectors));
         function.attach(Arc::clone(&events) as Arc<dyn fabnic_pci::Interrupts>);
         Ok(Session {
             config,
@@ -417,11 +407,6 @@ impl Session {
             // Only now may the old one go.
             self.reached = memory;
         }
-    }
-
-    /// The transport's thread attends to the function now.
-    pub(crate) fn attended(&self) {
-        self.events.attended();
     }
 
     /// The descriptor by which the client unmasks INTx, if it gave one: when it becomes readable,

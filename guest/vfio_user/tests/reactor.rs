@@ -194,15 +194,13 @@ fn time_goes_on_for_functions() {
     let mut client = rig.client("toy");
     client.region_write(0, 12, &1_000_000_u32.to_le_bytes()).unwrap();
     until("the deadline", || (toy.told().expired == 1).then_some(()));
-    // A worker that begins to wait has the reactor look anew.
-    client.region_write(0, 12, &u32::MAX.to_le_bytes()).unwrap();
-    let interrupts = toy.told().interrupts.clone().unwrap();
-    toy.set_deadline(1);
-    interrupts.attend();
+    // A worker that begins to wait has the reactor look.
+    toy.wake_at(1);
     until("the worker's deadline", || (toy.told().expired == 2).then_some(()));
-    toy.set_deadline(1);
-    handle.attend();
-    until("the agent's deadline", || (toy.told().expired == 3).then_some(()));
+    drop(client);
+    disconnected(&handle, 1);
+    toy.wake_at(1);
+    until("a deadline without a client", || (toy.told().expired == 3).then_some(()));
 }
 
 #[test]

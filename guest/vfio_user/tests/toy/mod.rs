@@ -6,7 +6,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // Each test uses a part of it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fabnic_memory::{DirtyLog, Hint, Map};
@@ -47,6 +47,7 @@ impl core::fmt::Debug for Told {
 pub(crate) struct Toy {
     description: Arc<Description>,
     told: Arc<Mutex<Told>>,
+    wake: Arc<OwnedFd>,
 }
 
 pub(crate) fn description() -> Description {
@@ -73,7 +74,8 @@ pub(crate) fn description() -> Description {
 
 impl Toy {
     pub(crate) fn new() -> Toy {
-        Toy { description: Arc::new(description()), told: Arc::default() }
+        let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+        Toy { description: Arc::new(description()), told: Arc::default(), wake: Arc::new(wake) }
     }
 
     /// One whose BAR 0 can be mapped.
@@ -86,8 +88,9 @@ impl Toy {
     }
 
     /// As a worker would: without being called.
-    pub(crate) fn set_deadline(&self, at: u64) {
+    pub(crate) fn wake_at(&self, at: u64) {
         self.told().deadline = Some(at);
+        rustix::io::write(&*self.wake, &1_u64.to_ne_bytes()).unwrap();
     }
 
     pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
@@ -179,7 +182,12 @@ impl Function for Toy {
         self.told().deadline
     }
 
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.wake.as_fd())
+    }
+
     fn expire(&mut self, now: u64) {
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         let mut told = self.told();
         assert!(now >= told.now, "time goes forward");
         told.now = now;
