@@ -27,6 +27,8 @@ pub struct Avf {
     pub(crate) vectors: Arc<Vectors>,
     doorbells: Arc<Doorbells>,
     map: Option<Arc<Map>>,
+    /// Not stopped where it stands.
+    is_running: bool,
     pub(crate) mailbox: Mailbox,
     /// Holds the body of the request in work.
     inbox: Option<Box<[u8; MESSAGE]>>,
@@ -88,6 +90,7 @@ impl Avf {
             vectors,
             doorbells,
             map: None,
+            is_running: true,
             mailbox: Mailbox::default(),
             inbox: Some(Box::new([0; MESSAGE])),
             session,
@@ -145,7 +148,7 @@ impl Avf {
 
     /// Delivers what waits for the driver.
     pub(crate) fn pump(&mut self) {
-        let Some(map) = &self.map else { return };
+        let Some(map) = self.map.as_ref().filter(|_| self.is_running) else { return };
         if self.mailbox.pump(map) {
             self.vectors.cause_other(icr::ADMINQ);
         }
@@ -153,7 +156,7 @@ impl Avf {
 
     /// Takes requests and answers them.
     fn run_mailbox(&mut self) {
-        let Some(map) = self.map.clone() else { return };
+        let Some(map) = self.map.clone().filter(|_| self.is_running) else { return };
         // A ring holds no more; a driver that adds others meanwhile rings again.
         for _ in 0..=reg::len::COUNT {
             self.pump();
@@ -208,8 +211,20 @@ impl Avf {
         }
     }
 
+    /// Gives the queues the memory that they may use now, and looks at the mailbox.
+    fn bind(&mut self) {
+        let map = self.map.clone().filter(|_| self.is_running);
+        if let Err(fault) = self.queues.set_memory(map) {
+            self.port.stop(fault);
+        }
+        self.run_mailbox();
+    }
+
     /// Follows what was changed from outside.
     fn follow(&mut self) {
+        if !self.is_running {
+            return;
+        }
         let changes = self.control.changes();
         if changes == self.seen {
             return;
@@ -256,11 +271,8 @@ impl Function for Avf {
     }
 
     fn set_memory(&mut self, memory: Option<Arc<Map>>) {
-        self.map = memory.clone();
-        if let Err(fault) = self.queues.set_memory(memory) {
-            self.port.stop(fault);
-        }
-        self.run_mailbox();
+        self.map = memory;
+        self.bind();
     }
 
     fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
@@ -316,5 +328,17 @@ impl Function for Avf {
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {
         Some(self.control.wake())
+    }
+
+    fn faults(&self) -> u64 {
+        self.queues.faults() + self.mailbox.faults
+    }
+
+    fn set_running(&mut self, running: bool) {
+        if running != self.is_running {
+            self.is_running = running;
+            self.bind();
+            self.follow();
+        }
     }
 }

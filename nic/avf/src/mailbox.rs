@@ -90,12 +90,14 @@ pub(crate) struct Mailbox {
     send: Ring,
     receive: Ring,
     outbox: VecDeque<Outgoing>,
+    /// How often memory was not there.
+    pub(crate) faults: u64,
 }
 
 impl Mailbox {
     /// Everything as after power-on.
     pub(crate) fn reset(&mut self) {
-        *self = Mailbox::default();
+        *self = Mailbox { faults: self.faults, ..Mailbox::default() };
     }
 
     fn register(&mut self, offset: u64) -> Option<&mut u32> {
@@ -151,6 +153,7 @@ impl Mailbox {
                 None => {
                     // Its memory is not there: hardware says so here and waits for the driver to set it up anew.
                     self.send.len |= reg::len::CRITICAL;
+                    self.faults += 1;
                     return None;
                 }
             }
@@ -219,6 +222,7 @@ impl Mailbox {
             let Some(outgoing) = self.outbox.front() else { break };
             if deliver(&self.receive, map, outgoing).is_none() {
                 self.receive.len |= reg::len::CRITICAL;
+                self.faults += 1;
                 break;
             }
             self.receive.advance();

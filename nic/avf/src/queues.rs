@@ -323,6 +323,12 @@ impl Queues {
         self.with_rules(|rules| rules.strip = strip);
     }
 
+    /// Accesses outside of the guest's memory that were refused.
+    pub(crate) fn faults(&self) -> u64 {
+        let receive = self.receive.iter().map(|one| one.counters.faults());
+        receive.chain(self.transmit.iter().map(|one| one.counters.faults())).sum()
+    }
+
     /// What all queues received and sent.
     pub(crate) fn counts(&self) -> (Counts, Counts) {
         let (mut receive, mut transmit) = (Counts::default(), Counts::default());

@@ -97,9 +97,12 @@ impl Ring {
         head: u16,
         counters: Arc<Counters>,
     ) -> Result<Ring, Fault> {
-        let words = map
-            .table(AddressSpace::Guest, config.ring, WORDS * usize::from(config.len))
-            .map_err(|error| Fault(format!("receive ring {queue}: {error}")))?;
+        let words = map.table(AddressSpace::Guest, config.ring, WORDS * usize::from(config.len)).map_err(
+            |error| {
+                counters.fault();
+                Fault(format!("receive ring {queue}: {error}"))
+            },
+        )?;
         let head = if head < config.len { head } else { 0 };
         Ok(Ring {
             queue,
@@ -184,6 +187,7 @@ impl Ring {
         if whole {
             return Ok(());
         }
+        self.counters.fault();
         Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")))
     }
 

@@ -11,6 +11,7 @@ pub(crate) struct Counters {
     casts: [AtomicU64; 3],
     discards: AtomicU64,
     errors: AtomicU64,
+    faults: AtomicU64,
 }
 
 /// Their values, or what a burst adds to them.
@@ -56,6 +57,16 @@ impl Counters {
                 counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
             }
         }
+    }
+
+    /// An address was not in the guest's memory.
+    pub(crate) fn fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// The values now.

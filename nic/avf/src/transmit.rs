@@ -95,7 +95,10 @@ impl Transmit {
     /// It is not in the guest's memory.
     pub(crate) fn open(setup: TransmitSetup) -> Result<Transmit, Fault> {
         let TransmitSetup { queue, map, ring, len, next, rules, doorbells, vectors, counters } = setup;
-        let outside = |error| Fault(format!("transmit ring {queue}: {error}"));
+        let outside = |error| {
+            counters.fault();
+            Fault(format!("transmit ring {queue}: {error}"))
+        };
         let descriptors = map.table(AddressSpace::Guest, ring, usize::from(len)).map_err(outside)?;
         let words = map.table(AddressSpace::Guest, ring, 2 * usize::from(len)).map_err(outside)?;
         Ok(Transmit {
@@ -193,6 +196,7 @@ impl Transmit {
         if whole {
             return Ok(());
         }
+        self.counters.fault();
         Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")))
     }
 

@@ -297,7 +297,7 @@ fn generations_offer_what_they_say() {
         let mut raw = Raw::new(Settings { generation, ..settings(1) });
         raw.open(Style::Linux);
         assert_eq!(raw.negotiate(u32::MAX), offer, "{generation:?}");
-        assert_eq!(raw.negotiate(u32::MAX & !VLAN_V2) & VLAN, VLAN);
+        assert_eq!(raw.negotiate(!VLAN_V2) & VLAN, VLAN);
     }
     // The speed is told as it was agreed.
     let mut raw = Raw::new(Settings { generation: Generation::Base, ..settings(1) });
@@ -317,7 +317,7 @@ fn refusals_are_those_of_hardware() {
     for opcode in [4, 6, 7, 8, 9, 10, 15, 23, 44, 51, 99, u32::MAX] {
         assert_eq!(raw.ask(opcode, &[0; 12]).0, NOT_SUPPORTED, "opcode {opcode} before resources");
     }
-    raw.negotiate(u32::MAX & !CRC);
+    raw.negotiate(!CRC);
     let bad_ring = |tx, rx, buffer, max, rxdid| config_queues(&[pair(0, tx, rx, buffer, max, rxdid)], false);
     let mut other_vsi = config_queues(&[pair(0, 512, 512, 2048, 1518, 1)], false);
     other_vsi[0] = 2;
@@ -407,6 +407,12 @@ fn a_ring_outside_memory_is_refused_and_one_that_leaves_stops_the_port() {
     assert!(!raw.port.egress()[0].is_installed() && !raw.port.ingress()[0].is_installed());
     raw.function.set_memory(Some(map));
     assert!(raw.port.egress()[0].is_installed() && raw.port.ingress()[0].is_installed());
+    // Nor while it is stopped.
+    raw.function.set_running(false);
+    assert!(!raw.port.egress()[0].is_installed() && !raw.port.ingress()[0].is_installed());
+    raw.function.set_running(true);
+    assert!(raw.port.egress()[0].is_installed() && raw.port.ingress()[0].is_installed());
+    assert_eq!(raw.function.faults(), 1);
     let (small, _) = fabnic_memory::Map::anonymous(0x10_0000).unwrap();
     raw.function.set_memory(Some(small));
     assert!(raw.port.is_stopped());

@@ -1,0 +1,228 @@
+//! Interrupt causes, their mask, and the line (SDM 3.4, 13.4.17 to 13.4.21).
+//!
+//! Workers raise causes while the driver reads and masks them on the transport's thread. The line must follow in the
+//! order of what was decided, so the state and the call that follows from it are under one lock, which nobody holds for
+//! longer than a write to an eventfd.
+//!
+//! ```text
+//!   causes (ICR) --and-- mask (IMS) --and not held off--> line
+//! ```
+//!
+//! # Moderation
+//!
+//! When the driver takes an interrupt, so that the line falls, the next one is held off for the interval that ITR, or else
+//! the absolute delays, ask for. It begins there because that is an access of the transport's thread, which knows the
+//! time and waits for the end; a worker that raises a cause meanwhile has nobody to tell.
+
+use std::sync::Arc;
+
+use fabnic_pci::Interrupts;
+use parking_lot::Mutex;
+
+use crate::spec::register::Cause;
+
+/// When an interrupt was taken, and how long the next is to be held off, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) now: u64,
+    pub(crate) interval: u64,
+}
+
+/// Causes, mask and line.
+#[derive(Default)]
+pub(crate) struct InterruptLine(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    causes: Cause,
+    mask: Cause,
+    asserted: bool,
+    held_until: Option<u64>,
+    output: Option<Arc<dyn Interrupts>>,
+}
+
+impl core::fmt::Debug for InterruptLine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("InterruptLine")
+            .field("causes", &state.causes)
+            .field("mask", &state.mask)
+            .field("asserted", &state.asserted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Lets the line follow; `true` if it rose.
+    fn follow(&mut self) -> bool {
+        let wanted = self.causes.intersects(self.mask) && self.held_until.is_none();
+        if wanted == self.asserted {
+            return false;
+        }
+        self.asserted = wanted;
+        if let Some(output) = &self.output {
+            output.intx(wanted);
+        }
+        wanted
+    }
+
+    /// As [`State::follow`], after an access of the driver.
+    fn follow_taken(&mut self, taken: Taken) {
+        let was = self.asserted;
+        self.follow();
+        if was && !self.asserted && taken.interval > 0 {
+            self.held_until = Some(taken.now.saturating_add(taken.interval));
+        }
+    }
+}
+
+impl InterruptLine {
+    /// Adds causes; `true` if the driver is interrupted by it.
+    pub(crate) fn raise(&self, causes: Cause) -> bool {
+        let mut state = self.0.lock();
+        state.causes |= causes;
+        state.follow()
+    }
+
+    /// The causes, which are gone afterwards (a read of ICR).
+    pub(crate) fn take(&self, taken: Taken) -> Cause {
+        let mut state = self.0.lock();
+        let causes = core::mem::take(&mut state.causes);
+        state.follow_taken(taken);
+        causes
+    }
+
+    /// Clears some causes (a write to ICR).
+    pub(crate) fn clear(&self, causes: Cause, taken: Taken) {
+        let mut state = self.0.lock();
+        state.causes.remove(causes);
+        state.follow_taken(taken);
+    }
+
+    /// The causes, which stay (a read of ICS).
+    pub(crate) fn causes(&self) -> Cause {
+        self.0.lock().causes
+    }
+
+    /// The mask.
+    pub(crate) fn mask(&self) -> Cause {
+        self.0.lock().mask
+    }
+
+    /// Lets causes through (IMS).
+    pub(crate) fn unmask(&self, causes: Cause) {
+        let mut state = self.0.lock();
+        state.mask |= causes;
+        state.follow();
+    }
+
+    /// Holds causes back (IMC).
+    pub(crate) fn hide(&self, causes: Cause, taken: Taken) {
+        let mut state = self.0.lock();
+        state.mask.remove(causes);
+        state.follow_taken(taken);
+    }
+
+    /// Where interrupts go to from now on.
+    pub(crate) fn attach(&self, output: Option<Arc<dyn Interrupts>>) {
+        let mut state = self.0.lock();
+        state.output = output;
+        if state.asserted
+            && let Some(output) = &state.output
+        {
+            output.intx(true);
+        }
+    }
+
+    /// No causes, nothing let through, the line low.
+    pub(crate) fn reset(&self) {
+        let mut state = self.0.lock();
+        (state.causes, state.mask) = (Cause::empty(), Cause::empty());
+        state.held_until = None;
+        state.follow();
+    }
+
+    /// When an interrupt is held off no longer.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.0.lock().held_until
+    }
+
+    /// Time went on.
+    pub(crate) fn expire(&self, now: u64) {
+        let mut state = self.0.lock();
+        if state.held_until.is_some_and(|until| until <= now) {
+            state.held_until = None;
+            state.follow();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wire(AtomicBool);
+
+    impl Interrupts for Wire {
+        fn msix(&self, _vector: u16) {}
+        fn intx(&self, asserted: bool) {
+            assert_ne!(self.0.swap(asserted, Ordering::SeqCst), asserted, "a level that is no change");
+        }
+    }
+
+    fn line() -> (InterruptLine, impl Fn() -> bool) {
+        let (line, wire) = (InterruptLine::default(), Arc::new(Wire::default()));
+        line.attach(Some(Arc::clone(&wire) as _));
+        (line, move || wire.0.load(Ordering::SeqCst))
+    }
+
+    const NEVER_HELD: Taken = Taken { now: 0, interval: 0 };
+
+    #[test]
+    fn the_line_is_what_causes_and_mask_say() {
+        let (line, is_high) = line();
+        assert!(!line.raise(Cause::RXT0) && !is_high());
+        line.unmask(Cause::TXDW);
+        assert!(!is_high());
+        line.unmask(Cause::RXT0);
+        assert!(is_high());
+        assert!(!line.raise(Cause::TXDW), "it is high already");
+        line.hide(Cause::RXT0, NEVER_HELD);
+        assert!(is_high());
+        line.clear(Cause::TXDW, NEVER_HELD);
+        assert!(!is_high());
+        line.unmask(Cause::RXT0);
+        assert_eq!(line.take(NEVER_HELD), Cause::RXT0);
+        assert!(!is_high() && line.causes().is_empty());
+    }
+
+    #[test]
+    fn the_next_interrupt_is_held_off() {
+        let (line, is_high) = line();
+        line.unmask(Cause::all());
+        assert!(line.raise(Cause::RXT0));
+        line.take(Taken { now: 1000, interval: 500 });
+        assert_eq!(line.deadline(), Some(1500));
+        assert!(!line.raise(Cause::RXT0) && !is_high());
+        line.expire(1499);
+        assert!(!is_high());
+        line.expire(1500);
+        assert!(is_high() && line.deadline().is_none());
+        // What is read while the line is low holds nothing off.
+        line.take(NEVER_HELD);
+        line.take(Taken { now: 2000, interval: 500 });
+        assert_eq!(line.deadline(), None);
+    }
+
+    #[test]
+    fn a_reset_lets_the_line_fall() {
+        let (line, is_high) = line();
+        line.unmask(Cause::all());
+        line.raise(Cause::LSC);
+        line.reset();
+        assert!(!is_high() && line.mask().is_empty());
+    }
+}

@@ -1,0 +1,6 @@
+//! The model and its queues, driven by the driver of `fabnic-testkit` over register accesses and guest memory.
+#![allow(clippy::unwrap_used, reason = "helpers fail as the tests do that use them")]
+
+mod guest;
+mod probe;
+mod traffic;
