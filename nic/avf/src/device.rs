@@ -136,6 +136,7 @@ impl Avf {
         self.queues.set_send_rules(self.session.send_rules(&self.settings));
         self.queues.set_strip(self.session.strip);
         self.queues.set_hasher(Hasher::new(&self.session.rss));
+        self.queues.set_director(&self.session.director);
     }
 
     pub(crate) fn take_inbox(&mut self) -> Option<Box<[u8; MESSAGE]>> {

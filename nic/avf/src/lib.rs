@@ -47,6 +47,7 @@ mod classify;
 mod control;
 mod crc;
 mod device;
+mod director;
 mod doorbell;
 mod filter;
 mod interrupts;

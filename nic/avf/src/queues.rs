@@ -17,6 +17,7 @@ use std::sync::Arc;
 use fabnic_memory::Map;
 use fabnic_port::{Egress, Fault, Port};
 
+use crate::director::Director;
 use crate::doorbell::Doorbells;
 use crate::filter::Filter;
 use crate::interrupts::Vectors;
@@ -69,6 +70,7 @@ pub(crate) struct Queues {
     filter: Filter,
     hasher: Arc<Hasher>,
     strip: bool,
+    director: Option<Arc<Director>>,
 }
 
 /// The receive queues, if that is what is in the cell.
@@ -96,6 +98,7 @@ impl Queues {
             filter,
             hasher: Arc::new(hasher),
             strip: false,
+            director: None,
         }
     }
 
@@ -235,6 +238,7 @@ impl Queues {
                 filter: self.filter.clone(),
                 hasher: Arc::clone(&self.hasher),
                 strip: self.strip,
+                director: self.director.clone(),
             };
             let queue = Receive::new(map, rules, Arc::clone(&self.doorbells), Arc::clone(&self.vectors));
             drop(cell.install(Box::new(queue)));
@@ -315,6 +319,12 @@ impl Queues {
     pub(crate) fn set_hasher(&mut self, hasher: Hasher) {
         self.hasher = Arc::new(hasher);
         self.with_rules(|rules| rules.hasher = Arc::clone(&self.hasher));
+    }
+
+    /// Other flow director rules.
+    pub(crate) fn set_director(&mut self, director: &Director) {
+        self.director = (!director.is_empty()).then(|| Arc::new(director.clone()));
+        self.with_rules(|rules| rules.director = self.director.clone());
     }
 
     /// Whether tags are taken out.

@@ -17,6 +17,7 @@ use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Tally};
 use fabnic_wire::Layers;
 
 use crate::classify::{Kind, Transport, classify};
+use crate::director::{Destination, Director};
 use crate::doorbell::Doorbells;
 use crate::filter::{Filter, cast, number};
 use crate::interrupts::{Side, Vectors};
@@ -32,6 +33,8 @@ pub(crate) struct ReceiveRules {
     pub(crate) hasher: Arc<Hasher>,
     /// Tags are taken out.
     pub(crate) strip: bool,
+    /// Flow director rules, if there are any.
+    pub(crate) director: Option<Arc<Director>>,
 }
 
 /// All receive rings of a function.
@@ -111,15 +114,28 @@ impl Receive {
             }
             None => (Kind { packet_type: 0, bad_ip: false, transport: Transport::Unknown }, None),
         };
+        let directed = match (&rules.director, &layers) {
+            (Some(director), Some(layers)) => director.look(head, layers),
+            _ => None,
+        };
+        let hashed = hash.unwrap_or(0);
+        let wanted = match directed.map_or(Destination::PassThrough, |(destination, _)| destination) {
+            Destination::Drop => return Err(Refusal::Drop(DropReason::Filtered)),
+            Destination::PassThrough => hash.map_or(0, |hash| rules.hasher.queue(hash)),
+            Destination::Queue(queue) => usize::from(queue),
+            Destination::Region { first, width } => {
+                usize::from(first) + usize::try_from(hashed & ((1 << (width & 15)) - 1)).unwrap_or(0)
+            }
+        };
         let found = Found {
             packet_type: kind.packet_type,
             cast,
             hash,
             tag: tag.filter(|_| strip),
+            mark: directed.and_then(|(_, mark)| mark),
             ..Found::default()
         };
         let plan = Plan { found, kind, strip };
-        let wanted = hash.map_or(0, |hash| rules.hasher.queue(hash));
         let queue = match self.rings.get(wanted) {
             Some(Some(_)) => wanted,
             _ => self.lowest,

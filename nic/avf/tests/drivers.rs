@@ -243,7 +243,7 @@ fn vpp() {
 
 #[test]
 fn openbsd() {
-    for generation in [Generation::Base, Generation::Second, Generation::Third] {
+    for generation in (1..=4).filter_map(Generation::of) {
         let mut raw = Raw::new(Settings { generation, ..settings(1) });
         raw.open(Style::OpenBsd);
         assert_eq!(raw.negotiate(L2 | VLAN | RSS_PF), L2 | VLAN | RSS_PF);
@@ -292,6 +292,12 @@ fn generations_offer_what_they_say() {
                 | (WB_ON_ITR | REQ_QUEUES | ADV_LINK_SPEED | VLAN_V2 | USO | 1 << 17)
                 | (CRC | RX_FLEX_DESC),
         ),
+        (
+            Generation::Fourth,
+            L2 | RSS_PF
+                | (WB_ON_ITR | REQ_QUEUES | ADV_LINK_SPEED | VLAN_V2 | USO | 1 << 17)
+                | (CRC | RX_FLEX_DESC | 1 << 27 | 1 << 28),
+        ),
     ];
     for (generation, offer) in offers {
         let mut raw = Raw::new(Settings { generation, ..settings(1) });
@@ -312,7 +318,7 @@ fn generations_offer_what_they_say() {
 fn refusals_are_those_of_hardware() {
     const PARAM: i32 = -5;
     const NOT_SUPPORTED: i32 = -64;
-    let mut raw = Raw::new(Settings { fixed_mac: true, ..settings(2) });
+    let mut raw = Raw::new(Settings { fixed_mac: true, generation: Generation::Third, ..settings(2) });
     raw.open(Style::Linux);
     for opcode in [4, 6, 7, 8, 9, 10, 15, 23, 44, 51, 99, u32::MAX] {
         assert_eq!(raw.ask(opcode, &[0; 12]).0, NOT_SUPPORTED, "opcode {opcode} before resources");
