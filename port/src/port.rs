@@ -20,6 +20,8 @@ pub enum PortKind {
     VirtioNet,
     /// An emulated Intel 82540EM.
     E1000,
+    /// An adaptive virtual function.
+    Avf,
     /// A TAP device of the host.
     Tap,
     /// A capture file.
@@ -34,6 +36,7 @@ impl PortKind {
         match self {
             PortKind::VirtioNet => "virtio-net",
             PortKind::E1000 => "e1000",
+            PortKind::Avf => "avf",
             PortKind::Tap => "tap",
             PortKind::Pcap => "pcap",
             PortKind::Loopback => "loopback",
