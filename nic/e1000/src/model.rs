@@ -33,7 +33,7 @@ use crate::spec::phy::ADDRESS;
 use crate::spec::register::{
     CTRL, CTRL_RESET, Cause, Ctrl, EECD, EERD, ICR, ICS, IMC, IMS, ITR, MDIC, MTA, Mdic, RA, RAH_MASK,
     RAH_VALID, RCTL, RECEIVE_PAGE, RXCSUM, Rctl, STATISTICS, STATUS, Status, TCTL, TCTL_EN, TDT,
-    TRANSMIT_PAGE, VET, VFTA, ring,
+    TRANSMIT_PAGE, TRANSMIT_RING, VET, VFTA, ring,
 };
 use crate::spec::{BAR_LEN, DEVICE, IO_BAR_LEN, REVISION, SUBSYSTEM, VENDOR};
 use crate::statistics::StatisticsReader;
@@ -287,7 +287,8 @@ impl E1000 {
             RXCSUM => self.shared.change_filter(|filter| filter.rxcsum = value & 0x3ff),
             offset if RingPages::holds(offset) => {
                 self.shared.pages.write(offset, value);
-                if offset == TDT {
+                // Not the tail alone: with the others a ring may begin to hold what the tail said before.
+                if (TRANSMIT_RING..=TDT).contains(&offset) {
                     self.shared.doorbell.ring();
                 }
             }

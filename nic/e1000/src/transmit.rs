@@ -379,7 +379,8 @@ impl Ingress for Transmit {
     fn backlog(&mut self) -> usize {
         let pages = &self.shared.pages;
         let (head, tail) = (pages.head(Side::Transmit), pages.tail(Side::Transmit));
-        if head == tail || self.waits_at == Some(tail) {
+        // A ring without a length has nothing, whatever its tail says: nobody is to wait for it awake.
+        if head == tail || self.waits_at == Some(tail) || pages.register(Side::Transmit, ring::LENGTH) == 0 {
             return 0;
         }
         // Behind the wrap it is not known how many; some.
