@@ -106,9 +106,22 @@ impl Guest {
         guest
     }
 
+    /// As [`Guest::new`], with the pages of its rings' registers open to be mapped.
+    pub(crate) fn with_shared_rings(id: u8) -> Guest {
+        let mut guest = Guest::make(id, Layout::default(), true);
+        guest.driver.up().unwrap();
+        guest.driver.interrupt();
+        guest
+    }
+
+    /// A guest whose driver has probed the device.
     pub(crate) fn probed(id: u8, layout: Layout) -> Guest {
+        Guest::make(id, layout, false)
+    }
+
+    fn make(id: u8, layout: Layout, share_rings: bool) -> Guest {
         let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::Loopback, 1));
-        let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings: false };
+        let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings };
         let mut device = E1000::new(Arc::clone(&port), config).unwrap();
         let line = Arc::new(Line::default());
         device.attach(Arc::clone(&line) as _);

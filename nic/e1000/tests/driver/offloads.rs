@@ -2,10 +2,12 @@
 //! descriptors, all sizes of buffers. What one guest asks its device for, the other receives, finished.
 
 use fabnic_pci::Function;
-use fabnic_port::DropReason;
+use fabnic_port::{Burst, DropReason};
 use fabnic_testkit::e1000::{Ask, Layout, Place, Received, Registers, reg};
 use fabnic_testkit::packets::{Packet, tcp};
+use fabnic_wire::Offload;
 use fabnic_wire::checksum::{Sum, Verification, ipv4_header_is_valid, verify};
+use fabnic_wire::offload::{GSO_ECN, NEEDS_CSUM};
 use proptest::prelude::*;
 
 use crate::guest::{Guest, forward, mac};
@@ -298,6 +300,44 @@ fn a_frame_with_its_own_fcs_loses_it() {
     let with_fcs = [&frame[..], &[1, 2, 3, 4]].concat();
     let got = exchange(&case, &receiver, &with_fcs, Ask { own_fcs: true, ..Ask::default() });
     assert_arrived(&got, vec![frame], &case, &receiver);
+}
+
+/// What the switch, and a receiver that takes it, get of a large frame: the whole of it, with nothing computed.
+#[test]
+fn large_frames_go_on_untouched() {
+    for (v6, tcp, inserted, gso_type) in
+        [(false, true, None, 1), (true, true, Some(5), 4), (false, false, None, 5), (true, false, Some(5), 5)]
+    {
+        let options = if tcp { 12 } else { 0 };
+        let case = Case { v6, tcp, options, inner: None, inserted, payload: 60_000, cuts: vec![54, 20_000] };
+        let (ip, l4) = case.places();
+        let headers = case.whole().headers() as u8;
+        let ask = Ask::segments(ip.unwrap_or((14, 0, 0)), l4, tcp, !v6, headers, 1000, 60_000);
+        let mut a = Guest::new(1, Layout { ctrl: reg::CTRL_VME, ..Layout::default() });
+        a.send(&case.unsegmented(), &case.cuts, &Ask { tag: inserted, ..ask });
+        let mut burst = Burst::new();
+        let mut guard = a.port.ingress()[0].lock();
+        guard.as_mut().unwrap().receive(&mut burst).unwrap();
+        let tag = if inserted.is_some() { 4 } else { 0 };
+        let offload = Offload {
+            flags: NEEDS_CSUM,
+            gso_type: gso_type | if tcp { GSO_ECN } else { 0 },
+            hdr_len: u16::from(headers) + tag,
+            gso_size: 1000,
+            csum_start: u16::from(l4.0) + tag,
+            csum_offset: u16::from(l4.1 - l4.0),
+        };
+        assert_eq!((burst.len(), burst.frames()[0].offload), (1, offload));
+        // As a driver of virtio-net would have written it.
+        let mut expected = case.whole().partial_checksum().build();
+        if let Some(tci) = inserted {
+            let [a, b] = tci.to_be_bytes();
+            expected.splice(12..12, [0x81, 0, a, b]);
+        }
+        let mut bytes = vec![0; burst.frames()[0].len() as usize];
+        burst.copy_out(0, &mut bytes);
+        assert!(bytes == expected, "{case:?}");
+    }
 }
 
 #[test]
