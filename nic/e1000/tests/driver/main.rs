@@ -7,4 +7,5 @@ mod guest;
 mod hostile;
 mod offloads;
 mod probe;
+mod stream;
 mod traffic;
