@@ -274,6 +274,21 @@ impl ConfigSpace {
         effects
     }
 
+    /// Takes over what a twin of the function had: every bit that can be written. `false` if `bytes` are not as many as
+    /// there are.
+    pub fn restore(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() != self.bytes.len() {
+            return false;
+        }
+        self.reset();
+        let fresh = self.fresh.iter().zip(&self.masks.writable).zip(bytes);
+        for (byte, ((fresh, writable), saved)) in self.bytes.iter_mut().zip(fresh) {
+            *byte = (fresh & !writable) | (saved & writable);
+        }
+        self.mend_power_state(0);
+        true
+    }
+
     /// The function as after power-on.
     pub fn reset(&mut self) {
         self.bytes.clone_from(&self.fresh);

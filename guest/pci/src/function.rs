@@ -92,6 +92,11 @@ pub trait Function: Send {
         log.is_none()
     }
 
+    /// Whether [`Function::save`], [`Function::restore`] and [`Function::set_log`] work.
+    fn is_migratable(&self) -> bool {
+        false
+    }
+
     /// Stops the function where it stands (`false`) or lets it go on (`true`): while it is stopped no queue is served, no
     /// register changes by itself and no memory is written.
     fn set_running(&mut self, running: bool) {

@@ -151,6 +151,22 @@ fn the_interrupt_line_is_shown_and_not_writable() {
 }
 
 #[test]
+fn a_twin_takes_over_what_can_be_written() {
+    let mut avf = ConfigSpace::new(&devices::avf()).unwrap();
+    avf.write(4, &[6]);
+    avf.write(0x10, &0x8000_0000_u32.to_le_bytes());
+    avf.write(0x72, &0x8000_u16.to_le_bytes());
+    let mut twin = ConfigSpace::new(&devices::avf()).unwrap();
+    assert!(twin.restore(avf.bytes()));
+    assert_eq!(twin.bytes(), avf.bytes());
+    assert!(twin.may_master() && twin.msix_enabled());
+    assert!(twin.restore(&[0xff; 4096]), "whoever it came from");
+    assert_eq!(read(&twin, 0), 0x1889_8086);
+    assert_eq!(twin.command(), 0x0146);
+    assert!(!twin.restore(&[0; 256]));
+}
+
+#[test]
 fn nobody_answers_behind_the_end() {
     let mut e1000 = ConfigSpace::new(&devices::e1000()).unwrap();
     assert_eq!(read(&e1000, 0x100), u32::MAX);

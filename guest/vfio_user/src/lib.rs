@@ -36,6 +36,12 @@
 //! 5. The socket closes, or something comes that is not vfio-user: the function is reset and reaches nothing,
 //!    descriptors and memory go, the port stays, with the reason to be read ([`Status::last_reason`]).
 //!
+//! # Migration
+//!
+//! A function that says it can ([`fabnic_pci::Function::is_migratable`]) has the features of Linux VFIO's migration
+//! version 2 and DMA logging. No client uses them yet: QEMU 11.1 migrates a VM without the device's state and does not say
+//! so, Cloud Hypervisor as well.
+//!
 //! # Invariants
 //!
 //! * Nothing here waits: not for the rest of a message, not for a client to read. A slow client delays itself only.
@@ -59,6 +65,7 @@
 //! messages under its big lock, and Cloud Hypervisor not at all. Doorbells as eventfds (GET_REGION_IO_FDS answers that
 //! there are none): no client asks. The twin socket: no client offers it.
 
+mod dirty;
 mod dma;
 mod endpoint;
 mod error;

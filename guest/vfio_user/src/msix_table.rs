@@ -41,6 +41,20 @@ impl MsixTable {
         }
     }
 
+    /// All entries.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.entries
+    }
+
+    /// Takes over all entries; `false` if they are not as many.
+    pub(crate) fn restore(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() == self.entries.len();
+        if fits {
+            self.entries.copy_from_slice(bytes);
+        }
+        fits
+    }
+
     /// Both begin at multiples of 8, so that an aligned access is inside or outside and never both.
     fn hit(&self, bar: u8, offset: u64, len: usize) -> Option<Hit> {
         let within = |(place, start): (u8, u32), size: usize| {

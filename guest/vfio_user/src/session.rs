@@ -15,9 +15,9 @@ use crate::error::{Error, Refusal};
 use crate::fields::Payload;
 use crate::interrupts::{Events, check_event};
 use crate::message::{
-    Command, Header, IrqAction, IrqData, Message, RegionWrite, Reply, Request, SetIrqs, name,
+    Command, Feature, Header, IrqAction, IrqData, Message, RegionWrite, Reply, Request, SetIrqs, name,
 };
-use crate::migration::Migration;
+use crate::migration::{Migration, Parts};
 use crate::msix_table::MsixTable;
 use crate::regions::{self, REGIONS, Region};
 use crate::status::Status;
@@ -179,7 +179,7 @@ impl Session {
                 self.reset(function, Reset::Device);
                 Payload::default()
             }
-            Request::Feature(feature) => self.migration.feature(function, &self.windows, feature)?,
+            Request::Feature(feature) => self.feature(function, feature)?,
             Request::MigrationRead { size } => self.migration.read(size)?,
             Request::MigrationWrite(data) => {
                 self.migration.write(&data)?;
@@ -187,6 +187,23 @@ impl Session {
             }
         };
         Ok((payload, None))
+    }
+
+    fn feature(&mut self, function: &mut dyn Function, feature: Feature) -> Result<Payload, Refusal> {
+        let mut line = self.events.asserted();
+        let parts = Parts {
+            function: &mut *function,
+            config: &mut self.config,
+            table: self.table.as_mut(),
+            line: &mut line,
+        };
+        let done = self.migration.feature(parts, feature);
+        if self.migration.was_restored() {
+            self.events.disable_line(self.config.intx_disabled());
+            fabnic_pci::Interrupts::intx(&*self.events, line);
+            self.refresh_memory(function);
+        }
+        done
     }
 
     fn region_info(&self, argsz: u32, index: u32) -> Result<(Payload, Option<OwnedFd>), Refusal> {
@@ -395,7 +412,7 @@ impl Session {
         if let Some(table) = &mut self.table {
             table.reset();
         }
-        self.migration.was_reset();
+        self.migration.was_reset(function);
     }
 
     /// Tells the function what it may reach, if that is something else than before.

@@ -433,6 +433,189 @@ fn resets_of_all_kinds() {
     drop(seen);
 }
 
+const GET: u32 = 1 << 16;
+const SET: u32 = 1 << 17;
+const PROBE: u32 = 1 << 18;
+
+impl Client {
+    fn state(&mut self, state: u32) -> Result<(), i32> {
+        let payload = payload![16_u32, 2 | SET, state, 0_u32];
+        self.ask(16, payload.clone()).map(|answer| assert_eq!(answer, payload, "echoed"))
+    }
+
+    fn current(&mut self) -> u32 {
+        let answer = self.ask(16, payload![16_u32, 2 | GET]).unwrap();
+        u32::from_ne_bytes(answer[8..12].try_into().unwrap())
+    }
+
+    fn pull(&mut self, size: u32) -> Result<Vec<u8>, i32> {
+        self.ask(17, payload![size + 8, size]).map(|answer| {
+            assert_eq!(answer[4..8], (answer.len() as u32 - 8).to_ne_bytes());
+            answer[8..].to_vec()
+        })
+    }
+
+    fn push(&mut self, data: &[u8]) -> Result<(), i32> {
+        let len = data.len() as u32;
+        self.ask(18, [&payload![len + 8, len], data].concat()).map(|answer| assert!(answer.is_empty()))
+    }
+}
+
+#[test]
+fn features_can_be_probed() {
+    let mut client = Client::new();
+    assert_eq!(client.ask(16, payload![16_u32, 1 | GET]), Ok(payload![16_u32, 1 | GET, 5_u64]));
+    for (flags, is_there) in [
+        (1 | PROBE | GET, true),
+        (1 | PROBE | SET, false),
+        (2 | PROBE | GET | SET, true),
+        (6 | PROBE | SET, true),
+        (8 | PROBE, true),
+        (3 | PROBE, false),
+        (0xffff | PROBE | GET, false),
+    ] {
+        let asked = payload![8_u32, flags];
+        let expected = if is_there { Ok(asked.clone()) } else { Err(EINVAL) };
+        assert_eq!(client.ask(16, asked), expected, "{flags:#x}");
+    }
+    assert_eq!(client.ask(16, payload![8_u32, 1 | SET]), Err(EINVAL));
+    assert_eq!(client.ask(16, payload![8_u32, 1 | GET | SET]), Err(EINVAL));
+    // One that cannot be migrated has none of it.
+    client.toy.told().stays = true;
+    assert_eq!(client.ask(16, payload![16_u32, 1 | GET]), Err(EINVAL));
+    assert_eq!(client.state(1), Err(EINVAL));
+}
+
+#[test]
+fn a_function_moves_to_its_twin() {
+    let mut source = Client::new();
+    source.map(0, 0x4000, 3, Some(ram(0x4000))).unwrap();
+    source.write(7, COMMAND, &[6, 0]).unwrap();
+    source.write(0, 0, &[1, 2, 3, 4]).unwrap();
+    source.write(0, 8, &[1, 0, 0, 0]).unwrap();
+    source.write(3, 16, &[5; 4]).unwrap();
+    assert_eq!(source.current(), 2);
+    source.state(6).unwrap();
+    assert_eq!(source.pull(100), Ok(vec![]), "nothing yet");
+    assert!(source.toy.told().running.is_empty(), "it runs");
+    source.state(3).unwrap();
+    assert_eq!(source.toy.told().running, [false]);
+    // In pieces, the last of which is short.
+    let mut stream = Vec::new();
+    loop {
+        let piece = source.pull(1000).unwrap();
+        stream.extend_from_slice(&piece);
+        if piece.len() < 1000 {
+            break;
+        }
+    }
+    assert_eq!(source.pull(1000), Ok(vec![]));
+    assert_eq!(source.state(6), Err(EINVAL), "there is no way back to pre-copy");
+    source.state(2).unwrap();
+    assert_eq!(source.toy.told().running, [false, true]);
+
+    let mut target = Client::new();
+    target.map(0, 0x4000, 3, Some(ram(0x4000))).unwrap();
+    let (line, seen) = event();
+    target.irqs(0, 0x24, 0, 1, vec![line]).unwrap();
+    assert_eq!(target.push(&stream), Err(EINVAL), "not now");
+    target.state(4).unwrap();
+    assert_eq!(target.pull(1), Err(EINVAL));
+    for piece in stream.chunks(777) {
+        target.push(piece).unwrap();
+    }
+    target.state(2).unwrap();
+    assert_eq!(target.current(), 2);
+    assert_eq!(target.toy.told().running, [false, true]);
+    assert_eq!(target.read(0, 0, 4), Ok(vec![1, 2, 3, 4]));
+    assert_eq!(target.read(7, 0, 256), source.read(7, 0, 256));
+    assert_eq!(target.read(3, 16, 4), Ok(vec![5; 4]));
+    assert!(target.toy.told().memory.is_some(), "bus mastering came along");
+    assert_eq!(count(&seen), 1, "and so did the line");
+}
+
+#[test]
+fn states_that_are_none_end_in_error() {
+    let mut source = Client::new();
+    source.state(3).unwrap();
+    let stream = source.pull(1 << 20).unwrap();
+    let changed = |at: usize, byte: u8| {
+        let mut stream = stream.clone();
+        stream[at] = byte;
+        stream
+    };
+    for (what, bad) in [
+        ("nothing", vec![]),
+        ("no magic", changed(0, 0)),
+        ("another version", changed(4, 9)),
+        ("another device", changed(8, 9)),
+        ("a long run", changed(13, 0xff)),
+        ("too short", stream[..stream.len() - 1].to_vec()),
+        ("too long", [&stream[..], &[0]].concat()),
+    ] {
+        let mut target = Client::new();
+        target.write(0, 0, &[7; 4]).unwrap();
+        target.state(4).unwrap();
+        if !bad.is_empty() {
+            target.push(&bad).unwrap();
+        }
+        assert_eq!(target.state(2), Err(EINVAL), "{what}");
+        assert_eq!(target.current(), 0, "{what}");
+        assert_eq!(target.state(2), Err(EINVAL), "only a reset leaves it");
+        assert_eq!(target.ask(13, vec![]), Ok(vec![]));
+        assert_eq!(target.current(), 2);
+        assert_eq!(target.toy.told().running, [false, true], "{what}");
+    }
+    let mut target = Client::new();
+    target.state(4).unwrap();
+    for _ in 0..16 {
+        target.push(&vec![0; 1 << 20]).unwrap();
+    }
+    assert_eq!(target.push(&[0]), Err(Errno::NOSPC.raw_os_error()));
+    // A reset in the middle of a migration leaves the state alone.
+    let mut source = Client::new();
+    source.state(6).unwrap();
+    source.ask(13, vec![]).unwrap();
+    assert_eq!(source.current(), 6);
+    for number in [0, 5, 7, 8, u32::MAX] {
+        assert_eq!(source.state(number), Err(EINVAL), "{number}");
+    }
+    let toy = source.toy.clone();
+    source.state(3).unwrap();
+    source.session.end(&mut source.toy);
+    assert_eq!(toy.told().running, [false, true], "the next client finds it running");
+}
+
+#[test]
+fn writes_are_logged() {
+    let mut client = Client::new();
+    client.write(7, COMMAND, &[6, 0]).unwrap();
+    client.map(0x10000, 0x10000, 3, Some(ram(0x10000))).unwrap();
+    let report = |client: &mut Client, page: u64| {
+        let asked = payload![64_u32, 8 | GET, 0x10000_u64, 0x10000_u64, page];
+        client.ask(16, asked.clone()).map(|answer| {
+            assert_eq!(answer[..4], 40_u32.to_ne_bytes());
+            assert_eq!(answer[4..32], asked[4..]);
+            u64::from_le_bytes(answer[32..].try_into().unwrap())
+        })
+    };
+    assert_eq!(report(&mut client, 4096), Err(EINVAL), "not yet");
+    client.ask(16, payload![40_u32, 6 | SET, 4096_u64, 1_u32, 0_u32, 0x10000_u64, 0x10000_u64]).unwrap();
+    assert_eq!(client.ask(16, payload![24_u32, 6 | SET, 4096_u64, 0_u32, 0_u32]), Err(EINVAL), "twice");
+    client.write(0, 16, &0x1_2ff0_u64.to_le_bytes()).unwrap();
+    client.write(0, 24, &[1, 0, 0, 0]).unwrap();
+    assert_eq!(report(&mut client, 4096), Ok(1 << 2));
+    assert_eq!(report(&mut client, 4096), Ok(0));
+    client.write(0, 24, &[1, 0, 0, 0]).unwrap();
+    assert_eq!(report(&mut client, 0x4000), Ok(1));
+    // Without room for the bitmap, the size that is needed.
+    let asked = payload![32_u32, 8 | GET, 0x10000_u64, 0x10000_u64, 4096_u64];
+    assert_eq!(client.ask(16, asked.clone()), Ok([payload![40_u32], asked[4..].to_vec()].concat()));
+    client.ask(16, payload![8_u32, 7 | SET]).unwrap();
+    assert!(client.toy.told().log.is_none());
+    assert_eq!(client.ask(16, payload![8_u32, 7 | SET]), Err(EINVAL), "twice");
+}
+
 #[test]
 fn commands_that_are_none() {
     let mut client = Client::new();

@@ -145,7 +145,7 @@ fn forward(from: &Port, to: &Port, burst: &mut Burst, state: &mut u32, loss: u32
             *state ^= *state << 13;
             *state ^= *state >> 17;
             *state ^= *state << 5;
-            loss == 0 || *state % loss != 0
+            loss == 0 || !(*state).is_multiple_of(loss)
         })
         .collect();
     let mut tally = Tally::default();

@@ -11,8 +11,9 @@
 //! # Moderation
 //!
 //! When the driver takes an interrupt, so that the line falls, the next one is held off for the interval that ITR, or else
-//! the absolute delays, ask for. It begins there because that is an access of the transport's thread, which knows the
-//! time and waits for the end; a worker that raises a cause meanwhile has nobody to tell.
+//! the absolute delay of what it was taken for, asks for. It begins there because that is an access of the transport's
+//! thread, which knows the time and waits for the end; a worker that raises a cause meanwhile has nobody to tell. So the
+//! first interrupt after a silence comes at once, where the part would wait for RDTR or TIDV.
 
 use std::sync::Arc;
 
@@ -22,10 +23,26 @@ use parking_lot::Mutex;
 use crate::spec::register::Cause;
 
 /// When an interrupt was taken, and how long the next is to be held off, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) now: u64,
+    /// ITR: whatever the cause was. 0: off.
     pub(crate) interval: u64,
+    /// RADV: after RXT0.
+    pub(crate) receive_delay: u64,
+    /// TADV: after TXDW.
+    pub(crate) transmit_delay: u64,
+}
+
+impl Taken {
+    fn interval_after(&self, causes: Cause) -> u64 {
+        if self.interval > 0 {
+            return self.interval;
+        }
+        let delays = [(Cause::RXT0, self.receive_delay), (Cause::TXDW, self.transmit_delay)];
+        let delays = delays.iter().filter(|(cause, delay)| causes.contains(*cause) && *delay > 0);
+        delays.map(|(_, delay)| *delay).min().unwrap_or(0)
+    }
 }
 
 /// Causes, mask and line.
@@ -66,12 +83,13 @@ impl State {
         wanted
     }
 
-    /// As [`State::follow`], after an access of the driver.
-    fn follow_taken(&mut self, taken: Taken) {
+    /// As [`State::follow`], after the driver has taken these causes.
+    fn follow_taken(&mut self, causes: Cause, taken: Taken) {
         let was = self.asserted;
         self.follow();
-        if was && !self.asserted && taken.interval > 0 {
-            self.held_until = Some(taken.now.saturating_add(taken.interval));
+        let interval = taken.interval_after(causes);
+        if was && !self.asserted && interval > 0 {
+            self.held_until = Some(taken.now.saturating_add(interval));
         }
     }
 }
@@ -88,7 +106,7 @@ impl InterruptLine {
     pub(crate) fn take(&self, taken: Taken) -> Cause {
         let mut state = self.0.lock();
         let causes = core::mem::take(&mut state.causes);
-        state.follow_taken(taken);
+        state.follow_taken(causes, taken);
         causes
     }
 
@@ -96,7 +114,7 @@ impl InterruptLine {
     pub(crate) fn clear(&self, causes: Cause, taken: Taken) {
         let mut state = self.0.lock();
         state.causes.remove(causes);
-        state.follow_taken(taken);
+        state.follow_taken(causes, taken);
     }
 
     /// The causes, which stay (a read of ICS).
@@ -120,7 +138,8 @@ impl InterruptLine {
     pub(crate) fn hide(&self, causes: Cause, taken: Taken) {
         let mut state = self.0.lock();
         state.mask.remove(causes);
-        state.follow_taken(taken);
+        let pending = state.causes & causes;
+        state.follow_taken(pending, taken);
     }
 
     /// Where interrupts go to from now on.
@@ -179,7 +198,11 @@ mod tests {
         (line, move || wire.0.load(Ordering::SeqCst))
     }
 
-    const NEVER_HELD: Taken = Taken { now: 0, interval: 0 };
+    const NEVER_HELD: Taken = Taken { now: 0, interval: 0, receive_delay: 0, transmit_delay: 0 };
+
+    fn held(now: u64, interval: u64) -> Taken {
+        Taken { now, interval, ..NEVER_HELD }
+    }
 
     #[test]
     fn the_line_is_what_causes_and_mask_say() {
@@ -204,7 +227,7 @@ mod tests {
         let (line, is_high) = line();
         line.unmask(Cause::all());
         assert!(line.raise(Cause::RXT0));
-        line.take(Taken { now: 1000, interval: 500 });
+        line.take(held(1000, 500));
         assert_eq!(line.deadline(), Some(1500));
         assert!(!line.raise(Cause::RXT0) && !is_high());
         line.expire(1499);
@@ -213,8 +236,26 @@ mod tests {
         assert!(is_high() && line.deadline().is_none());
         // What is read while the line is low holds nothing off.
         line.take(NEVER_HELD);
-        line.take(Taken { now: 2000, interval: 500 });
+        line.take(held(2000, 500));
         assert_eq!(line.deadline(), None);
+    }
+
+    #[test]
+    fn delays_count_for_what_they_are_of() {
+        let (line, _) = line();
+        line.unmask(Cause::all());
+        let delays = Taken { now: 0, interval: 0, receive_delay: 300, transmit_delay: 100 };
+        for (causes, until) in [
+            (Cause::RXT0, Some(300)),
+            (Cause::TXDW, Some(100)),
+            (Cause::RXT0 | Cause::TXDW, Some(100)),
+            (Cause::LSC, None),
+        ] {
+            line.raise(causes);
+            line.take(delays);
+            assert_eq!(line.deadline(), until, "{causes:?}");
+            line.expire(300);
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::spec::phy::ADDRESS;
 use crate::spec::register::{
     CTRL, CTRL_RESET, Cause, Ctrl, EECD, EERD, ICR, ICS, IMC, IMS, ITR, MDIC, MTA, Mdic, RA, RAH_MASK,
     RAH_VALID, RCTL, RECEIVE_PAGE, RXCSUM, Rctl, STATISTICS, STATUS, Status, TCTL, TCTL_EN, TDT,
-    TRANSMIT_PAGE, VET, VFTA, ring,
+    TRANSMIT_PAGE, TRANSMIT_RING, VET, VFTA, ring,
 };
 use crate::spec::{BAR_LEN, DEVICE, IO_BAR_LEN, REVISION, SUBSYSTEM, VENDOR};
 use crate::statistics::StatisticsReader;
@@ -220,16 +220,20 @@ impl E1000 {
         }
     }
 
-    /// How long the interrupt after one that is taken now is held off: as ITR says, or else as the absolute delays do.
+    /// How long the interrupt after one that is taken now is held off. The absolute delays count where the relative ones
+    /// are in use: RDTR by itself, TIDV by the descriptors that ask for it (IDE).
     fn taken(&self) -> Taken {
         let pages = &self.shared.pages;
-        let delay = |side| u64::from(pages.register(side, ring::ABSOLUTE_DELAY)) * 1024;
-        let interval = match u64::from(self.itr) * 256 {
-            0 if pages.register(Side::Receive, ring::DELAY) != 0 => delay(Side::Receive),
-            0 => 0,
-            interval => interval,
+        let delay = |side, is_used: bool| match is_used {
+            true => u64::from(pages.register(side, ring::ABSOLUTE_DELAY)) * 1024,
+            false => 0,
         };
-        Taken { now: self.now, interval }
+        Taken {
+            now: self.now,
+            interval: u64::from(self.itr) * 256,
+            receive_delay: delay(Side::Receive, pages.register(Side::Receive, ring::DELAY) != 0),
+            transmit_delay: delay(Side::Transmit, self.shared.may_delay_transmit()),
+        }
     }
 
     fn read_register(&mut self, offset: u32) -> u32 {
@@ -287,7 +291,8 @@ impl E1000 {
             RXCSUM => self.shared.change_filter(|filter| filter.rxcsum = value & 0x3ff),
             offset if RingPages::holds(offset) => {
                 self.shared.pages.write(offset, value);
-                if offset == TDT {
+                // Not the tail alone: with the others a ring may begin to hold what the tail said before.
+                if (TRANSMIT_RING..=TDT).contains(&offset) {
                     self.shared.doorbell.ring();
                 }
             }
@@ -472,9 +477,7 @@ impl Function for E1000 {
     fn reset(&mut self, reset: Reset) {
         self.reset_registers();
         self.io_address = 0;
-        self.shared.with_phy(|phy| {
-            phy.power_on();
-        });
+        self.shared.with_phy(|phy| phy.power_on());
         // What the PHY's reset did to the link is no news to a driver that is not there yet.
         self.shared.line.reset();
         if reset == Reset::Disconnect {
@@ -498,9 +501,7 @@ impl Function for E1000 {
 
     fn expire(&mut self, now: u64) {
         self.now = now;
-        if self.shared.with_phy(|phy| phy.deadline()).is_some_and(|at| at <= now) {
-            self.shared.with_phy(|phy| phy.expire(now));
-        }
+        self.shared.with_phy(|phy| phy.expire(now));
         self.shared.line.expire(now);
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     link: AtomicBool,
     looped_in_phy: AtomicBool,
     looped_in_mac: AtomicBool,
+    /// What was transmitted last asked for no haste (IDE).
+    may_delay_transmit: AtomicBool,
 }
 
 impl Shared {
@@ -89,6 +91,7 @@ impl Shared {
             link: AtomicBool::new(carrier),
             looped_in_phy: AtomicBool::new(false),
             looped_in_mac: AtomicBool::new(false),
+            may_delay_transmit: AtomicBool::new(false),
         })
     }
 
@@ -129,6 +132,15 @@ impl Shared {
             self.line.raise(Cause::LSC);
         }
         result
+    }
+
+    /// Whether the interrupts of what is transmitted may be delayed.
+    pub(crate) fn may_delay_transmit(&self) -> bool {
+        self.may_delay_transmit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_may_delay_transmit(&self, may: bool) {
+        self.may_delay_transmit.store(may, Ordering::Relaxed);
     }
 
     /// RCTL says whether frames come back in the MAC or behind it.

@@ -84,6 +84,8 @@ pub(crate) struct Transmit {
     /// Descriptors up to here are in the burst in flight.
     done: Option<u32>,
     write_backs: Vec<WriteBack>,
+    /// One of them is to be told of at once.
+    in_haste: bool,
     /// With this tail the ring ends within a packet.
     waits_at: Option<u32>,
     traffic: Traffic,
@@ -106,6 +108,7 @@ impl Transmit {
             vet: 0,
             done: None,
             write_backs: Vec::with_capacity(MAX_DESCRIPTORS),
+            in_haste: false,
             waits_at: None,
             traffic: Traffic::default(),
             segmented: 0,
@@ -184,6 +187,7 @@ impl Transmit {
     #[inline]
     fn note(&mut self, at: u32, [_, second]: [u64; 2], command: Command) {
         if command.intersects(Command::RS | Command::RPS) {
+            self.in_haste |= !command.contains(Command::IDE);
             self.write_backs.push(WriteBack { at, word: second & !TRANSMIT_STATUS | TRANSMIT_DONE });
         }
     }
@@ -337,6 +341,7 @@ impl Transmit {
         let mut causes = Cause::empty();
         if !self.write_backs.is_empty() {
             causes |= Cause::TXDW;
+            self.shared.set_may_delay_transmit(!core::mem::take(&mut self.in_haste));
         }
         for WriteBack { at, word } in self.write_backs.drain(..) {
             self.ring.write_back(at, word);
@@ -379,7 +384,8 @@ impl Ingress for Transmit {
     fn backlog(&mut self) -> usize {
         let pages = &self.shared.pages;
         let (head, tail) = (pages.head(Side::Transmit), pages.tail(Side::Transmit));
-        if head == tail || self.waits_at == Some(tail) {
+        // A ring without a length has nothing, whatever its tail says: nobody is to wait for it awake.
+        if head == tail || self.waits_at == Some(tail) || pages.register(Side::Transmit, ring::LENGTH) == 0 {
             return 0;
         }
         // Behind the wrap it is not known how many; some.

@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) interrupts: Option<Arc<dyn Interrupts>>,
     pub(crate) log: Option<Arc<DirtyLog>>,
     pub(crate) running: Vec<bool>,
+    /// It pretends to be of the kind that cannot be migrated.
+    pub(crate) stays: bool,
     scratch: u32,
     address: u64,
     faults: u64,
@@ -204,6 +206,10 @@ impl Function for Toy {
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> bool {
         self.told().log = log;
         true
+    }
+
+    fn is_migratable(&self) -> bool {
+        !self.told().stays
     }
 
     fn set_running(&mut self, running: bool) {

@@ -106,13 +106,26 @@ impl Guest {
         guest
     }
 
+    /// As [`Guest::new`], with the pages of its rings' registers open to be mapped.
+    pub(crate) fn with_shared_rings(id: u8) -> Guest {
+        let mut guest = Guest::make(id, Layout::default(), true);
+        guest.driver.up().unwrap();
+        guest.driver.interrupt();
+        guest
+    }
+
+    /// A guest whose driver has probed the device.
     pub(crate) fn probed(id: u8, layout: Layout) -> Guest {
+        Guest::make(id, layout, false)
+    }
+
+    fn make(id: u8, layout: Layout, share_rings: bool) -> Guest {
         let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::Loopback, 1));
-        let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings: false };
+        let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings };
         let mut device = E1000::new(Arc::clone(&port), config).unwrap();
         let line = Arc::new(Line::default());
         device.attach(Arc::clone(&line) as _);
-        let memory = GuestMemory::new(32 << 20, Backing::Ordinary).unwrap();
+        let memory = GuestMemory::new(16 << 20, Backing::Ordinary).unwrap();
         device.set_memory(Some(shared_map(&memory)));
         let driver = Driver::probe(Transport { device, now: 0 }, memory, layout).unwrap();
         Guest { driver, port, line }
@@ -137,7 +150,11 @@ pub(crate) fn forward(from: &Port, to: &Port) -> Tally {
     let mut burst = Burst::new();
     let mut guard = from.ingress()[0].lock();
     let Some(ingress) = guard.as_mut() else { return total };
-    while ingress.backlog() > 0 {
+    for turn in 0.. {
+        if ingress.backlog() == 0 {
+            break;
+        }
+        assert!(turn < 100_000, "work that does not end");
         let received = ingress.receive(&mut burst);
         if !burst.is_empty() {
             let good = |index: &u8| burst.frames()[usize::from(*index)].drop.is_none();

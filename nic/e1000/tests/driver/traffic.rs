@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use fabnic_memory::{AddressSpace, Map, RegionSpec};
+use fabnic_pci::Function;
 use fabnic_port::DropReason;
 use fabnic_testkit::e1000::{Ask, Layout, Registers, nvm, reg};
 use fabnic_testkit::packets::{BROADCAST, Packet, udp};
@@ -118,6 +120,43 @@ fn interrupts_are_throttled_and_none_is_lost() {
     assert_eq!(b.line.edges.load(Ordering::SeqCst), 2);
     assert_eq!(b.driver.interrupt() & reg::ICR_RXT0, reg::ICR_RXT0);
     assert_eq!(b.driver.receive().unwrap().len(), 3);
+}
+
+#[test]
+fn transmit_delays_count_where_descriptors_ask_for_them() {
+    let (mut a, b) = pair();
+    a.driver.registers.set(reg::TIDV + 0xc, 100);
+    for (ide, is_held) in [(true, true), (false, false)] {
+        a.send(&frame(2, 1, 60), &[], &Ask { ide, ..Ask::default() });
+        forward(&a.port, &b.port);
+        assert!(a.line.is_high());
+        a.driver.interrupt();
+        assert_eq!(a.driver.registers.wait_for_deadline(), is_held, "IDE {ide}");
+    }
+}
+
+/// Ring registers that the guest has mapped: nobody is told of a tail.
+#[test]
+fn a_mapped_tail_is_polled() {
+    let (mut a, mut b) = (Guest::with_shared_rings(1), Guest::new(2, Layout::default()));
+    let shared = a.device().shared().unwrap();
+    assert_eq!((shared.bar, shared.areas), (0, vec![(0x2000, 0x1000), (0x3000, 0x1000)]));
+    assert!(b.device().shared().is_none());
+    let len = 128 << 10;
+    let spec = RegionSpec { guest_addr: 0, user_addr: 0, len, offset: 0, file: shared.file };
+    let bar = Map::new(vec![spec]).unwrap().table::<u32>(AddressSpace::Guest, 0, 0x8000).unwrap();
+    for tail in 1..=3 {
+        assert!(a.driver.send(&frame(2, 1, 60), &[], &Ask::default()));
+        bar.store_release(reg::TDT as usize / 4, tail);
+        assert!(a.port.ingress()[0].lock().as_ref().unwrap().wake().is_none());
+        assert_eq!(forward(&a.port, &b.port).frames, 1);
+        assert_eq!(bar.load(reg::TDH as usize / 4), tail);
+    }
+    assert_eq!(a.driver.registers.get(reg::TDT), 3, "the register is the same word");
+    assert_eq!(a.driver.reap().unwrap(), 0);
+    b.send(&frame(1, 2, 60), &[], &Ask::default());
+    assert_eq!(forward(&b.port, &a.port).frames, 1);
+    assert_eq!(bar.load(reg::RDH as usize / 4), 1);
 }
 
 /// The loopback test of `ethtool -t`: nothing goes out, everything comes back.
