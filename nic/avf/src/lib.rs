@@ -61,6 +61,7 @@ mod settings;
 mod stats;
 mod sync;
 mod transmit;
+mod usual;
 mod vector;
 
 pub use device::Avf;

@@ -26,6 +26,7 @@ use crate::receive_ring::{ReceiveConfig, Ring};
 use crate::rss::Hasher;
 use crate::stats::{Counters, Counts};
 use crate::transmit::{SendRules, Transmit, TransmitSetup};
+use crate::usual::FlowCache;
 
 /// Queue pairs of a function.
 pub(crate) const MAX_QUEUES: usize = fabnic_avf_spec::MAX_QUEUE_PAIRS as usize;
@@ -237,6 +238,7 @@ impl Queues {
             let rules = ReceiveRules {
                 filter: self.filter.clone(),
                 hasher: Arc::clone(&self.hasher),
+                flows: FlowCache::new(),
                 strip: self.strip,
                 director: self.director.clone(),
             };
@@ -318,7 +320,11 @@ impl Queues {
     /// Another key, table or set of types.
     pub(crate) fn set_hasher(&mut self, hasher: Hasher) {
         self.hasher = Arc::new(hasher);
-        self.with_rules(|rules| rules.hasher = Arc::clone(&self.hasher));
+        self.with_rules(|rules| {
+            rules.hasher = Arc::clone(&self.hasher);
+            // What was computed with another key is worth nothing.
+            rules.flows = FlowCache::new();
+        });
     }
 
     /// Other flow director rules.

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use fabnic_avf_spec::receive::Found;
+use fabnic_avf_spec::receive::{Cast, Found};
 use fabnic_memory::{Map, Slice};
 use fabnic_port::finish::{Accepts, finish};
 use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Tally};
@@ -25,12 +25,14 @@ use crate::queues::MAX_QUEUES;
 use crate::receive_ring::{Plan, Refusal, Ring};
 use crate::rss::Hasher;
 use crate::stats::Counts;
+use crate::usual::{self, FlowCache};
 
 /// What the control side says of what is received, and how.
 #[derive(Debug)]
 pub(crate) struct ReceiveRules {
     pub(crate) filter: Filter,
     pub(crate) hasher: Arc<Hasher>,
+    pub(crate) flows: FlowCache,
     /// Tags are taken out.
     pub(crate) strip: bool,
     /// Flow director rules, if there are any.
@@ -81,7 +83,7 @@ impl Receive {
         self.rings.iter().all(Option::is_none)
     }
 
-    /// Delivers one frame. `looked` has a bit for each ring whose tail was looked at in this burst.
+    /// Delivers one frame, the usual one by the short way. `looked` has a bit for each ring whose tail was looked at in this burst.
     fn deliver_one(
         &mut self,
         frame: &Frame,
@@ -92,10 +94,35 @@ impl Receive {
         let head = frame.head();
         let to = head.first_chunk().copied().map_or(0, number);
         let cast = cast(to);
-        let rules = &self.rules;
+        let rules = &mut self.rules;
         if !rules.filter.takes(to, cast) {
             return Err(Refusal::Drop(DropReason::Filtered));
         }
+        let len = frame.len() as usize;
+        let is_plain = frame.offload.is_plain();
+        if is_plain
+            && rules.director.is_none()
+            && let Some((kind, hash)) =
+                usual::look(head, len, frame.offload.flags, &rules.hasher, &mut rules.flows)
+        {
+            let found = Found { packet_type: kind.packet_type, cast, hash: Some(hash), ..Found::default() };
+            let wanted = rules.hasher.queue(hash);
+            return self.fill(wanted, frame, slices, source, &Plan { found, kind, strip: false }, looked);
+        }
+        self.deliver_other(frame, slices, source, cast, looked)
+    }
+
+    /// Delivers any frame that passed the address filter.
+    #[inline(never)]
+    fn deliver_other(
+        &mut self,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        cast: Cast,
+        looked: &mut u32,
+    ) -> Result<(), Refusal> {
+        let (rules, head) = (&self.rules, frame.head());
         let tag = match head.get(12..16) {
             Some([0x81, 0, high, low]) => Some(u16::from_be_bytes([*high, *low])),
             _ => None,
@@ -135,7 +162,20 @@ impl Receive {
             mark: directed.and_then(|(_, mark)| mark),
             ..Found::default()
         };
-        let plan = Plan { found, kind, strip };
+        self.fill(wanted, frame, slices, source, &Plan { found, kind, strip }, looked)
+    }
+
+    /// Puts a frame into a ring.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        wanted: usize,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        plan: &Plan,
+        looked: &mut u32,
+    ) -> Result<(), Refusal> {
         let queue = match self.rings.get(wanted) {
             Some(Some(_)) => wanted,
             _ => self.lowest,
@@ -143,19 +183,21 @@ impl Receive {
         let Some(Some(ring)) = self.rings.get_mut(queue) else {
             return Err(Refusal::Drop(DropReason::NotReady));
         };
+        let map = &self.map;
         if *looked & 1 << queue == 0 {
             *looked |= 1 << queue;
             ring.look(&self.doorbells)?;
         }
-        let map = &self.map;
-        let result = if frame.offload.is_plain() {
-            ring.place(map, frame, slices, source, &plan)
+        let result = if ring.place_usual(map, frame, slices, source, plan) {
+            Ok(())
+        } else if frame.offload.is_plain() {
+            ring.place(map, frame, slices, source, plan)
         } else {
-            finish(frame, slices, source, &Accepts::default(), |piece| ring.place_piece(map, piece, &plan))
+            finish(frame, slices, source, &Accepts::default(), |piece| ring.place_piece(map, piece, plan))
         };
         if let Some(counts) = self.counts.get_mut(queue) {
             match &result {
-                Ok(()) => counts.pass(cast, frame.len()),
+                Ok(()) => counts.pass(plan.found.cast, frame.len()),
                 Err(_) => counts.discards += 1,
             }
         }

@@ -203,6 +203,8 @@ pub(crate) struct Hasher {
     lut: [u8; RSS_LUT_LEN],
     types: Types,
     symmetric: bool,
+    /// TCP, and UDP, over IPv4 are hashed with all their addresses and ports.
+    usual: [bool; 2],
 }
 
 impl core::fmt::Debug for Hasher {
@@ -216,7 +218,9 @@ impl Hasher {
         // The longest input is 36 bytes, so that 40 of the key's 52 count.
         let mut key = [0; 40];
         key.iter_mut().zip(rss.key).for_each(|(to, from)| *to = from);
+        let usual = |kind| !rss.symmetric && rss.types.get(Network::V4, kind) == Inputs::all();
         Hasher {
+            usual: [usual(Kind::Tcp), usual(Kind::Udp)],
             toeplitz: Box::new(Toeplitz::new(&key)),
             lut: rss.lut,
             types: rss.types,
@@ -229,6 +233,18 @@ impl Hasher {
     pub(crate) fn queue(&self, hash: u32) -> usize {
         // 64 entries.
         self.lut.get((hash & 63) as usize).copied().map_or(0, usize::from)
+    }
+
+    /// Whether TCP or UDP over IPv4 is hashed as it usually is.
+    #[inline(always)]
+    pub(crate) fn is_usual(&self, protocol: IpProtocol) -> bool {
+        let [tcp, udp] = self.usual;
+        if protocol == IpProtocol::TCP { tcp } else { udp }
+    }
+
+    /// The bare hash.
+    pub(crate) fn toeplitz(&self, input: &[u8]) -> u32 {
+        self.toeplitz.hash(input)
     }
 
     /// The hash of a packet, if its type has one. Ports that are not within the head do not count.
