@@ -152,3 +152,21 @@ fn e1000_with_kernel_7() -> Result<()> {
     let Some(rig) = Rig::new("e1000, kernel 7.x")? else { return Ok(()) };
     life(&rig, GuestKernel::Linux7, "e1000", "e1000")
 }
+
+#[test]
+fn avf_with_kernel_6_1() -> Result<()> {
+    let Some(rig) = Rig::new("avf, kernel 6.1")? else { return Ok(()) };
+    life(&rig, GuestKernel::Linux6_1, "avf", "iavf")
+}
+
+#[test]
+fn avf_with_kernel_6_12() -> Result<()> {
+    let Some(rig) = Rig::new("avf, kernel 6.12")? else { return Ok(()) };
+    life(&rig, GuestKernel::Linux6_12, "avf", "iavf")
+}
+
+#[test]
+fn avf_with_kernel_7() -> Result<()> {
+    let Some(rig) = Rig::new("avf, kernel 7.x")? else { return Ok(()) };
+    life(&rig, GuestKernel::Linux7, "avf", "iavf")
+}
