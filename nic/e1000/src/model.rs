@@ -158,6 +158,9 @@ impl E1000 {
         self.shared.pages.reset();
         self.shared.statistics.reset();
         self.shared.set_looped_in_mac(false);
+        // The wire is a bit of CTRL; the PHY itself goes on as it was.
+        let now = self.now;
+        self.shared.with_phy(|phy| phy.set_reset_wire(false, now));
         let [a, b, c, d, e, f] = mac.octets();
         let address = [u32::from_le_bytes([a, b, c, d]), RAH_VALID | u32::from_le_bytes([e, f, 0, 0])];
         self.shared.change_filter(|filter| {
