@@ -8,4 +8,5 @@ mod hostile;
 mod offloads;
 mod probe;
 mod stream;
+mod threads;
 mod traffic;
