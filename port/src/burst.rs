@@ -107,34 +107,30 @@ impl Burst {
     /// One frame, with what is needed to reach its rest: the slices and the map.
     #[inline(always)]
     pub fn frame_and_source(&mut self, index: usize) -> Option<(&mut Frame, &[Slice], &Map)> {
-        let source = self.source.as_deref()?;
-        let frame = self.frames.get_mut(..self.len)?.get_mut(index)?;
-        Some((frame, &self.slices, source))
+        let (frames, slices, source) = self.parts()?;
+        Some((frames.get_mut(index)?, slices, source))
     }
 
-    /// Adds a frame that lies in the `count` slices from `first` on, behind `header` bytes of the sender's own (at most
-    /// [`HEADER_ROOM`]); `len` is without them. Header and head are copied here, once; the header can then be read with
-    /// [`Frame::sender_header`]. `None` if the burst is full.
+    /// Adds a frame, as [`Filler::push`] does. `None` if the burst is full.
     #[inline(always)]
     pub fn push(&mut self, first: usize, count: usize, header: usize, len: u32) -> Option<&mut Frame> {
+        self.filler()?.push(first, count, header, len)
+    }
+
+    /// What adds frame after frame from the slices that are there now. `None` of a burst without a sender's memory.
+    #[inline(always)]
+    pub fn filler(&mut self) -> Option<Filler<'_>> {
+        let Burst { frames, len, slices, source } = self;
+        let free = frames.get_mut(*len..)?.iter_mut();
+        Some(Filler { free, len, slices, source: source.as_deref()? })
+    }
+
+    /// All that it takes to deliver frames: the frames, the slices that their rests lie in, and the memory of those.
+    /// `None` of a burst without a sender's memory.
+    #[inline(always)]
+    pub fn parts(&mut self) -> Option<(&mut [Frame], &[Slice], &Map)> {
         let source = self.source.as_deref()?;
-        let frame = self.frames.get_mut(self.len)?;
-        self.len += 1;
-        let head = HEAD.min(len as usize);
-        let header = header.min(HEADER_ROOM);
-        let room = frame.reset(len, header, head);
-        let own = self.slices.get(first..first + count).unwrap_or(&[]);
-        let got = match own {
-            // One piece, as senders of small frames have it.
-            [one, ..] if one.len() as usize >= room.len() => source.read(one, 0, room),
-            pieces => fabnic_memory::Cursor::new(pieces).read(source, room),
-        };
-        debug_assert_eq!(got, header + head, "the sender's slices are shorter than it said");
-        frame.first = first as u32;
-        frame.count = count as u32;
-        frame.skip = got as u32;
-        frame.offload = Offload::default();
-        Some(frame)
+        Some((self.frames.get_mut(..self.len)?, &self.slices, source))
     }
 
     /// Adds a frame that is private as a whole (at most [`HEAD`] bytes), for ports without memory of a guest.
@@ -160,5 +156,42 @@ impl Burst {
             (Some(map), Some(back)) => n + frame.rest(&self.slices).read(map, back),
             _ => n,
         }
+    }
+}
+
+/// Adds frames to a [`Burst`].
+#[derive(Debug)]
+pub struct Filler<'a> {
+    free: core::slice::IterMut<'a, Frame>,
+    len: &'a mut usize,
+    slices: &'a [Slice],
+    source: &'a Map,
+}
+
+impl<'a> Filler<'a> {
+    /// Adds a frame that lies in the `count` slices from `first` on, behind `header` bytes of the sender's own (at most
+    /// [`HEADER_ROOM`]); `len` is without them. Header and head are copied here, once; the header can then be read with
+    /// [`Frame::sender_header`]. `None` if the burst is full.
+    #[inline(always)]
+    pub fn push(&mut self, first: usize, count: usize, header: usize, len: u32) -> Option<&'a mut Frame> {
+        let frame = self.free.next()?;
+        *self.len += 1;
+        let head = HEAD.min(len as usize);
+        let header = header.min(HEADER_ROOM);
+        let room = frame.reset(len, header, head);
+        let got = match (count, self.slices.get(first)) {
+            // One piece, as senders of small frames have it.
+            (1, Some(one)) => self.source.read(one, 0, room),
+            _ => {
+                let own = self.slices.get(first..first.saturating_add(count)).unwrap_or(&[]);
+                fabnic_memory::Cursor::new(own).read(self.source, room)
+            }
+        };
+        debug_assert_eq!(got, header + head, "the sender's slices are shorter than it said");
+        frame.first = first as u32;
+        frame.count = count as u32;
+        frame.skip = got as u32;
+        frame.offload = Offload::default();
+        Some(frame)
     }
 }

@@ -46,7 +46,7 @@ mod loopback;
 mod port;
 mod queue;
 
-pub use burst::{BURST, Burst, MAX_SLICES};
+pub use burst::{BURST, Burst, Filler, MAX_SLICES};
 pub use capture::{CaptureSink, CaptureSlot, Direction, Verdict};
 pub use counters::{Counter, DropCounters, QueueCounters};
 pub use decorate::{Faulty, Mishaps};

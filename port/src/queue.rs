@@ -77,6 +77,13 @@ impl Tally {
         self.bytes += u64::from(bytes);
     }
 
+    /// Counts `frames` delivered frames of `bytes` together.
+    #[inline(always)]
+    pub fn deliver_all(&mut self, frames: usize, bytes: u64) {
+        self.frames += frames as u64;
+        self.bytes += bytes;
+    }
+
     /// Counts `n` frames that were not.
     #[inline]
     pub fn drop(&mut self, reason: DropReason, n: usize) {

@@ -2,14 +2,16 @@
 //!
 //! Each worker has one; nothing in it is shared. An entry is one cache line, a set is four of them. An entry is good
 //! while the topology's generation and the two FDB versions it was made under are the current ones; a stale entry is
-//! simply decided anew when it is next hit. When a set overflows with live entries, the worker doubles the cache between
-//! two bursts, up to its limit: the new one starts empty, which costs each flow one walk.
+//! simply decided anew when it is next hit. That is not looked at for each frame: an entry that was found good carries
+//! the worker's *stamp*, which changes when anything at all changes, and is good as long as the two are equal. When a
+//! set overflows with live entries, the worker makes the cache larger between two bursts, up to its limit: the new one
+//! starts empty, which costs each flow one walk.
 
 use fabnic_port::DropReason;
 use fabnic_wire::Vid;
 use zerocopy::FromZeros;
 
-use crate::fdb::Version;
+use crate::fdb::{Fdb, Version};
 use crate::key::Key;
 
 const WAYS: usize = 4;
@@ -46,8 +48,8 @@ pub(crate) struct When {
     /// The topology's generation.
     pub(crate) generation: u32,
     pub(crate) tick: u32,
-    /// The burst's number.
-    pub(crate) burst: u32,
+    /// The stamp of the moment.
+    pub(crate) stamp: u64,
 }
 
 /// One cached decision: a cache line.
@@ -56,6 +58,9 @@ pub(crate) struct When {
 pub(crate) struct Entry {
     front: u64,
     back: u64,
+    outcome: Outcome,
+    /// The moment at which the entry was last found good.
+    stamp: u64,
     tag: u32,
     /// Generation of the topology; 0 in an entry that was never used.
     generation: u32,
@@ -63,13 +68,8 @@ pub(crate) struct Entry {
     src_value: u32,
     dst_slot: u32,
     dst_value: u32,
-    target: u32,
-    vid: u16,
-    reason: u8,
     /// Tick at which the source was last refreshed in the FDB.
-    pub(crate) seen: u32,
-    /// Number of the burst in which the entry was last found good.
-    pub(crate) burst: u32,
+    seen: u32,
 }
 
 impl Entry {
@@ -78,35 +78,29 @@ impl Entry {
         self.front == key.front && self.back == key.back && self.tag == key.tag
     }
 
+    /// The decision, if it is good now. `refresh`: ticks after which the flow's source must be refreshed in the FDB.
     #[inline(always)]
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
+    pub(crate) fn good(&mut self, fdb: &Fdb, when: When, refresh: u32) -> Option<Outcome> {
+        (self.stamp == when.stamp || self.revalidate(fdb, when, refresh)).then_some(self.outcome)
     }
 
-    #[inline(always)]
-    pub(crate) fn src(&self) -> Version {
-        Version { slot: self.src_slot, value: self.src_value }
-    }
-
-    #[inline(always)]
-    pub(crate) fn dst(&self) -> Version {
-        Version { slot: self.dst_slot, value: self.dst_value }
-    }
-
-    /// The decision in the form in which bursts are grouped.
-    #[inline(always)]
-    pub(crate) fn outcome(&self) -> Outcome {
-        Outcome { target: self.target, vid: self.vid, reason: self.reason }
+    /// Looks at all that the decision depends on, and stamps the entry if it is good.
+    #[inline(never)]
+    fn revalidate(&mut self, fdb: &Fdb, when: When, refresh: u32) -> bool {
+        let good = self.generation == when.generation
+            && fdb.version(self.src_slot) == self.src_value
+            && fdb.version(self.dst_slot) == self.dst_value
+            && when.tick.wrapping_sub(self.seen) < refresh;
+        if good {
+            self.stamp = when.stamp;
+        }
+        good
     }
 }
 
-/// A decision, packed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    target: u32,
-    pub(crate) vid: u16,
-    reason: u8,
-}
+/// A decision, packed: the target in the low half, the VLAN above it, the reason above that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+pub(crate) struct Outcome(u64);
 
 impl Outcome {
     pub(crate) fn new(target: Target, vlan: Vid) -> Outcome {
@@ -115,31 +109,56 @@ impl Outcome {
             Target::Flood => (FLOOD, 0),
             Target::Drop(reason) => (DROP, reason as u8),
         };
-        Outcome { target, vid: vlan.get(), reason }
+        Outcome(u64::from(target) | (u64::from(vlan.get()) << 32) | (u64::from(reason) << 48))
     }
 
     /// A number that is equal for outcomes that go the same way.
     #[inline(always)]
     pub(crate) fn way(&self) -> u32 {
-        self.target
+        self.0 as u32
+    }
+
+    /// The VLAN.
+    #[inline(always)]
+    pub(crate) fn vid(&self) -> u16 {
+        (self.0 >> 32) as u16
     }
 
     #[inline(always)]
     pub(crate) fn target(&self) -> Target {
-        match self.target {
+        match self.way() {
             FLOOD => Target::Flood,
             DROP => Target::Drop(
-                DropReason::ALL.get(usize::from(self.reason)).copied().unwrap_or(DropReason::Stopped),
+                DropReason::ALL.get(usize::from((self.0 >> 48) as u8)).copied().unwrap_or(DropReason::Stopped),
             ),
             index => Target::Port(index),
         }
     }
 }
 
+/// Where a cache keeps its sets, for the loop that asks for their lines.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    sets: &'a [[Entry; WAYS]],
+    mask: u32,
+    secret: [u64; 2],
+}
+
+impl Places<'_> {
+    /// The place of a key; its memory is on its way when this returns.
+    #[inline(always)]
+    pub(crate) fn place(&self, key: &Key) -> u32 {
+        let place = key.hash(&self.secret) as u32 & self.mask;
+        if let Some([first, ..]) = self.sets.get(place as usize) {
+            fabnic_memory::prefetch(first);
+        }
+        place
+    }
+}
+
 /// The cache of one worker.
 pub(crate) struct FlowCache {
-    entries: Vec<Entry>,
-    sets: usize,
+    sets: Vec<[Entry; WAYS]>,
     max_sets: usize,
     secret: [u64; 2],
     /// Live entries that had to make room since the cache last grew.
@@ -151,73 +170,76 @@ impl FlowCache {
     /// A cache that may grow to hold `max` flows (rounded up to a power of two).
     pub(crate) fn new(max: usize, secret: [u64; 2]) -> FlowCache {
         let max_sets = (max / WAYS).clamp(FIRST_SETS, 1 << 26).next_power_of_two();
-        FlowCache { entries: table(FIRST_SETS), sets: FIRST_SETS, max_sets, secret, crowded: 0, victim: 0 }
+        FlowCache { sets: table(FIRST_SETS), max_sets, secret, crowded: 0, victim: 0 }
     }
 
-    /// The place of a key; its memory is on its way when this returns.
+    /// What tells where keys have their places.
     #[inline(always)]
-    pub(crate) fn place(&self, key: &Key) -> usize {
-        let place = (key.hash(&self.secret) as usize & (self.sets - 1)) * WAYS;
-        if let Some(entry) = self.entries.get(place) {
-            fabnic_memory::prefetch(entry);
-        }
-        place
+    pub(crate) fn places(&self) -> Places<'_> {
+        // A power of two of at most 2^26; without any set every place is outside.
+        Places { sets: &self.sets, mask: (self.sets.len() as u32).wrapping_sub(1), secret: self.secret }
     }
 
     /// The entry of a key, stale or not.
     #[inline(always)]
-    pub(crate) fn find(&mut self, place: usize, key: &Key) -> Option<&mut Entry> {
-        self.entries.get_mut(place..place + WAYS)?.iter_mut().find(|entry| entry.is(key))
+    pub(crate) fn find(&mut self, place: u32, key: &Key) -> Option<&mut Entry> {
+        let [first, others @ ..] = self.sets.get_mut(place as usize)?;
+        if first.is(key) {
+            return Some(first);
+        }
+        others.iter_mut().find(|entry| entry.is(key))
     }
 
-    /// Remembers a decision. In a full set it takes the place of a stale entry, else of any.
-    pub(crate) fn insert(&mut self, place: usize, key: &Key, decision: &Decision, when: When) {
+    /// Remembers a decision, and gives it packed. In a full set it takes the place of a stale entry, else of any.
+    pub(crate) fn insert(&mut self, place: u32, key: &Key, decision: &Decision, when: When) -> Outcome {
+        let outcome = Outcome::new(decision.target, decision.vlan);
         self.victim = (self.victim + 1) % WAYS;
         let victim = self.victim;
-        let Some(set) = self.entries.get_mut(place..place + WAYS) else { return };
+        let Some(set) = self.sets.get_mut(place as usize) else { return outcome };
         let own = set.iter().position(|entry| entry.is(key));
         let free = || set.iter().position(|entry| entry.generation != when.generation);
         let way = own.or_else(free).unwrap_or_else(|| {
             self.crowded += 1;
             victim
         });
-        let Some(entry) = set.get_mut(way) else { return };
-        let Outcome { target, vid, reason } = Outcome::new(decision.target, decision.vlan);
+        let Some(entry) = set.get_mut(way) else { return outcome };
         *entry = Entry {
             front: key.front,
             back: key.back,
+            outcome,
+            stamp: when.stamp,
             tag: key.tag,
             generation: when.generation,
             src_slot: decision.src.slot,
             src_value: decision.src.value,
             dst_slot: decision.dst.slot,
             dst_value: decision.dst.value,
-            target,
-            vid,
-            reason,
             seen: when.tick,
-            burst: when.burst,
         };
+        outcome
     }
 
     /// Grows if it has become crowded. Allocates: to be called between bursts, now and then.
     pub(crate) fn grow_if_crowded(&mut self) {
-        if self.crowded > self.sets / 4 && self.sets < self.max_sets {
-            self.sets = (self.sets * 4).min(self.max_sets);
-            self.entries = table(self.sets);
+        let sets = self.sets.len();
+        if self.crowded > sets / 4 && sets < self.max_sets {
+            let larger = table((sets * 4).min(self.max_sets));
+            if !larger.is_empty() {
+                self.sets = larger;
+            }
         }
         self.crowded = 0;
     }
 
     /// Flows that fit.
     pub(crate) fn capacity(&self) -> usize {
-        self.sets * WAYS
+        self.sets.len() * WAYS
     }
 }
 
-/// Zeroed memory straight from the system: pages that are never hit are never touched.
-fn table(sets: usize) -> Vec<Entry> {
-    Entry::new_vec_zeroed(sets * WAYS).unwrap_or_default()
+/// Zeroed memory straight from the system: pages that are never hit are never touched. Empty if there is none to be had.
+fn table(sets: usize) -> Vec<[Entry; WAYS]> {
+    <[Entry; WAYS]>::new_vec_zeroed(sets).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -243,12 +265,12 @@ mod tests {
         let first = cache.capacity();
         for round in 0..4 {
             for n in 1..20_000 {
-                let place = cache.place(&key(n));
+                let place = cache.places().place(&key(n));
                 cache.insert(
                     place,
                     &key(n),
                     &decision(n as u32),
-                    When { generation: 1, tick: round, burst: 1 },
+                    When { generation: 1, tick: round, stamp: 1 },
                 );
             }
             cache.grow_if_crowded();
@@ -256,15 +278,16 @@ mod tests {
         assert!(cache.capacity() > first && cache.capacity() <= 1 << 16);
         let mut found = 0;
         for n in 1..20_000 {
-            let place = cache.place(&key(n));
+            let place = cache.places().place(&key(n));
             if let Some(entry) = cache.find(place, &key(n)) {
-                assert_eq!(entry.outcome().target(), Target::Port(n as u32));
-                assert_eq!((entry.src().value, entry.dst().slot, entry.generation()), (2, 3, 1));
+                assert_eq!(entry.outcome.target(), Target::Port(n as u32));
+                assert_eq!(entry.stamp, 1);
+                assert_eq!((entry.src_value, entry.dst_slot, entry.generation), (2, 3, 1));
                 found += 1;
             }
         }
         assert!(found > 19_000, "{found} of 19999 flows fit into {}", cache.capacity());
-        let place = cache.place(&key(30_000));
+        let place = cache.places().place(&key(30_000));
         assert!(cache.find(place, &key(30_000)).is_none());
     }
 
@@ -274,7 +297,7 @@ mod tests {
             [Target::Port(0), Target::Port(70_000), Target::Flood, Target::Drop(DropReason::SamePort)]
         {
             let outcome = Outcome::new(target, Vid::MAX);
-            assert_eq!((outcome.target(), outcome.vid), (target, 4094));
+            assert_eq!((outcome.target(), outcome.vid()), (target, 4094));
         }
         assert_eq!(core::mem::size_of::<Entry>(), 64);
     }

@@ -4,7 +4,7 @@
 //! ```text
 //!   burst: up to 64 frames of one port
 //!     1  read     key of each frame, place in the cache (its line on the way), sizes, tags
-//!     2  decide   hit: check generation and versions; miss: walk the stages, remember
+//!     2  decide   hit: an outcome; miss: walk the stages, remember                    (1 and 2: `flows`)
 //!     3  group    frames of one target together, in order
 //!     4  deliver  per target: state, MTU, tag; choose the queue; lock it once; hand the group over
 //! ```
@@ -16,10 +16,10 @@
 use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Ingress, Port, Tally, Verdict};
 use fabnic_wire::{Vid, flow_hash};
 
-use crate::cache::{FlowCache, Outcome, Target, When};
+use crate::cache::Target;
 use crate::fdb::{Fdb, Tick};
-use crate::key::Key;
-use crate::stage::{self, egress};
+use crate::flows::Flows;
+use crate::stage::egress;
 use crate::topology::{Member, Topology};
 
 /// Counters of one worker's decisions. Written by the worker, copied out by it.
@@ -32,30 +32,6 @@ pub(crate) struct EngineCounters {
     pub(crate) replicated: u64,
 }
 
-/// What stage 1 read of one frame.
-#[derive(Clone, Copy, Default)]
-struct Read {
-    key: Key,
-    place: u32,
-    /// Length without tag; of a frame to be segmented, the length of its longest segment.
-    size: u32,
-    tci: u16,
-    state: State,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    /// Same flow as the frame before it.
-    #[default]
-    Same,
-    /// To be looked up.
-    Fresh,
-    /// To be decided by itself, and not remembered.
-    TooLong,
-    /// Dropped already.
-    Gone,
-}
-
 /// What all bursts of a moment have in common.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
@@ -66,23 +42,12 @@ pub(crate) struct Moment<'a> {
 
 /// One worker's part of the switch.
 pub(crate) struct Engine {
-    cache: FlowCache,
-    reads: Box<[Read; BURST]>,
-    outcomes: Box<[Outcome; BURST]>,
+    pub(crate) flows: Flows,
     /// Which frames have a tag now, one bit each.
     tagged: u64,
-    /// The longest size in the burst.
-    longest: u32,
-    /// Bytes in the burst.
-    bytes: u64,
     groups: Groups,
     tally: Tally,
     pub(crate) counters: EngineCounters,
-    /// Number of the burst. A flow that was decided in this burst keeps its decision to the burst's end, whatever other
-    /// workers learn meanwhile: else its frames could overtake each other.
-    number: u32,
-    /// Ticks after which a live flow refreshes its source in the FDB.
-    pub(crate) refresh: Tick,
 }
 
 /// Frame indexes, up to a burst.
@@ -159,12 +124,8 @@ impl Groups {
 impl Engine {
     pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick) -> Engine {
         Engine {
-            cache: FlowCache::new(flow_cache_max, secret),
-            reads: Box::new([Read::default(); BURST]),
-            outcomes: Box::new([Outcome::default(); BURST]),
+            flows: Flows::new(flow_cache_max, secret, refresh),
             tagged: 0,
-            longest: 0,
-            bytes: 0,
             groups: Groups {
                 of_port: Vec::new(),
                 ports: [0; BURST],
@@ -173,8 +134,6 @@ impl Engine {
             },
             tally: Tally::default(),
             counters: EngineCounters::default(),
-            number: 0,
-            refresh,
         }
     }
 
@@ -186,12 +145,7 @@ impl Engine {
 
     /// What is due now and then, between bursts. May allocate.
     pub(crate) fn housekeeping(&mut self) {
-        self.cache.grow_if_crowded();
-    }
-
-    /// Flows that the cache can hold now.
-    pub(crate) fn cache_capacity(&self) -> usize {
-        self.cache.capacity()
+        self.flows.grow_if_crowded();
     }
 
     /// Receives one burst from a queue of the port with this index, whose cell the caller has locked; delivers it and
@@ -210,7 +164,7 @@ impl Engine {
             cell.counters.frames.add(frames as u64);
             cell.counters.bursts.add(1);
             self.process(at.topology, at.fdb, at.now, index, burst);
-            cell.counters.bytes.add(self.bytes);
+            cell.counters.bytes.add(self.flows.bytes);
             cell.counters.calls.add(u64::from(ingress.complete(burst)));
         }
         (frames, received)
@@ -227,9 +181,11 @@ impl Engine {
     ) {
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
-        self.number = self.number.wrapping_add(1);
-        self.read(member, ingress, burst);
-        let uniform = self.decide(topology, fdb, now, (member, ingress), burst.len());
+        self.flows.read(member, ingress, burst);
+        self.tagged = self.flows.tagged;
+        let (uniform, walked) = self.flows.decide(topology, fdb, now, (member, ingress), burst.len());
+        self.counters.misses += walked.misses;
+        self.counters.hits += (burst.len() as u64).saturating_sub(walked.misses + walked.gone);
         if member.port.captures.is_active() {
             self.capture_ingress(topology, member, ingress, burst);
         }
@@ -241,109 +197,11 @@ impl Engine {
         }
     }
 
-    /// Step 1.
-    #[inline(always)]
-    fn read(&mut self, member: &Member, ingress: u32, burst: &mut Burst) {
-        let limit = egress::longest(member);
-        let mut last = None;
-        let (mut tagged, mut longest, mut bytes) = (0, 0, 0);
-        for (index, (frame, read)) in burst.frames_mut().iter_mut().zip(self.reads.iter_mut()).enumerate() {
-            let mut size = frame.len();
-            bytes += u64::from(size);
-            if frame.drop.is_some() {
-                read.state = State::Gone;
-                continue;
-            }
-            let Some((key, tci)) = Key::read(frame, ingress) else {
-                frame.drop = Some(DropReason::Runt);
-                read.state = State::Gone;
-                continue;
-            };
-            if frame.offload.is_gso() {
-                size = u32::from(frame.offload.hdr_len) + u32::from(frame.offload.gso_size);
-            }
-            if key.is_tagged() {
-                size = size.saturating_sub(4);
-                tagged |= 1 << index;
-            }
-            longest = size.max(longest);
-            (read.tci, read.size) = (tci, size);
-            if size > limit {
-                (read.key, read.state) = (key, State::TooLong);
-                last = None;
-            } else if last == Some(key) {
-                read.state = State::Same;
-            } else {
-                (read.key, read.state) = (key, State::Fresh);
-                read.place = self.cache.place(&key) as u32;
-                last = Some(key);
-            }
-        }
-        (self.tagged, self.longest, self.bytes) = (tagged, longest, bytes);
-    }
-
-    /// Step 2. Gives the target if it is one port for all frames.
-    #[inline(always)]
-    fn decide(
-        &mut self,
-        topology: &Topology,
-        fdb: &Fdb,
-        now: Tick,
-        ingress: (&Member, u32),
-        frames: usize,
-    ) -> Option<Target> {
-        let when = When { generation: topology.generation, tick: now, burst: self.number };
-        let mut last = Outcome::default();
-        let mut first_way = None;
-        let mut uniform = true;
-        let mut hits = 0;
-        for (read, outcome) in self.reads.iter().zip(self.outcomes.iter_mut()).take(frames) {
-            match read.state {
-                State::Same => hits += 1,
-                State::Fresh => {
-                    let found = self.cache.find(read.place as usize, &read.key);
-                    let live = found.filter(|entry| {
-                        let (src, dst) = (entry.src(), entry.dst());
-                        entry.generation() == topology.generation
-                            && (entry.burst == self.number
-                                || (fdb.version(src.slot) == src.value
-                                    && fdb.version(dst.slot) == dst.value
-                                    && now.wrapping_sub(entry.seen) < self.refresh))
-                    });
-                    if let Some(entry) = live {
-                        hits += 1;
-                        entry.burst = self.number;
-                        last = entry.outcome();
-                    } else {
-                        // A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk
-                        // does too.
-                        let decision = stage::decide(topology, fdb, now, ingress, &read.key, false);
-                        last = Outcome::new(decision.target, decision.vlan);
-                        self.counters.misses += 1;
-                        self.cache.insert(read.place as usize, &read.key, &decision, when);
-                    }
-                }
-                State::TooLong => {
-                    let decision = stage::decide(topology, fdb, now, ingress, &read.key, true);
-                    last = Outcome::new(decision.target, decision.vlan);
-                    self.counters.misses += 1;
-                }
-                State::Gone => {
-                    uniform = false;
-                    continue;
-                }
-            }
-            *outcome = last;
-            uniform &= *first_way.get_or_insert(last.way()) == last.way();
-        }
-        self.counters.hits += hits;
-        uniform.then(|| self.outcomes.first().map(Outcome::target)).flatten()
-    }
-
     /// Shows whoever captures the sending port what came in and what was decided, before anything is rewritten.
     #[cold]
     fn capture_ingress(&self, topology: &Topology, member: &Member, ingress: u32, burst: &Burst) {
-        for (index, (frame, outcome)) in burst.frames().iter().zip(self.outcomes.iter()).enumerate() {
+        for (index, frame) in burst.frames().iter().enumerate() {
+            let Some(outcome) = self.flows.outcome(index) else { break };
             let verdict = match (frame.drop, outcome.target()) {
                 (Some(reason), _) | (None, Target::Drop(reason)) => Verdict::Dropped(reason),
                 (None, Target::Port(port)) => match topology.member(port) {
@@ -351,7 +209,7 @@ impl Engine {
                     None => continue,
                 },
                 (None, Target::Flood) => {
-                    let members = Vid::new(outcome.vid).map_or(&[][..], |vlan| topology.flood(vlan));
+                    let members = Vid::new(outcome.vid()).map_or(&[][..], |vlan| topology.flood(vlan));
                     match members.iter().filter(|port| **port != ingress).count() {
                         0 => Verdict::Dropped(DropReason::NoMember),
                         copies => Verdict::Flooded(u32::try_from(copies).unwrap_or(u32::MAX)),
@@ -383,7 +241,7 @@ impl Engine {
                 drops.drop(reason, 1);
                 continue;
             }
-            let Some(outcome) = self.outcomes.get(index) else { continue };
+            let Some(outcome) = self.flows.outcome(index) else { continue };
             match outcome.target() {
                 Target::Port(port) => self.groups.push(port, index),
                 Target::Flood => flooded.push(index),
@@ -450,8 +308,7 @@ impl Engine {
     }
 
     fn vid_of(&self, frame: u8) -> Option<Vid> {
-        let outcome = self.outcomes.get(usize::from(frame))?;
-        Vid::new(outcome.vid).ok()
+        Vid::new(self.flows.outcome(usize::from(frame))?.vid()).ok()
     }
 
     /// Step 4 for one port.
@@ -462,10 +319,10 @@ impl Engine {
             return self.refuse(member, reason, picks, burst);
         }
         let limit = egress::longest(member);
-        if self.longest > limit {
+        if self.flows.longest > limit {
             let (mut fit, mut too_long) = (Picks::NONE, Picks::NONE);
             for &frame in picks.as_slice() {
-                let fits = self.reads.get(usize::from(frame)).is_some_and(|read| read.size <= limit);
+                let fits = self.flows.size(usize::from(frame)) <= limit;
                 if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
             self.refuse(member, DropReason::EgressMtu, &too_long, burst);
@@ -490,10 +347,8 @@ impl Engine {
     fn set_tags(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
         for &index in picks.as_slice() {
             let bit = 1_u64 << index;
-            let (Some(read), Some(vlan)) = (self.reads.get(usize::from(index)), self.vid_of(index)) else {
-                continue;
-            };
-            let wanted = egress::tag(member, vlan, read.tci);
+            let Some(vlan) = self.vid_of(index) else { continue };
+            let wanted = egress::tag(member, vlan, self.flows.tci(usize::from(index)));
             let Some(frame) = burst.frames_mut().get_mut(usize::from(index)) else { continue };
             if egress::set_tag(frame, self.tagged & bit != 0, wanted) {
                 self.tagged = if wanted.is_some() { self.tagged | bit } else { self.tagged & !bit };

@@ -122,6 +122,8 @@ pub(crate) struct Version {
 pub struct Fdb {
     shards: Box<[Mutex<HashTable<FdbEntry>>]>,
     versions: Box<[AtomicU32]>,
+    /// How often any of the versions was raised.
+    changes: AtomicU32,
     quotas: Mutex<HashMap<PortId, Arc<PortQuota>>>,
     /// Entries in all shards together.
     count: PortQuota,
@@ -143,6 +145,7 @@ impl Fdb {
         Fdb {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
+            changes: AtomicU32::new(0),
             quotas: Mutex::default(),
             count,
             max,
@@ -185,10 +188,22 @@ impl Fdb {
         Version { slot, value: self.version(slot) }
     }
 
-    fn touch_version(&self, hash: u64) {
-        if let Some(version) = self.versions.get(Fdb::version_slot(hash) as usize) {
+    /// A number that changes after each change of a version: while it stands, a decision that was good is good.
+    #[inline(always)]
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn raise(&self, slot: u32) {
+        if let Some(version) = self.versions.get(slot as usize) {
             version.fetch_add(1, Ordering::Release);
+            // Behind it, so that whoever sees the new number sees the new version.
+            self.changes.fetch_add(1, Ordering::Release);
         }
+    }
+
+    fn touch_version(&self, hash: u64) {
+        self.raise(Fdb::version_slot(hash));
     }
 
     /// Where an address is.
@@ -206,9 +221,7 @@ impl Fdb {
     }
 
     fn touch_room(&self, port: Option<PortId>) {
-        if let Some(version) = self.versions.get(self.room_slot(port) as usize) {
-            version.fetch_add(1, Ordering::Release);
-        }
+        self.raise(self.room_slot(port));
     }
 
     /// Notes that an address was seen as a source on a port. A static entry stays as it is; a full table or a port at

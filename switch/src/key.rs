@@ -6,10 +6,17 @@
 use core::num::Wrapping;
 
 use fabnic_port::Frame;
-use fabnic_wire::{MacAddr, Tci};
+use fabnic_wire::{EtherType, MacAddr, Tci};
 
 /// Set in [`Key::tag`] when the frame has a tag, so that VLAN 0 differs from none.
 const TAGGED: u32 = 1 << 16;
+
+/// Whether a frame that begins like this has a VLAN tag.
+#[inline(always)]
+pub(crate) fn has_tag(first: &[u8; 16]) -> bool {
+    let [.., kind_high, kind_low, _, _] = *first;
+    [kind_high, kind_low] == EtherType::VLAN.0.to_be_bytes()
+}
 
 /// The exact key of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,20 +30,26 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Reads the key of a frame. `None` for a runt. The second value is the whole tag as it came.
+    /// The key of a frame without tag.
     #[inline(always)]
+    pub(crate) fn untagged(first: &[u8; 16], ingress: u32) -> Key {
+        let first = u128::from_le_bytes(*first);
+        let (front, back) = (first as u64, (first >> 64) as u64);
+        Key { front, back: (back & 0xffff_ffff) | (u64::from(ingress) << 32), tag: 0 }
+    }
+
+    /// Reads the key of any frame. `None` for a runt. The second value is the whole tag as it came.
     pub(crate) fn read(frame: &Frame, ingress: u32) -> Option<(Key, u16)> {
-        // One load for addresses, EtherType and tag; short frames go a longer way.
-        let first = match frame.first_16() {
-            Some(first) => u128::from_le_bytes(*first),
+        // Short frames go a longer way.
+        let first = match frame.head().first_chunk() {
+            Some(first) => *first,
             None => Key::pad(frame.head())?,
         };
-        let (front, back) = (first as u64, (first >> 64) as u64);
-        let mut key = Key { front, back: (back & 0xffff_ffff) | (u64::from(ingress) << 32), tag: 0 };
+        let mut key = Key::untagged(&first, ingress);
         let mut tci = 0;
-        // 0x8100 as it lies in memory.
-        if (back >> 32) as u16 == 0x0081 {
-            tci = u16::from_be((back >> 48) as u16);
+        if has_tag(&first) {
+            let [.., high, low] = first;
+            tci = u16::from_be_bytes([high, low]);
             // The EtherType behind the tag must be there too.
             frame.head().get(16..18)?;
             key.tag = TAGGED | u32::from(tci & Tci::VID_MASK);
@@ -45,11 +58,11 @@ impl Key {
     }
 
     #[cold]
-    fn pad(head: &[u8]) -> Option<u128> {
+    fn pad(head: &[u8]) -> Option<[u8; 16]> {
         let mut bytes = [0; 16];
         let head = head.get(..14)?;
         bytes.get_mut(..14)?.copy_from_slice(head);
-        Some(u128::from_le_bytes(bytes))
+        Some(bytes)
     }
 
     /// Destination address.

@@ -30,6 +30,7 @@ mod bell;
 mod cache;
 mod engine;
 mod fdb;
+mod flows;
 mod inline;
 mod key;
 mod settings;

@@ -481,7 +481,7 @@ impl Worker {
 
     fn housekeeping(&mut self, now: u64) {
         self.next_housekeeping = now + (self.counts_a_us * (HOUSEKEEPING_MS * 1000) as f64) as u64;
-        self.engine.refresh = self.switch.refresh();
+        self.engine.flows.refresh = self.switch.refresh();
         self.engine.housekeeping();
         self.publish();
     }
@@ -495,7 +495,7 @@ impl Worker {
         counters.replicated.add(now.replicated - self.before.replicated);
         counters
             .flows
-            .store(u32::try_from(self.engine.cache_capacity()).unwrap_or(u32::MAX), Ordering::Relaxed);
+            .store(u32::try_from(self.engine.flows.capacity()).unwrap_or(u32::MAX), Ordering::Relaxed);
         counters.active.store(self.active.len() as u32, Ordering::Relaxed);
         self.before = now;
     }

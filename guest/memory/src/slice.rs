@@ -81,13 +81,18 @@ impl Map {
         slice.map_id() == self.id()
     }
 
+    /// Bytes of the slice from `at` on; 0 of another map's slice.
+    #[inline(always)]
+    fn room(&self, slice: &Slice, at: u32) -> usize {
+        // With the map's own number in the upper bits only the length is left.
+        let len = slice.tag ^ (self.id() << 24);
+        if len > u64::from(MAX_SLICE) { 0 } else { (len as u32).saturating_sub(at) as usize }
+    }
+
     /// Copies the slice's bytes from `at` on into `to`; gives how many there were. None for a slice of another map.
     #[inline(always)]
     pub fn read(&self, slice: &Slice, at: u32, to: &mut [u8]) -> usize {
-        if !self.owns(slice) || at >= slice.len() {
-            return 0;
-        }
-        let n = to.len().min((slice.len() - at) as usize);
+        let n = to.len().min(self.room(slice, at));
         // SAFETY: the map lives and is the slice's own, so [at, at + n) of it is mapped; `to` is private and holds n.
         unsafe { kernel::copy(to.as_mut_ptr(), slice.ptr.as_ptr().add(at as usize), n) };
         n
@@ -96,10 +101,7 @@ impl Map {
     /// Copies `from` to the slice's bytes from `at` on; gives how many fitted. None for a slice of another map.
     #[inline(always)]
     pub fn write(&self, slice: &Slice, at: u32, from: &[u8]) -> usize {
-        if !self.owns(slice) || at >= slice.len() {
-            return 0;
-        }
-        let n = from.len().min((slice.len() - at) as usize);
+        let n = from.len().min(self.room(slice, at));
         // SAFETY: as for `read`, the other way.
         unsafe { kernel::copy(slice.ptr.as_ptr().add(at as usize), from.as_ptr(), n) };
         n
@@ -109,7 +111,7 @@ impl Map {
     /// or the slice is of another map.
     #[inline(always)]
     pub fn write_both<const N: usize>(&self, slice: &Slice, header: &[u8; N], body: &[u8]) -> bool {
-        if !self.owns(slice) || (slice.len() as usize) < N || slice.len() as usize - N < body.len() {
+        if self.room(slice, 0) < N + body.len() {
             return false;
         }
         // SAFETY: as for `write`: [0, N + body.len()) of the slice is mapped, both sources are private.

@@ -13,19 +13,20 @@ mod sealed {
     impl Sealed for u16 {}
     impl Sealed for u32 {}
     impl Sealed for u64 {}
+    impl Sealed for [u32; 2] {}
     impl Sealed for [u64; 2] {}
 }
 
-/// What a ring can be made of: words of 16, 32 and 64 bits and descriptors of 16 bytes, in the host's byte order (virtio
-/// is little endian; callers convert with `from_le`, which costs nothing on x86).
+/// What a ring can be made of: words of 16, 32 and 64 bits, entries of two 32-bit words and descriptors of two 64-bit
+/// words, in the host's byte order (virtio is little endian; callers convert with `from_le`, which costs nothing on x86).
 pub trait Plain: sealed::Sealed + Copy + Default + Send + Sync + 'static {
-    /// Loads one item; a descriptor is loaded as two words, each exactly once.
+    /// Loads one item; a pair is loaded as two words, each exactly once.
     ///
     /// # Safety
     /// `p` must be valid for atomic access and aligned for the type's widest word.
     #[doc(hidden)]
     unsafe fn load(p: NonNull<Self>, order: Ordering) -> Self;
-    /// Stores one item; of a descriptor the *second* word is stored last, with the given ordering: it holds the flags.
+    /// Stores one item; of a pair the *second* word is stored last, with the given ordering: in a descriptor it holds the flags.
     ///
     /// # Safety
     /// As for `load`.
@@ -53,28 +54,34 @@ plain!(u16, AtomicU16);
 plain!(u32, AtomicU32);
 plain!(u64, AtomicU64);
 
-impl Plain for [u64; 2] {
-    #[inline(always)]
-    unsafe fn load(p: NonNull<Self>, order: Ordering) -> Self {
-        // SAFETY: the caller's promise covers both words.
-        unsafe {
-            let words = p.cast::<u64>();
-            // The flags of a packed descriptor are in the second word: it is read first, so that `Acquire` orders the
-            // rest behind it.
-            let second = u64::load(words.add(1), order);
-            [u64::load(words, Ordering::Relaxed), second]
+macro_rules! plain_pair {
+    ($word:ty) => {
+        impl Plain for [$word; 2] {
+            #[inline(always)]
+            unsafe fn load(p: NonNull<Self>, order: Ordering) -> Self {
+                // SAFETY: the caller's promise covers both words.
+                unsafe {
+                    let words = p.cast::<$word>();
+                    // The flags of a packed descriptor are in the second word: it is read first, so that `Acquire`
+                    // orders the rest behind it.
+                    let second = <$word>::load(words.add(1), order);
+                    [<$word>::load(words, Ordering::Relaxed), second]
+                }
+            }
+            #[inline(always)]
+            unsafe fn store(p: NonNull<Self>, value: Self, order: Ordering) {
+                // SAFETY: the caller's promise covers both words.
+                unsafe {
+                    let words = p.cast::<$word>();
+                    <$word>::store(words, value[0], Ordering::Relaxed);
+                    <$word>::store(words.add(1), value[1], order);
+                }
+            }
         }
-    }
-    #[inline(always)]
-    unsafe fn store(p: NonNull<Self>, value: Self, order: Ordering) {
-        // SAFETY: the caller's promise covers both words.
-        unsafe {
-            let words = p.cast::<u64>();
-            u64::store(words, value[0], Ordering::Relaxed);
-            u64::store(words.add(1), value[1], order);
-        }
-    }
+    };
 }
+plain_pair!(u32);
+plain_pair!(u64);
 
 /// `len` items of type `T` in guest memory. Keeps its map alive.
 ///

@@ -20,18 +20,19 @@ pub(crate) const DESCRIPTOR: usize = 16;
 
 /// One chain that was taken from a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Chain {
     /// What the driver knows it by: the head's number in split rings, the buffer id in packed ones.
     pub id: u16,
     /// Entries of the ring that it takes up: 1 in split rings, all its descriptors in packed ones.
     pub entries: u16,
+    /// Number of its slices.
+    pub count: u32,
     /// Bytes in its slices together, at most `u32::MAX`. To be replaced by the number of bytes written before
     /// [`crate::Ring::publish`].
     pub len: u32,
     /// Its first slice in the list that [`crate::Ring::take`] filled.
     pub first: u32,
-    /// Number of its slices.
-    pub count: u32,
 }
 
 impl Chain {
@@ -88,32 +89,27 @@ impl Descriptor {
 /// The most chains that are taken step by step together.
 pub(crate) const GROUP: usize = 64;
 
-/// Chains of one buffer each, gathered here so that they go to the caller's lists in one piece.
-#[derive(Debug)]
-pub(crate) struct Plain {
-    slices: [Slice; GROUP],
-    chains: [Chain; GROUP],
+/// Opens places for up to `count` chains of one buffer each at the end of both lists: the number of slices before them,
+/// and the places to fill, from the first one on. What stays empty is to be cut off with [`close`].
+#[inline(always)]
+pub(crate) fn open<'a>(
+    count: usize,
+    slices: &'a mut Vec<Slice>,
+    chains: &'a mut Vec<Chain>,
+) -> (u32, core::iter::Zip<core::slice::IterMut<'a, Slice>, core::slice::IterMut<'a, Chain>>) {
+    let (first, before) = (slices.len(), chains.len());
+    slices.resize(first + count, Slice::EMPTY);
+    chains.resize(before + count, Chain::default());
+    let slices = slices.get_mut(first..).unwrap_or(&mut []);
+    let chains = chains.get_mut(before..).unwrap_or(&mut []);
+    (first as u32, slices.iter_mut().zip(chains))
 }
 
-impl Default for Plain {
-    fn default() -> Plain {
-        Plain { slices: [Slice::EMPTY; GROUP], chains: [Chain::default(); GROUP] }
-    }
-}
-
-impl Plain {
-    /// The places to fill, from the first one on.
-    #[inline(always)]
-    pub(crate) fn places(&mut self) -> impl Iterator<Item = (&mut Slice, &mut Chain)> {
-        self.slices.iter_mut().zip(&mut self.chains)
-    }
-
-    /// Appends the first `count` to the lists.
-    #[inline(always)]
-    pub(crate) fn append(&self, count: usize, slices: &mut Vec<Slice>, chains: &mut Vec<Chain>) {
-        slices.extend_from_slice(self.slices.get(..count).unwrap_or(&[]));
-        chains.extend_from_slice(self.chains.get(..count).unwrap_or(&[]));
-    }
+/// Cuts off the last `unused` places that [`open`] made.
+#[inline(always)]
+pub(crate) fn close(unused: usize, slices: &mut Vec<Slice>, chains: &mut Vec<Chain>) {
+    slices.truncate(slices.len().saturating_sub(unused));
+    chains.truncate(chains.len().saturating_sub(unused));
 }
 
 /// Asks for the first bytes of a buffer: a virtio header and the headers behind it lie in two cache lines.

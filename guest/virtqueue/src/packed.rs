@@ -22,7 +22,7 @@ use std::sync::Arc;
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
 use crate::chain::{
-    Chain, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, Plain, WRITE, prefetch_buffer,
+    Chain, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, close, open, prefetch_buffer,
     translate_table,
 };
 use crate::error::{Place, RingError};
@@ -163,8 +163,6 @@ pub struct PackedRing {
     in_use: bool,
     /// Descriptors that are available from `next` on, as far as [`Ring::backlog`] saw.
     known: u16,
-    /// Chains that are being taken, and the descriptor at which plain ones ended.
-    plain: Box<(Plain, Descriptor)>,
     log: Log,
     is_used_logged: bool,
     journal: Option<Journal>,
@@ -223,11 +221,7 @@ impl PackedRing {
                 return Ok(());
             }
             let run = usize::from(self.size - self.next.index).min(wanted - chains.len()).min(GROUP);
-            let taken = self.take_plain::<WRITABLE>(run, slices, chains);
-            if taken == run {
-                continue;
-            }
-            let descriptor = self.plain.1;
+            let Some(descriptor) = self.take_plain::<WRITABLE>(run, slices, chains) else { continue };
             if descriptor.fourth() & (AVAIL | USED) != self.next.available() {
                 return Ok(());
             }
@@ -238,37 +232,35 @@ impl PackedRing {
         Ok(())
     }
 
-    /// Takes chains of one buffer of the wanted kind, as long as it is such, and asks for the buffers. Gives how many;
-    /// the descriptor behind them is kept. At most `run`, which does not go beyond the ring's end.
+    /// Takes chains of one buffer of the wanted kind, as long as they are such, and asks for the buffers: at most `run`,
+    /// which does not go beyond the ring's end. Gives the descriptor of the first that is not such.
     #[inline(always)]
     fn take_plain<const WRITABLE: bool>(
         &mut self,
         run: usize,
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
-    ) -> usize {
-        let (plain, stopped_at) = &mut *self.plain;
+    ) -> Option<Descriptor> {
         let window = self.map.window(&self.hint);
-        let first = slices.len() as u32;
         let wanted = self.next.available() | if WRITABLE { WRITE } else { 0 };
-        let mut count = 0;
-        for (slice, chain) in plain.places().take(run) {
-            let descriptor = self.areas.load(self.next.index + count as u16);
+        let (mut taken, mut stopped_at) = (0, None);
+        let (first, places) = open(run, slices, chains);
+        for (slice, chain) in places {
+            let descriptor = self.areas.load(self.next.index + taken as u16);
             let is_plain = descriptor.fourth() & (AVAIL | USED | NEXT | INDIRECT | WRITE) == wanted;
-            let found = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain);
-            let Some(found) = found else {
-                *stopped_at = descriptor;
+            let Some(found) = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain) else {
+                stopped_at = Some(descriptor);
                 break;
             };
             prefetch_buffer::<WRITABLE>(&self.map, &found);
             *slice = found;
             let id = descriptor.third();
-            *chain = Chain { id, entries: 1, len: found.len(), first: first + count, count: 1 };
-            count += 1;
+            *chain = Chain { id, entries: 1, count: 1, len: found.len(), first: first + taken };
+            taken += 1;
         }
-        plain.append(count as usize, slices, chains);
-        self.next = self.next.forward(count as u16, self.size);
-        count as usize
+        close(run - taken as usize, slices, chains);
+        self.next = self.next.forward(taken as u16, self.size);
+        stopped_at
     }
 
     /// Writes one used entry.
@@ -375,7 +367,6 @@ impl Ring for PackedRing {
             has_signalled: false,
             in_use,
             known: 0,
-            plain: Box::default(),
             log: Log::default(),
             is_used_logged: false,
             journal: None,

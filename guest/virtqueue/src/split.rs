@@ -13,15 +13,14 @@
 //! twice but none is lost. Chains are always used in order, which makes the entries behind the used index exactly the
 //! ones in flight.
 
-use core::ops::Range;
 use core::sync::atomic::{Ordering, fence};
 use std::sync::Arc;
 
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
 use crate::chain::{
-    Chain, DESCRIPTOR, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, Plain, WRITE, prefetch_buffer,
-    translate_table,
+    Chain, DESCRIPTOR, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, close, open,
+    prefetch_buffer, translate_table,
 };
 use crate::error::{Place, RingError};
 use crate::log::Log;
@@ -36,13 +35,8 @@ const IDX: usize = 1;
 /// Place of the entries in the driver area, in 16-bit words.
 const ENTRIES: usize = 2;
 
-/// What was loaded of the chains that are being taken.
-#[derive(Debug)]
-struct Scratch {
-    heads: [u16; GROUP],
-    plain: Plain,
-    stopped_at: Descriptor,
-}
+/// Descriptors that are asked for ahead of the one in work: two cache lines. Most drivers give them in order.
+const AHEAD: usize = 8;
 
 /// The areas of a ring in one map.
 #[derive(Debug)]
@@ -52,8 +46,8 @@ struct Areas {
     avail: Table<u16>,
     /// Flags and index of the used ring.
     used_head: Table<u16>,
-    /// Entries of the used ring, two words each.
-    used: Table<u32>,
+    /// Entries of the used ring: id and length.
+    used: Table<[u32; 2]>,
     /// avail_event, with EVENT_IDX.
     avail_event: Option<Table<u16>>,
 }
@@ -72,7 +66,7 @@ impl Areas {
             desc: map.table(user, config.desc, size).map_err(area("descriptor table"))?,
             avail: map.table(user, config.driver, ENTRIES + size + event).map_err(area("available ring"))?,
             used_head: map.table(user, config.device, ENTRIES).map_err(area(used))?,
-            used: map.table(user, entries, 2 * size).map_err(area(used))?,
+            used: map.table(user, entries, size).map_err(area(used))?,
             avail_event: match config.event_idx {
                 true => Some(map.table(user, avail_event, 1).map_err(area(used))?),
                 false => None,
@@ -98,7 +92,6 @@ pub struct SplitRing {
     /// Whether `used` was ever compared with used_event.
     has_signalled: bool,
     in_use: bool,
-    scratch: Box<Scratch>,
     log: Log,
     log_used: Option<u64>,
     config: RingConfig,
@@ -165,82 +158,71 @@ impl SplitRing {
     ) -> Result<(), RingError> {
         let mut left = count;
         while left > 0 {
-            let group = left.min(GROUP);
-            self.read_heads(group);
-            let mut at = 0;
-            while at < group {
-                if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
-                    return Ok(());
-                }
-                at += self.take_plain::<WRITABLE>(at..group, slices, chains);
-                if at < group {
-                    self.take_other::<WRITABLE>(at, slices, chains)?;
-                    at += 1;
-                }
+            if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
+                return Ok(());
             }
-            left -= group;
+            let group = left.min(GROUP);
+            let (taken, stopped_at) = self.take_plain::<WRITABLE>(group, slices, chains);
+            left -= taken;
+            if let Some((head, descriptor)) = stopped_at {
+                self.take_other::<WRITABLE>(head, descriptor, slices, chains)?;
+                left -= 1;
+            }
         }
         Ok(())
     }
 
-    /// Reads the next `count` heads, at most [`GROUP`], and asks for their descriptors.
-    #[inline(always)]
-    fn read_heads(&mut self, count: usize) {
-        let mask = self.size - 1;
-        let heads = self.scratch.heads.iter_mut().take(count);
-        for (ahead, head) in (0_u16..).zip(heads) {
-            let slot = usize::from(self.next.wrapping_add(ahead) & mask);
-            *head = u16::from_le(self.areas.avail.load(ENTRIES + slot));
-            self.areas.desc.prefetch(usize::from(*head));
-        }
-    }
-
-    /// Takes chains of one buffer of the wanted kind, as long as it is such, and asks for the buffers. Gives how many;
-    /// the descriptor of the one behind them is kept.
+    /// Takes up to `count` chains, at most [`GROUP`], of one buffer of the wanted kind, as long as they are such, and asks
+    /// for the buffers. Gives how many; and head and descriptor of the one that is not such.
     #[inline(always)]
     fn take_plain<const WRITABLE: bool>(
         &mut self,
-        range: Range<usize>,
+        count: usize,
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
-    ) -> usize {
-        let Scratch { heads, plain, stopped_at } = &mut *self.scratch;
+    ) -> (usize, Option<(u16, Descriptor)>) {
         let window = self.map.window(&self.hint);
-        let first = slices.len() as u32;
-        let mut count = 0;
-        for (head, (slice, chain)) in heads.get(range).unwrap_or(&[]).iter().zip(plain.places()) {
+        let Areas { desc, avail, .. } = &self.areas;
+        let mask = self.size - 1;
+        let (mut next, mut stopped_at) = (self.next, None);
+        let (mut at, places) = open(count, slices, chains);
+        for (slice, chain) in places {
+            let head = u16::from_le(avail.load(ENTRIES + usize::from(next & mask)));
+            let index = usize::from(head);
             // One that does not exist is loaded as zeros: it has no bytes.
-            let descriptor = Descriptor::new(self.areas.desc.load(usize::from(*head)));
+            let descriptor = Descriptor::new(desc.load(index));
+            desc.prefetch(index + AHEAD);
             let is_plain = descriptor.third() & (NEXT | INDIRECT | WRITE) == if WRITABLE { WRITE } else { 0 };
-            let found = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain);
-            let Some(found) = found else {
-                *stopped_at = descriptor;
+            let Some(found) = window.slice(descriptor.addr(), descriptor.len()).filter(|_| is_plain) else {
+                stopped_at = Some((head, descriptor));
                 break;
             };
             prefetch_buffer::<WRITABLE>(&self.map, &found);
             *slice = found;
-            *chain = Chain { id: *head, entries: 1, len: found.len(), first: first + count, count: 1 };
-            count += 1;
+            *chain = Chain { id: head, entries: 1, count: 1, len: found.len(), first: at };
+            at += 1;
+            next = next.wrapping_add(1);
         }
-        plain.append(count as usize, slices, chains);
-        self.next = self.next.wrapping_add(count as u16);
-        count as usize
+        let taken = usize::from(next.wrapping_sub(self.next));
+        close(count - taken, slices, chains);
+        self.next = next;
+        (taken, stopped_at)
     }
 
-    /// Takes the chain at which [`SplitRing::take_plain`] stopped.
+    /// Takes a chain that is not plain.
+    #[inline(never)]
     fn take_other<const WRITABLE: bool>(
         &mut self,
-        at: usize,
+        head: u16,
+        descriptor: Descriptor,
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
     ) -> Result<(), RingError> {
-        let (head, descriptor) = (self.scratch.heads.get(at).copied(), self.scratch.stopped_at);
-        let index = head.unwrap_or(u16::MAX);
-        if index >= self.size {
+        if head >= self.size {
             let place = Place::Available(self.next);
-            return Err(RingError::Index { place, index, limit: u32::from(self.size) });
+            return Err(RingError::Index { place, index: head, limit: u32::from(self.size) });
         }
-        let chain = self.chain::<WRITABLE>(index, descriptor, slices)?;
+        let chain = self.chain::<WRITABLE>(head, descriptor, slices)?;
         chains.push(chain);
         self.next = self.next.wrapping_add(1);
         Ok(())
@@ -313,11 +295,6 @@ impl Ring for SplitRing {
             used: next,
             has_signalled: false,
             in_use: next != 0,
-            scratch: Box::new(Scratch {
-                heads: [0; GROUP],
-                plain: Plain::default(),
-                stopped_at: Descriptor::default(),
-            }),
             log: Log::default(),
             log_used: None,
             config: *config,
@@ -371,16 +348,15 @@ impl Ring for SplitRing {
         if self.in_order && !WRITABLE {
             // One entry for all, in the first one's place (section 2.7.9). Its length would be the last one's only, so
             // this is not done for buffers that were written.
-            let at = 2 * self.slot(old);
-            self.areas.used.store(at, u32::from(last.id).to_le());
-            self.areas.used.store(at + 1, 0);
-            self.log_used(4 + 4 * at as u64, 8);
+            let at = self.slot(old);
+            self.areas.used.store(at, [u32::from(last.id).to_le(), 0]);
+            self.log_used(4 + 8 * at as u64, 8);
         } else {
+            let (used, mask) = (&self.areas.used, self.size - 1);
             let mut index = old;
             for chain in chains {
-                let at = 2 * self.slot(index);
-                self.areas.used.store(at, u32::from(chain.id).to_le());
-                self.areas.used.store(at + 1, if WRITABLE { chain.len.to_le() } else { 0 });
+                let len = if WRITABLE { chain.len.to_le() } else { 0 };
+                used.store(usize::from(index & mask), [u32::from(chain.id).to_le(), len]);
                 index = index.wrapping_add(1);
             }
             if self.log.is_on() {

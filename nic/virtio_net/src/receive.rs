@@ -10,7 +10,7 @@
 
 use fabnic_memory::{Cursor, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEAD, HEADER_ROOM, Tally};
+use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
 use fabnic_virtqueue::{Chain, MAX_CHAIN, Ring};
 use fabnic_wire::offload::{DATA_VALID, HEADER_LEN, NEEDS_CSUM};
 
@@ -102,46 +102,94 @@ impl<R: Ring> Receive<R> {
 
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
         self.take(picks.len())?;
-        // Frames of a burst are alike: one behind a long one is likely to be long.
-        let mut was_long = false;
-        for (index, pick) in picks.iter().enumerate() {
-            if was_long && let Some(next) = picks.get(index + 1) {
-                self.announce(burst, *next);
-            }
-            let Some((frame, slices, source)) = burst.frame_and_source(usize::from(*pick)) else {
-                return self.deliver_private(burst, picks.get(index..).unwrap_or(&[]), tally);
+        let mut left = picks;
+        while let Some(pick) = left.first() {
+            let Some((frames, slices, source)) = burst.parts() else {
+                return self.deliver_private(burst, left, tally);
             };
-            if self.place(frame, slices, source) {
-                was_long = frame.len() > HEAD as u32;
-                tally.deliver(frame.len());
+            let before = left.len();
+            left = self.place_short(frames, left, tally);
+            left = self.place_long(frames, slices, source, left, tally);
+            if left.len() < before {
                 continue;
             }
+            let Some(frame) = frames.get(usize::from(*pick)) else { break };
             match self.place_any(frame, slices, source) {
                 Ok(()) => tally.deliver(frame.len()),
                 Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
                 Err(Refusal::Full) => {
-                    tally.drop(DropReason::RingFull, picks.len() - index);
+                    tally.drop(DropReason::RingFull, left.len());
                     return Ok(());
                 }
                 Err(Refusal::Fault(fault)) => return Err(fault),
             }
+            left = left.get(1..).unwrap_or(&[]);
         }
         Ok(())
     }
 
+    /// Delivers frames that are private as a whole and need one buffer and nothing finished, up to the first that is
+    /// not so. Gives those that are left.
+    #[inline(always)]
+    fn place_short<'a>(&mut self, frames: &[Frame], picks: &'a [u8], tally: &mut Tally) -> &'a [u8] {
+        let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
+        let (map, flags, is_logging) = (&*self.queue.map, self.flags, self.queue.ring.is_logging());
+        let (mut placed, mut bytes) = (0, 0);
+        for (pick, chain) in picks.iter().zip(chains.iter_mut().skip(*filled)) {
+            let Some(frame) = frames.get(usize::from(*pick)) else { break };
+            let need = HEADER + frame.len();
+            if !frame.is_private() || chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+                break;
+            }
+            let Some(target) = targets.get(chain.first as usize) else { break };
+            if !map.write_both(target, &plain_header(frame, flags), frame.head()) {
+                break;
+            }
+            if is_logging {
+                self.queue.ring.log_written(map, target, need);
+            }
+            chain.len = need;
+            bytes += u64::from(frame.len());
+            placed += 1;
+        }
+        *filled += placed;
+        tally.deliver_all(placed, bytes);
+        picks.get(placed..).unwrap_or(&[])
+    }
+
+    /// As [`Receive::place_short`], for frames whose rest lies in the sender's memory.
+    fn place_long<'a>(
+        &mut self,
+        frames: &[Frame],
+        slices: &[Slice],
+        source: &Map,
+        picks: &'a [u8],
+        tally: &mut Tally,
+    ) -> &'a [u8] {
+        let mut left = picks;
+        while let [pick, others @ ..] = left {
+            let Some(frame) = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private()) else { break };
+            // Frames of a burst are alike: one behind a long one is likely to be long.
+            if let Some(next) = others.first().and_then(|next| frames.get(usize::from(*next))) {
+                self.announce(next, slices, source);
+            }
+            if !self.place(frame, slices, source) {
+                break;
+            }
+            tally.deliver(frame.len());
+            left = others;
+        }
+        left
+    }
+
     /// Asks for the lines that a frame will be copied from and to, while the frame before it is copied. The first ones are
     /// on their way since its buffers were taken.
-    #[inline(never)]
-    fn announce(&self, burst: &Burst, pick: u8) {
-        let Some(frame) = burst.frames().get(usize::from(pick)) else { return };
+    #[inline(always)]
+    fn announce(&self, frame: &Frame, slices: &[Slice], source: &Map) {
         let rest = frame.rest_len().min(ANNOUNCED);
-        if rest == 0 {
-            return;
-        }
-        let Some(source) = burst.source() else { return };
         let Some(chain) = self.buffers.chains.get(self.buffers.filled + 1) else { return };
         let Some(target) = self.buffers.slices.get(chain.first as usize) else { return };
-        let (own, skip) = frame.rest_slices(burst.slices());
+        let (own, skip) = frame.rest_slices(slices);
         let Some(from) = own.first() else { return };
         let to = HEADER + frame.head().len() as u32;
         for at in (0..rest).step_by(64) {
@@ -176,9 +224,9 @@ impl<R: Ring> Receive<R> {
         self.queue.ring.take::<true>(count, slices, chains).map_err(|error| Fault(error.to_string()))
     }
 
-    /// Delivers a frame that needs nothing special; `false`, and nothing done, if it does.
+    /// Delivers a frame that needs one buffer and nothing finished; `false`, and nothing done, if it is not so.
     #[inline(always)]
-    fn place(&mut self, frame: &mut Frame, slices: &[Slice], source: &Map) -> bool {
+    fn place(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> bool {
         let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
         let Some(chain) = chains.get_mut(*filled) else { return false };
         let need = HEADER + frame.len();
@@ -188,24 +236,19 @@ impl<R: Ring> Receive<R> {
         let Some(target) = targets.get(chain.first as usize) else { return false };
         let map = &*self.queue.map;
         let head = frame.head();
-        // Nothing is left to be done, and one buffer is used. Not by way of the frame's headroom: what was just stored
-        // piece by piece cannot be loaded as a whole until the stores are done, and the copy would wait for that.
-        let header = [frame.offload.flags & self.flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
-        if !map.write_both(target, &header, head) {
+        if !map.write_both(target, &plain_header(frame, self.flags), head) {
             return false;
         }
         let rest = frame.rest_len();
-        if rest > 0 {
-            let at = HEADER + head.len() as u32;
-            let (own, skip) = frame.rest_slices(slices);
-            match own {
-                [one] if one.len() >= skip + rest => {
-                    copy(source, &one.part(skip, rest), map, &target.part(at, rest));
-                }
-                _ => {
-                    let to = [target.part(at, rest)];
-                    Cursor::new(&to).copy_from(map, source, &mut frame.rest(slices), rest);
-                }
+        let at = HEADER + head.len() as u32;
+        let (own, skip) = frame.rest_slices(slices);
+        match own {
+            [one] if one.len() >= skip + rest => {
+                copy(source, &one.part(skip, rest), map, &target.part(at, rest));
+            }
+            _ => {
+                let to = [target.part(at, rest)];
+                Cursor::new(&to).copy_from(map, source, &mut frame.rest(slices), rest);
             }
         }
         if self.queue.ring.is_logging() {
@@ -342,6 +385,14 @@ impl<R: Ring> Receive<R> {
         slices.clear();
         *filled = 0;
     }
+}
+
+/// The virtio header of a frame that nothing is left to be done on and that one buffer is used for. Not by way of the
+/// frame's headroom: what was just stored piece by piece cannot be loaded as a whole until the stores are done, and the
+/// copy would wait for that.
+#[inline(always)]
+fn plain_header(frame: &Frame, flags: u8) -> [u8; HEADER_LEN] {
+    [frame.offload.flags & flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
 }
 
 impl<R: Ring> Egress for Receive<R> {

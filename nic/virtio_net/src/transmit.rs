@@ -10,7 +10,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME};
+use fabnic_port::{BURST, Burst, DropReason, Fault, Filler, Frame, Ingress, MAX_FRAME};
 use fabnic_virtqueue::{Chain, Ring};
 use fabnic_wire::Offload;
 use fabnic_wire::offload::{GSO_NONE, HEADER_LEN, NEEDS_CSUM};
@@ -53,9 +53,7 @@ impl<R: Ring> Ingress for Transmit<R> {
             .ring
             .take::<false>(BURST, burst.slices_mut(), &mut self.chains)
             .map_err(|error| Fault(error.to_string()))?;
-        for chain in &self.chains {
-            push(burst, chain, self.queue.features);
-        }
+        fill(burst, &self.chains, self.queue.features);
         if !self.queue.enabled {
             for frame in burst.frames_mut() {
                 frame.drop = Some(DropReason::IngressDisabled);
@@ -84,21 +82,22 @@ impl<R: Ring> Ingress for Transmit<R> {
     }
 }
 
-/// Makes a frame of a chain.
-#[inline(always)]
-fn push(burst: &mut Burst, chain: &Chain, features: Features) {
-    let (first, count) = (chain.first as usize, chain.count as usize);
-    let Some(len) = chain.len.checked_sub(HEADER_LEN as u32).filter(|len| *len >= SHORTEST) else {
-        return push_runt(burst, chain);
-    };
-    let Some(frame) = burst.push(first, count, HEADER_LEN, len) else { return };
-    if len > MAX_FRAME {
-        frame.drop = Some(DropReason::Oversize);
-        return;
-    }
-    let [flags, gso_type, ..] = *frame.sender_header();
-    if flags & NEEDS_CSUM != 0 || gso_type != GSO_NONE {
-        judge(frame, features);
+/// Makes a frame of each chain.
+#[inline(never)]
+fn fill(burst: &mut Burst, chains: &[Chain], features: Features) {
+    let Some(mut filler) = burst.filler() else { return };
+    for chain in chains {
+        let len = chain.len.wrapping_sub(HEADER_LEN as u32);
+        if !(SHORTEST..=MAX_FRAME).contains(&len) {
+            push_impossible(&mut filler, chain);
+            continue;
+        }
+        let (first, count) = (chain.first as usize, chain.count as usize);
+        let Some(frame) = filler.push(first, count, HEADER_LEN, len) else { return };
+        let [flags, gso_type, ..] = *frame.sender_header();
+        if u16::from_le_bytes([flags & NEEDS_CSUM, gso_type]) != u16::from_le_bytes([0, GSO_NONE]) {
+            judge(frame, features);
+        }
     }
 }
 
@@ -112,12 +111,13 @@ fn judge(frame: &mut Frame, features: Features) {
     }
 }
 
-/// A frame without a whole virtio and Ethernet header: there is nothing to look at, only to count.
+/// A frame without a whole virtio and Ethernet header, or longer than any can be: there is nothing to look at, only to
+/// count.
 #[cold]
-fn push_runt(burst: &mut Burst, chain: &Chain) {
+fn push_impossible(burst: &mut Filler<'_>, chain: &Chain) {
     let header = HEADER_LEN.min(chain.len as usize);
     let len = chain.len - header as u32;
     if let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) {
-        frame.drop = Some(DropReason::Runt);
+        frame.drop = Some(if len < SHORTEST { DropReason::Runt } else { DropReason::Oversize });
     }
 }
