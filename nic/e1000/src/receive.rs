@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use fabnic_memory::{Cursor, Hint, Map, Slice, copy};
+use fabnic_memory::{Cursor, DirtyLog, Hint, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
 use fabnic_port::{BURST, Burst, DropReason, Egress, Fault, Frame, Tally};
 use fabnic_wire::checksum::ipv4_header_is_valid;
@@ -81,10 +81,11 @@ struct Told {
 
 impl Receive {
     pub(crate) fn new(shared: Arc<Shared>, map: Arc<Map>) -> Receive {
+        let log = shared.log();
         Receive {
             shared,
             map,
-            ring: DescriptorRing::new(Side::Receive),
+            ring: DescriptorRing::new(Side::Receive, log),
             hint: Hint::default(),
             filter: Filter::default(),
             generation: 0,
@@ -100,6 +101,11 @@ impl Receive {
         }
     }
 
+    /// Begins, changes or ends the logging of writes.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.ring.set_log(log);
+    }
+
     /// Delivers frames that the device itself sent.
     pub(crate) fn deliver_looped(
         &mut self,
@@ -112,7 +118,7 @@ impl Receive {
         }
         let Receive { shared, filter, generation, .. } = self;
         shared.renew(generation, |newest| filter.clone_from(newest));
-        self.position = match self.ring.look(&self.shared.pages, &self.map)? {
+        self.position = match self.ring.look(&self.shared, &self.map)? {
             Some(position) => position,
             None => Position { head: 0, tail: 0, len: 0 },
         };
@@ -258,6 +264,9 @@ impl Receive {
         }
         let behind = ZEROS.get(..(total - frame.len()) as usize).unwrap_or(&ZEROS);
         map.write(&target, frame.len(), behind);
+        if self.ring.is_logging() {
+            self.ring.log_written(map, &target, total);
+        }
         let checked =
             if frame.offload.flags & DATA_VALID != 0 { self.checked(head) } else { ReceiveStatus::IXSM };
         let status = told.status | checked | ReceiveStatus::DD | ReceiveStatus::EOP;
@@ -342,6 +351,7 @@ impl Receive {
                     }
                     fits
                 }) {
+                    self.shared.count_fault();
                     return Err(Refusal::Fault(Fault(format!(
                         "receive ring: descriptor {at}: {len} bytes at {addr:#x} are not in the guest's memory"
                     ))));
@@ -381,6 +391,11 @@ impl Receive {
             return Err(CannotFinish.into());
         }
 
+        if self.ring.is_logging() {
+            for target in &self.targets {
+                self.ring.log_written(map, target, target.len());
+            }
+        }
         let mut done = told.status | checked | ReceiveStatus::EOP;
         done.set(ReceiveStatus::VP, told.strip.is_some());
         let last = self.buffers.len().saturating_sub(1);
@@ -398,6 +413,7 @@ impl Receive {
     fn settle(&mut self, tally: &mut Tally) {
         let mut causes = Cause::empty();
         let position = self.position;
+        self.ring.flush_log();
         if self.at != position.head {
             self.shared.pages.set_head(Side::Receive, self.at);
             causes |= Cause::RXT0;

@@ -12,12 +12,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fabnic_memory::{AddressSpace, Map, MapError, Table};
+use fabnic_memory::{AddressSpace, DirtyCache, DirtyLog, Map, MapError, Slice, Table};
 use fabnic_port::Fault;
 
+use crate::shared::Shared;
 use crate::spec::descriptor::DESCRIPTOR_LEN;
 use crate::spec::register::{FCRTH, RECEIVE_PAGE, RECEIVE_RING, TRANSMIT_PAGE, TRANSMIT_RING, ring};
 use crate::spec::{BAR_LEN, register};
+use crate::state::{Reader, StateError, Writer};
 
 /// Which of the two rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,17 @@ impl RingPages {
         self.words.store_release(offset as usize / 4, (value & mask).to_le());
     }
 
+    pub(crate) fn save(&self, to: &mut Writer) {
+        (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4).for_each(|offset| to.u32(self.read(offset)));
+    }
+
+    pub(crate) fn restore(&self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for offset in (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4) {
+            self.write(offset, from.u32()?);
+        }
+        Ok(())
+    }
+
     /// All zero again.
     pub(crate) fn reset(&self) {
         for offset in (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4) {
@@ -144,16 +157,47 @@ pub(crate) struct DescriptorRing {
     side: Side,
     place: (u64, u32),
     descriptors: Option<(Table<[u64; 2]>, Table<u64>)>,
+    /// Notes what is written to guest memory, while that is wanted.
+    log: Option<DirtyCache>,
 }
 
 impl DescriptorRing {
-    pub(crate) fn new(side: Side) -> DescriptorRing {
-        DescriptorRing { side, place: (0, 0), descriptors: None }
+    pub(crate) fn new(side: Side, log: Option<Arc<DirtyLog>>) -> DescriptorRing {
+        DescriptorRing { side, place: (0, 0), descriptors: None, log: log.map(DirtyCache::new) }
+    }
+
+    /// Begins, changes or ends logging.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.flush_log();
+        self.log = log.map(DirtyCache::new);
+    }
+
+    /// Notes that a buffer was written.
+    #[inline]
+    pub(crate) fn log_written(&mut self, map: &Map, slice: &Slice, len: u32) {
+        if let Some(log) = &mut self.log {
+            log.mark_slice(map, slice, len);
+        }
+    }
+
+    /// Whether writes are logged.
+    #[inline]
+    pub(crate) fn is_logging(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Everything that was noted is in the log: before the head moves.
+    #[inline]
+    pub(crate) fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Where the ring stands, if it has a descriptor for the device.
     #[inline]
-    pub(crate) fn look(&mut self, pages: &RingPages, map: &Arc<Map>) -> Result<Option<Position>, Fault> {
+    pub(crate) fn look(&mut self, shared: &Shared, map: &Arc<Map>) -> Result<Option<Position>, Fault> {
+        let pages = &shared.pages;
         let tail = pages.tail(self.side);
         let head = pages.head(self.side);
         if head == tail {
@@ -170,7 +214,7 @@ impl DescriptorRing {
             return Err(self.beyond(head, tail, len));
         }
         if self.place != (base, len) || self.descriptors.is_none() {
-            self.open(map, base, len)?;
+            self.open(map, base, len).inspect_err(|_| shared.count_fault())?;
         }
         Ok(Some(Position { head, tail, len }))
     }
@@ -212,9 +256,13 @@ impl DescriptorRing {
 
     /// Writes the second word of a descriptor, which has its status: everything that it tells of was written before.
     #[inline]
-    pub(crate) fn write_back(&self, at: u32, word: u64) {
+    pub(crate) fn write_back(&mut self, at: u32, word: u64) {
         if let Some((_, words)) = &self.descriptors {
             words.store_release(2 * at as usize + 1, word.to_le());
+            if let Some(log) = &mut self.log {
+                let (base, _) = self.place;
+                log.mark(base + u64::from(at * DESCRIPTOR_LEN), DESCRIPTOR_LEN.into());
+            }
         }
     }
 }
@@ -235,12 +283,13 @@ mod tests {
     #[test]
     fn a_ring_is_looked_at_where_the_registers_say() {
         let (map, _) = Map::anonymous(0x1_0000).unwrap();
-        let pages = RingPages::new().unwrap();
+        let shared = Shared::new(true, false).unwrap();
+        let pages = &shared.pages;
         for side in [Side::Receive, Side::Transmit] {
-            let mut ring = DescriptorRing::new(side);
-            assert_eq!(ring.look(&pages, &map).unwrap(), None);
-            write(&pages, side, 0x1000, 256, 14, 3);
-            let position = ring.look(&pages, &map).unwrap().unwrap();
+            let mut ring = DescriptorRing::new(side, None);
+            assert_eq!(ring.look(&shared, &map).unwrap(), None);
+            write(pages, side, 0x1000, 256, 14, 3);
+            let position = ring.look(&shared, &map).unwrap().unwrap();
             assert_eq!(position, Position { head: 14, tail: 3, len: 16 });
             assert_eq!([position.available(14), position.next(15), position.next(3)], [5, 0, 4]);
             map.table(AddressSpace::Guest, 0x1000 + 14 * 16, 2).unwrap().store(1, 7_u64);
@@ -248,8 +297,8 @@ mod tests {
             ring.write_back(14, 9);
             assert_eq!(ring.load(14), [0, 9]);
             // The driver moves it.
-            write(&pages, side, 0x2000, 128, 0, 1);
-            assert_eq!(ring.look(&pages, &map).unwrap(), Some(Position { head: 0, tail: 1, len: 8 }));
+            write(pages, side, 0x2000, 128, 0, 1);
+            assert_eq!(ring.look(&shared, &map).unwrap(), Some(Position { head: 0, tail: 1, len: 8 }));
             assert_eq!(ring.load(6), [0, 0]);
         }
     }
@@ -257,11 +306,12 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said() {
         let (map, _) = Map::anonymous(0x1_0000).unwrap();
-        let pages = RingPages::new().unwrap();
-        let mut ring = DescriptorRing::new(Side::Transmit);
+        let shared = Shared::new(true, false).unwrap();
+        let pages = &shared.pages;
+        let mut ring = DescriptorRing::new(Side::Transmit, None);
         let mut fault = |base, len, head, tail| {
-            write(&pages, Side::Transmit, base, len, head, tail);
-            ring.look(&pages, &map).unwrap_err().0
+            write(pages, Side::Transmit, base, len, head, tail);
+            ring.look(&shared, &map).unwrap_err().0
         };
         assert!(fault(0x1000, 128, 0, 8).contains("tail 8, expected both below its 8"));
         assert!(fault(0x1000, 128, 9, 1).contains("head 9"));
@@ -269,8 +319,8 @@ mod tests {
         assert!(fault(0xff80, 0x1000, 0, 1).contains("not inside one memory region"));
         assert!(fault(!0xf, 128, 0, 1).contains("transmit ring"));
         // Nothing to do is no fault, wherever it points.
-        write(&pages, Side::Transmit, 0x10_0000, 128, 0xffff, 0xffff);
-        assert_eq!(ring.look(&pages, &map).unwrap(), None);
+        write(pages, Side::Transmit, 0x10_0000, 128, 0xffff, 0xffff);
+        assert_eq!(ring.look(&shared, &map).unwrap(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use fabnic_memory::{Hint, Map};
+use fabnic_memory::{DirtyLog, Hint, Map};
 use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES, Port, Tally};
 use fabnic_wire::ethernet::{ETHERNET_LEN, TAG_LEN, TAG_OFFSET};
 
@@ -24,6 +24,7 @@ use crate::spec::descriptor::{
     Buffer, Command, Context, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
 };
 use crate::spec::register::{Cause, Ctrl, TXDCTL_LOW_SHIFT, ring, statistics};
+use crate::state::{Reader, StateError, Writer};
 use crate::statistics::{Traffic, Way};
 
 pub(crate) mod offload;
@@ -128,11 +129,12 @@ pub(crate) struct Transmit {
 
 impl Transmit {
     pub(crate) fn new(shared: Arc<Shared>, port: Arc<Port>, map: Arc<Map>, carry: Carry) -> Transmit {
+        let log = shared.log();
         Transmit {
             shared,
             port,
             map,
-            ring: DescriptorRing::new(Side::Transmit),
+            ring: DescriptorRing::new(Side::Transmit, log),
             hint: Hint::default(),
             carry,
             generation: 0,
@@ -148,6 +150,11 @@ impl Transmit {
             refused: 0,
             tally: Tally::default(),
         }
+    }
+
+    /// Begins, changes or ends the logging of writes.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.ring.set_log(log);
     }
 
     /// Reads descriptors and gathers packets.
@@ -277,6 +284,7 @@ impl Transmit {
         if inside {
             return Ok(());
         }
+        self.shared.count_fault();
         Err(Fault(format!(
             "transmit ring: descriptor {at}: {len} bytes at {addr:#x} are not in the guest's memory"
         )))
@@ -425,6 +433,7 @@ impl Transmit {
         for WriteBack { at, word } in self.write_backs.drain(..) {
             self.ring.write_back(at, word);
         }
+        self.ring.flush_log();
         let pages = &self.shared.pages;
         pages.set_head(Side::Transmit, head);
         if pages.tail(Side::Transmit) == head {
@@ -458,6 +467,26 @@ fn insert_tag(frame: &mut Frame, tpid: u16, tci: u16) {
     frame.offload.shift(TAG_LEN as i16);
 }
 
+impl Carry {
+    pub(crate) fn save(&self, to: &mut Writer) {
+        for context in [&self.segmentation, &self.checksum] {
+            for word in context.encode() {
+                to.u64(word);
+            }
+        }
+        to.flag(self.passing_over);
+    }
+
+    pub(crate) fn restore(from: &mut Reader<'_>) -> Result<Carry, StateError> {
+        let mut context = || match Descriptor::decode([from.u64()?, from.u64()?]) {
+            Descriptor::Context(context, _) => Ok(context),
+            Descriptor::Buffer(_) => Ok(Context::default()),
+        };
+        let (segmentation, checksum) = (context()?, context()?);
+        Ok(Carry { segmentation, checksum, passing_over: from.flag()? })
+    }
+}
+
 impl Ingress for Transmit {
     #[inline]
     fn backlog(&mut self) -> usize {
@@ -479,7 +508,7 @@ impl Ingress for Transmit {
         let Transmit { shared, generation, ctrl, vet, .. } = self;
         shared.renew(generation, |filter| (*ctrl, *vet) = (filter.ctrl, filter.vet));
         self.waits_at = None;
-        let Some(position) = self.ring.look(&self.shared.pages, &self.map)? else { return Ok(()) };
+        let Some(position) = self.ring.look(&self.shared, &self.map)? else { return Ok(()) };
         let mut result = self.gather(burst, position);
         self.make_frames(burst);
         if self.shared.is_looped() && !burst.is_empty() {

@@ -5,6 +5,7 @@ mod allocations;
 mod conformance;
 mod guest;
 mod hostile;
+mod migrate;
 mod offloads;
 mod probe;
 mod stream;
