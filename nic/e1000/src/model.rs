@@ -555,10 +555,7 @@ impl Function for E1000 {
     }
 
     fn shared(&self) -> Option<SharedBar> {
-        if !self.is_shared {
-            return None;
-        }
-        let file = self.shared.pages.file().try_clone().ok()?;
+        let file = self.shared.pages.file()?.try_clone().ok()?;
         let areas = vec![(RECEIVE_PAGE.into(), PAGE), (TRANSMIT_PAGE.into(), PAGE)];
         Some(SharedBar { bar: MEMORY_BAR, file, areas })
     }

@@ -9,6 +9,7 @@
 //!                                     page 0x3000: TDBAL TDBAH TDLEN TDH TDT ...   <-- worker: head
 //! ```
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -48,16 +49,19 @@ impl Side {
 #[derive(Debug)]
 pub(crate) struct RingPages {
     words: Table<u32>,
-    file: OwnedFd,
+    /// What a guest maps; only where it may.
+    file: Option<OwnedFd>,
+    /// Not all zero any more. A device that nobody uses takes no page.
+    is_used: AtomicBool,
 }
 
 impl RingPages {
     /// Fresh ones, all zero.
-    pub(crate) fn new() -> Result<RingPages, MapError> {
+    pub(crate) fn new(is_shared: bool) -> Result<RingPages, MapError> {
         // As long as the BAR, so that offsets are the same; only the two pages are ever touched.
         let (map, file) = Map::anonymous(u64::from(BAR_LEN))?;
         let words = map.table(AddressSpace::Guest, 0, BAR_LEN as usize / 4)?;
-        Ok(RingPages { words, file })
+        Ok(RingPages { words, file: Some(file).filter(|_| is_shared), is_used: AtomicBool::new(is_shared) })
     }
 
     /// Whether a register lies here.
@@ -66,8 +70,8 @@ impl RingPages {
     }
 
     /// The file behind them, to be mapped by a guest.
-    pub(crate) fn file(&self) -> &OwnedFd {
-        &self.file
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.file.as_ref()
     }
 
     pub(crate) fn read(&self, offset: u32) -> u32 {
@@ -85,6 +89,7 @@ impl RingPages {
             _ if offset == FCRTH || offset == register::FCRTL => 0x8000_fff8,
             _ => u32::MAX,
         };
+        self.is_used.store(true, Ordering::Relaxed);
         self.words.store_release(offset as usize / 4, (value & mask).to_le());
     }
 
@@ -101,6 +106,10 @@ impl RingPages {
 
     /// All zero again.
     pub(crate) fn reset(&self) {
+        // Pages that a guest has mapped were written by it, for all that is known.
+        if !self.is_used.swap(self.file.is_some(), Ordering::Relaxed) {
+            return;
+        }
         for offset in (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4) {
             self.words.store(offset as usize / 4, 0);
         }
@@ -325,7 +334,7 @@ mod tests {
 
     #[test]
     fn bits_that_do_not_exist_stay_zero() {
-        let pages = RingPages::new().unwrap();
+        let pages = RingPages::new(false).unwrap();
         let expected = [
             (0x2800, 0xffff_fff0),
             (0x2804, u32::MAX),

@@ -86,7 +86,7 @@ impl Shared {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|source| MapError::Kernel { guest_addr: 0, len: 0, source })?;
         Ok(Shared {
-            pages: RingPages::new()?,
+            pages: RingPages::new(is_polled)?,
             line: InterruptLine::default(),
             statistics: Statistics::default(),
             doorbell: Doorbell { event, armed: AtomicBool::new(false), is_polled },
