@@ -120,7 +120,7 @@ impl Guest {
     }
 
     fn make(id: u8, layout: Layout, share_rings: bool) -> Guest {
-        let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::Loopback, 1));
+        let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::E1000, 1));
         let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings };
         let mut device = E1000::new(Arc::clone(&port), config).unwrap();
         let line = Arc::new(Line::default());

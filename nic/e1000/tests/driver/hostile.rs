@@ -244,6 +244,7 @@ proptest! {
         // Whatever it did, after a reset it is as new.
         let registers = &mut bad.driver.registers;
         registers.device.set_memory(Some(map));
+        fabnic_testkit::e1000::reset(registers).unwrap();
         fabnic_testkit::e1000::nvm::write_phy(registers, 0, 0x8140).unwrap();
         bad.driver.up().unwrap();
         bad.send(&frame(2, 1), &[], &Ask::default());

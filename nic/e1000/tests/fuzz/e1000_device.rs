@@ -70,7 +70,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let port = Arc::new(Port::new(PortId(1), "fuzz", PortKind::Loopback, 1));
+        let port = Arc::new(Port::new(PortId(1), "fuzz", PortKind::E1000, 1));
         let config = E1000Config { mac: MacAddr(MAC), link_up: true, share_rings: false };
         let mut device = E1000::new(Arc::clone(&port), config).expect("a device");
         device.attach(Arc::new(Line::default()));
@@ -177,6 +177,23 @@ impl Bench {
         Bench::deliver(&self.port, &mut self.burst, &picks);
     }
 
+    /// Its state is taken and given back, as it is or with a byte changed.
+    fn migrate(&mut self, change: Option<(u32, u8)>) {
+        self.device.set_running(false);
+        let saved = self.device.save().expect("it can be saved");
+        let mut state = saved.clone();
+        if let Some((at, byte)) = change {
+            let at = at as usize % state.len();
+            state[at] = byte;
+        }
+        let taken = self.device.restore(&state);
+        if change.is_none() {
+            assert_eq!(taken, Ok(()));
+            assert!(self.device.save().expect("it can be saved") == saved, "it is another afterwards");
+        }
+        self.device.set_running(true);
+    }
+
     fn step(&mut self, [op, a, b, c, v0, v1, v2, v3]: [u8; 8]) {
         let value = u32::from_le_bytes([v0, v1, v2, v3]);
         let at = u64::from(u16::from_le_bytes([a, b])) * 4 % 0x2_0000;
@@ -199,7 +216,8 @@ impl Bench {
                 self.device.expire(self.now);
             }
             7 => self.device.write(0, 0x2818, &u32::from(a).to_le_bytes()),
-            _ => match a % 4 {
+            _ => match a % 6 {
+                4 | 5 => self.migrate((a % 6 == 5).then_some((value, c))),
                 0 => self.device.set_memory(None),
                 1 => self.device.set_memory(Some(Arc::clone(&self.map))),
                 2 => self.device.reset(Reset::FunctionLevel),
