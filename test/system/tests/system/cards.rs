@@ -224,7 +224,7 @@ const E1000_WORDS: &[&str] = &[
     "ethtool -K eth0 tso off gso off tx off; ethtool -K eth0 rx off",
     "ethtool -K eth0 tx on sg on tso on gso on rx on",
     "ethtool -G eth0 rx 128 tx 512",
-    "ip link set eth0 promisc on; ip link set eth0 promisc off; ip link set eth0 allmulticast on",
+    "ip link set eth0 promisc on; ip link set eth0 promisc off",
     "ethtool -S eth0; ethtool -d eth0; ethtool -e eth0; true",
     "ethtool -r eth0",
 ];
@@ -247,7 +247,7 @@ const AVF_WORDS: &[&str] = &[
     "ethtool -K eth0 tso off gso off; ethtool -K eth0 tx off rx off",
     "ethtool -K eth0 tx on rx on sg on; ethtool -K eth0 tso on gso on",
     "ip link set eth0 mtu 4000; ip link set eth0 mtu 1500",
-    "ip link set eth0 promisc on; ip link set eth0 promisc off; ip link set eth0 allmulticast on",
+    "ip link set eth0 promisc on; ip link set eth0 promisc off",
     "ethtool -x eth0; ethtool -S eth0; ethtool -l eth0; ethtool -c eth0; true",
     "ethtool -C eth0 adaptive-rx off rx-usecs 50",
 ];
