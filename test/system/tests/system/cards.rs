@@ -263,3 +263,31 @@ fn avf_with_mapped_doorbells() -> Result<()> {
     let Some(rig) = Rig::new("avf, mapped doorbells")? else { return Ok(()) };
     settings(&rig, GuestKernel::Linux6_12, "avf", "iavf", true, &AVF_WORDS[..4])
 }
+
+/// QEMU does not connect again to a daemon that died, but a card can be plugged anew. Not one with MSI-X: QEMU 11.1.2
+/// aborts when it is unplugged.
+#[test]
+fn a_card_is_plugged_anew_after_the_daemon_died() -> Result<()> {
+    let Some(rig) = Rig::new("card plugged anew")? else { return Ok(()) };
+    let mut daemon = daemon(&rig, "e1000")?;
+    let mut nic = Nic::vfio_user(rig.path("s0"));
+    nic.pluggable = true;
+    let spec = |name: &str, nic: Nic| VmSpec::new(name, GuestKernel::Linux7).with_nic(nic);
+    let mut first = Vm::start(rig.lab(), &spec("vm0", nic), rig.dir())?;
+    let mut second = Vm::start(rig.lab(), &spec("vm1", Nic::new(rig.path("s1"), &mac(1))), rig.dir())?;
+    first.wait_ready()?;
+    second.wait_ready()?;
+    address(&mut second, 1)?;
+    load(&mut first, "e1000")?;
+    ping(&mut first, IPS[1], "")?;
+    daemon.kill_and_restart()?;
+    first.unplug(0)?;
+    first.sh("[ ! -e /sys/class/net/eth0 ]").context("the card is still there")?;
+    first.plug(0)?;
+    load(&mut first, "e1000")?;
+    ping(&mut second, IPS[0], "")?;
+    first.power_off()?;
+    second.power_off()?;
+    Totals::settle(&daemon)?;
+    daemon.stop()
+}
