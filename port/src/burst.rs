@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use fabnic_memory::{Map, Slice};
-use fabnic_wire::Offload;
+use fabnic_memory::{Map, Reach, Slice};
 
 use crate::frame::{Frame, HEAD, HEADER_ROOM};
 
@@ -122,7 +121,8 @@ impl Burst {
     pub fn filler(&mut self) -> Option<Filler<'_>> {
         let Burst { frames, len, slices, source } = self;
         let free = frames.get_mut(*len..)?.iter_mut();
-        Some(Filler { free, len, slices, source: source.as_deref()? })
+        let source = source.as_deref()?;
+        Some(Filler { free, len, slices, source, reach: source.reach() })
     }
 
     /// All that it takes to deliver frames: the frames, the slices that their rests lie in, and the memory of those.
@@ -140,7 +140,6 @@ impl Burst {
         self.len += 1;
         frame.reset(len, 0, bytes.len()).copy_from_slice(bytes);
         (frame.first, frame.count, frame.skip) = (0, 0, 0);
-        frame.offload = Offload::default();
         Some(frame)
     }
 
@@ -166,6 +165,7 @@ pub struct Filler<'a> {
     len: &'a mut usize,
     slices: &'a [Slice],
     source: &'a Map,
+    reach: Reach<'a>,
 }
 
 impl<'a> Filler<'a> {
@@ -179,19 +179,21 @@ impl<'a> Filler<'a> {
         let head = HEAD.min(len as usize);
         let header = header.min(HEADER_ROOM);
         let room = frame.reset(len, header, head);
-        let got = match (count, self.slices.get(first)) {
-            // One piece, as senders of small frames have it.
-            (1, Some(one)) => self.source.read(one, 0, room),
-            _ => {
-                let own = self.slices.get(first..first.saturating_add(count)).unwrap_or(&[]);
-                fabnic_memory::Cursor::new(own).read(self.source, room)
-            }
-        };
+        let mut got = room.len();
+        // One piece, as senders of small frames have it.
+        if count != 1 || !self.slices.get(first).is_some_and(|one| self.reach.read_exact(one, room)) {
+            got = read_pieces(self.source, self.slices, first, count, room);
+        }
         debug_assert_eq!(got, header + head, "the sender's slices are shorter than it said");
         frame.first = first as u32;
         frame.count = count as u32;
         frame.skip = got as u32;
-        frame.offload = Offload::default();
         Some(frame)
     }
+}
+
+#[inline(never)]
+fn read_pieces(source: &Map, slices: &[Slice], first: usize, count: usize, to: &mut [u8]) -> usize {
+    let own = slices.get(first..first.saturating_add(count)).unwrap_or(&[]);
+    fabnic_memory::Cursor::new(own).read(source, to)
 }

@@ -3,6 +3,8 @@
 use fabnic_memory::{Cursor, Map, Slice};
 use fabnic_wire::Offload;
 
+use crate::DropReason;
+
 /// Private bytes kept free before the head: what tags and tunnel headers are pushed into.
 pub const HEADROOM: usize = 64;
 /// Bytes of a frame that become private when it is received; a frame that is not longer is private as a whole.
@@ -30,12 +32,23 @@ pub struct Frame {
     pub(crate) first: u32,
     pub(crate) count: u32,
     pub(crate) skip: u32,
-    /// Why the frame must not be delivered, if so.
-    pub drop: Option<crate::DropReason>,
-    /// What the sender left to be done.
-    pub offload: Offload,
+    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`].
+    unusual: u8,
+    drop: Option<DropReason>,
+    offload: Offload,
     bytes: [u8; PRIVATE],
 }
+
+/// Not private as a whole.
+const REST: u8 = 1;
+/// Fewer than 16 private bytes.
+const SHORT: u8 = 2;
+/// Private bytes were put in or taken out or pulled up.
+const MOVED: u8 = 4;
+/// Not to be delivered.
+const MARKED: u8 = 8;
+/// Something is left to be done, or known of a checksum.
+const OFFLOAD: u8 = 16;
 
 impl Frame {
     pub(crate) const EMPTY: Frame = Frame {
@@ -45,8 +58,9 @@ impl Frame {
         first: 0,
         count: 0,
         skip: 0,
+        unusual: SHORT,
         drop: None,
-        offload: Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 },
+        offload: Offload::PLAIN,
         bytes: [0; PRIVATE],
     };
 
@@ -69,21 +83,53 @@ impl Frame {
         self.bytes.get_mut(usize::from(self.start)..usize::from(self.end)).unwrap_or(&mut [])
     }
 
-    /// The first 16 bytes of a frame that nothing is special about: as it was received, not to be dropped or segmented,
-    /// and not shorter than that. For the parser's fast path.
+    /// Why the frame must not be delivered, if so.
+    #[inline(always)]
+    pub fn marked(&self) -> Option<DropReason> {
+        self.drop
+    }
+
+    /// Says that the frame must not be delivered, and why.
+    pub fn mark(&mut self, reason: DropReason) {
+        self.drop = Some(reason);
+        self.unusual |= MARKED;
+    }
+
+    /// What the sender left to be done.
+    #[inline(always)]
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    /// Says what is left to be done.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
+        self.unusual =
+            if offload == Offload::PLAIN { self.unusual & !OFFLOAD } else { self.unusual | OFFLOAD };
+    }
+
+    /// Moves the offsets in what is left to be done with the headers: a tag came or went.
+    pub fn shift_offload(&mut self, by: i16) {
+        self.offload.shift(by);
+    }
+
+    /// The first 16 bytes of a frame that nothing is unusual about but its length: as it was received, not marked, nothing
+    /// left to be done. For the parser's fast path.
     #[inline(always)]
     pub fn plain_start(&self) -> Option<&[u8; 16]> {
-        let is_plain = self.start == HEADROOM as u16
-            && self.end >= (HEADROOM + 16) as u16
-            && self.drop.is_none()
-            && self.offload.gso_type == 0;
-        if is_plain { self.bytes.get(HEADROOM..)?.first_chunk() } else { None }
+        if self.unusual & !REST == 0 { self.bytes.get(HEADROOM..)?.first_chunk() } else { None }
+    }
+
+    /// The whole frame, if it is private as a whole and nothing is unusual about it.
+    #[inline(always)]
+    pub fn plain_whole(&self) -> Option<&[u8]> {
+        if self.unusual == 0 { self.bytes.get(HEADROOM..)?.get(..self.len as usize) } else { None }
     }
 
     /// Whether all of it is private.
     #[inline(always)]
     pub fn is_private(&self) -> bool {
-        self.len <= u32::from(self.end.wrapping_sub(self.start))
+        self.unusual & REST == 0
     }
 
     /// Bytes that are not private.
@@ -118,6 +164,8 @@ impl Frame {
         let head = head.min(HEAD);
         self.end = (HEADROOM + head) as u16;
         self.drop = None;
+        self.offload = Offload::PLAIN;
+        self.unusual = u8::from(len as usize > head) * REST | u8::from(head < 16) * SHORT;
         self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
     }
 
@@ -152,6 +200,7 @@ impl Frame {
         }
         self.bytes.copy_within(start..start + at, new_start);
         self.start = u16::try_from(new_start).ok()?;
+        self.unusual |= MOVED;
         self.len = self.len.saturating_add(u32::try_from(n).ok()?);
         self.bytes.get_mut(new_start + at..new_start + at + n)
     }
@@ -163,6 +212,7 @@ impl Frame {
         let (Ok(by), Ok(by_len)) = (u16::try_from(n), u32::try_from(n)) else { return false };
         self.bytes.copy_within(start..start + at, start + end - at);
         self.start += by;
+        self.unusual |= MOVED;
         self.len = self.len.saturating_sub(by_len);
         true
     }
@@ -178,6 +228,10 @@ impl Frame {
                 let got = rest.read(map, room);
                 self.end += u16::try_from(got).unwrap_or(0);
                 self.skip += u32::try_from(got).unwrap_or(0);
+                self.unusual |= MOVED;
+                if self.rest_len() == 0 {
+                    self.unusual &= !REST;
+                }
             }
         }
         self.head()

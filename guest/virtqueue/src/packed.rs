@@ -290,12 +290,21 @@ impl PackedRing {
             journal.note(old.bits(), new.bits(), used_word::<WRITABLE>(old, id, first.len));
         }
         let mut at = old.forward(first.entries, self.size);
-        for chain in others {
-            if !as_one {
-                self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
-                self.log_used(at);
+        if as_one || self.is_used_logged {
+            for chain in others {
+                if !as_one {
+                    self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
+                    self.log_used(at);
+                }
+                at = at.forward(chain.entries, self.size);
             }
-            at = at.forward(chain.entries, self.size);
+        } else {
+            let (words, size) = (&self.areas.words, self.size);
+            for chain in others {
+                let word = used_word::<WRITABLE>(at, chain.id, chain.len).to_le();
+                words.store(2 * usize::from(at.index) + 1, word);
+                at = at.forward(chain.entries, size);
+            }
         }
         // The driver looks at them one after the other: with the first all become visible.
         self.write_used::<WRITABLE>(old, id, first.len, Ordering::Release);

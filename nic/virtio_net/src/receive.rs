@@ -26,6 +26,11 @@ const ANNOUNCED: u32 = 1536;
 /// What to expect of a buffer of which nothing is known yet: one for a standard frame.
 const USUAL_BUFFER: u32 = 1526;
 
+/// The virtio header of a frame that nothing is left to be done on and that one buffer is used for. It does not go by way
+/// of the frame's headroom: what was just stored piece by piece cannot be loaded as a whole until the stores are done, and
+/// the copy would wait for that.
+const PLAIN_HEADER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
 /// A guest's receive ring, to which the switch delivers.
 #[derive(Debug)]
 pub struct Receive<R: Ring> {
@@ -130,26 +135,28 @@ impl<R: Ring> Receive<R> {
 
     /// Delivers frames that are private as a whole and need one buffer and nothing finished, up to the first that is
     /// not so. Gives those that are left.
-    #[inline(always)]
+    #[inline(never)]
     fn place_short<'a>(&mut self, frames: &[Frame], picks: &'a [u8], tally: &mut Tally) -> &'a [u8] {
-        let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
-        let (map, flags, is_logging) = (&*self.queue.map, self.flags, self.queue.ring.is_logging());
+        let Buffers { chains, slices, filled, .. } = &mut self.buffers;
+        let chains = chains.get_mut(*filled..).unwrap_or(&mut []);
+        // As long as chains have one buffer each, their buffers lie side by side.
+        let first = chains.first().map_or(0, |chain| chain.first as usize);
+        let targets = slices.get(first..).unwrap_or(&[]);
+        let (map, is_logging) = (&*self.queue.map, self.queue.ring.is_logging());
+        let reach = map.reach();
         let (mut placed, mut bytes) = (0, 0);
-        for (pick, chain) in picks.iter().zip(chains.iter_mut().skip(*filled)) {
-            let Some(frame) = frames.get(usize::from(*pick)) else { break };
-            let need = HEADER + frame.len();
-            if !frame.is_private() || chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+        for ((pick, chain), target) in picks.iter().zip(chains).zip(targets) {
+            let frame = frames.get(usize::from(*pick)).and_then(Frame::plain_whole);
+            let Some(frame) = frame.filter(|_| chain.count == 1) else { break };
+            if !reach.write_both(target, &PLAIN_HEADER, frame) {
                 break;
             }
-            let Some(target) = targets.get(chain.first as usize) else { break };
-            if !map.write_both(target, &plain_header(frame, flags), frame.head()) {
-                break;
-            }
+            let len = frame.len() as u32;
             if is_logging {
-                self.queue.ring.log_written(map, target, need);
+                self.queue.ring.log_written(map, target, HEADER + len);
             }
-            chain.len = need;
-            bytes += u64::from(frame.len());
+            chain.len = HEADER + len;
+            bytes += u64::from(len);
             placed += 1;
         }
         *filled += placed;
@@ -168,7 +175,9 @@ impl<R: Ring> Receive<R> {
     ) -> &'a [u8] {
         let mut left = picks;
         while let [pick, others @ ..] = left {
-            let Some(frame) = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private()) else { break };
+            let Some(frame) = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private()) else {
+                break;
+            };
             // Frames of a burst are alike: one behind a long one is likely to be long.
             if let Some(next) = others.first().and_then(|next| frames.get(usize::from(*next))) {
                 self.announce(next, slices, source);
@@ -229,14 +238,18 @@ impl<R: Ring> Receive<R> {
     fn place(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> bool {
         let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
         let Some(chain) = chains.get_mut(*filled) else { return false };
-        let need = HEADER + frame.len();
-        if chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+        let (need, offload) = (HEADER + frame.len(), frame.offload());
+        if chain.count != 1 || chain.len < need || !offload.is_plain() {
             return false;
         }
         let Some(target) = targets.get(chain.first as usize) else { return false };
         let map = &*self.queue.map;
         let head = frame.head();
-        if !map.write_both(target, &plain_header(frame, self.flags), head) {
+        let mut header = PLAIN_HEADER;
+        if let Some(flags) = header.first_mut() {
+            *flags = offload.flags & self.flags;
+        }
+        if !map.reach().write_both(target, &header, head) {
             return false;
         }
         let rest = frame.rest_len();
@@ -385,14 +398,6 @@ impl<R: Ring> Receive<R> {
         slices.clear();
         *filled = 0;
     }
-}
-
-/// The virtio header of a frame that nothing is left to be done on and that one buffer is used for. Not by way of the
-/// frame's headroom: what was just stored piece by piece cannot be loaded as a whole until the stores are done, and the
-/// copy would wait for that.
-#[inline(always)]
-fn plain_header(frame: &Frame, flags: u8) -> [u8; HEADER_LEN] {
-    [frame.offload.flags & flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
 }
 
 impl<R: Ring> Egress for Receive<R> {

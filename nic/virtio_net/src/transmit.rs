@@ -56,7 +56,7 @@ impl<R: Ring> Ingress for Transmit<R> {
         fill(burst, &self.chains, self.queue.features);
         if !self.queue.enabled {
             for frame in burst.frames_mut() {
-                frame.drop = Some(DropReason::IngressDisabled);
+                frame.mark(DropReason::IngressDisabled);
             }
         }
         Ok(())
@@ -106,8 +106,8 @@ fn fill(burst: &mut Burst, chains: &[Chain], features: Features) {
 fn judge(frame: &mut Frame, features: Features) {
     let offload = Offload::decode(frame.sender_header());
     match offload.validate(frame.len() as usize, frame.head()) {
-        Ok(offload) if features.may_send(&offload) => frame.offload = offload,
-        _ => frame.drop = Some(DropReason::BadOffload),
+        Ok(offload) if features.may_send(&offload) => frame.set_offload(offload),
+        _ => frame.mark(DropReason::BadOffload),
     }
 }
 
@@ -118,6 +118,6 @@ fn push_impossible(burst: &mut Filler<'_>, chain: &Chain) {
     let header = HEADER_LEN.min(chain.len as usize);
     let len = chain.len - header as u32;
     if let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) {
-        frame.drop = Some(if len < SHORTEST { DropReason::Runt } else { DropReason::Oversize });
+        frame.mark(if len < SHORTEST { DropReason::Runt } else { DropReason::Oversize });
     }
 }

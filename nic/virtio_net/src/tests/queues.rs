@@ -138,7 +138,7 @@ fn frames_that_are_none_are_dropped_with_a_reason() {
         assert!(guest.sender.offer(&[buffer], None).is_some());
         let mut burst = Burst::new();
         guest.transmit.receive(&mut burst).unwrap();
-        let reasons: Vec<_> = burst.frames().iter().map(|frame| frame.drop).collect();
+        let reasons: Vec<_> = burst.frames().iter().map(|frame| frame.marked()).collect();
         let (runt, oversize) = (Some(DropReason::Runt), Some(DropReason::Oversize));
         assert_eq!(reasons, [runt, runt, None, None, oversize, runt]);
         guest.transmit.complete(&burst);
@@ -157,7 +157,7 @@ fn a_disabled_queue_takes_and_drops_or_delivers_nothing() {
         let mut burst = Burst::new();
         let mut tally = Tally::default();
         a.transmit.receive(&mut burst).unwrap();
-        assert_eq!(burst.frames()[0].drop, Some(DropReason::IngressDisabled));
+        assert_eq!(burst.frames()[0].marked(), Some(DropReason::IngressDisabled));
         b.receive.deliver(&mut burst, &[0], &mut tally).unwrap();
         assert_eq!((tally.frames, tally.dropped_for(DropReason::NotReady)), (0, 1));
         a.transmit.complete(&burst);
