@@ -26,41 +26,45 @@ pub const MAX_FRAME: u32 = 65535 + 14 + 8;
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Frame {
-    pub(crate) len: u32,
+    len: u32,
     start: u16,
     end: u16,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    pub(crate) skip: u32,
-    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`].
+    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`]. What belongs to a
+    /// bit that is not set means nothing: it is not even reset.
     unusual: u8,
-    drop: Option<DropReason>,
+    reason: DropReason,
     offload: Offload,
+    first: u32,
+    count: u32,
+    skip: u32,
     bytes: [u8; PRIVATE],
 }
 
-/// Not private as a whole.
+/// Not private as a whole: `first`, `count` and `skip` say where the rest lies.
 const REST: u8 = 1;
-/// Fewer than 16 private bytes.
+/// Fewer than [`SHORTEST_START`] private bytes.
 const SHORT: u8 = 2;
 /// Private bytes were put in or taken out or pulled up.
 const MOVED: u8 = 4;
-/// Not to be delivered.
+/// Not to be delivered, for `reason`.
 const MARKED: u8 = 8;
-/// Something is left to be done, or known of a checksum.
+/// Something is left to be done, or known of a checksum: `offload`.
 const OFFLOAD: u8 = 16;
+
+/// Private bytes that a frame must have for [`Frame::plain_start`].
+pub(crate) const SHORTEST_START: usize = 16;
 
 impl Frame {
     pub(crate) const EMPTY: Frame = Frame {
         len: 0,
         start: HEADROOM as u16,
         end: HEADROOM as u16,
+        unusual: SHORT,
+        reason: DropReason::Runt,
+        offload: Offload::PLAIN,
         first: 0,
         count: 0,
         skip: 0,
-        unusual: SHORT,
-        drop: None,
-        offload: Offload::PLAIN,
         bytes: [0; PRIVATE],
     };
 
@@ -86,19 +90,19 @@ impl Frame {
     /// Why the frame must not be delivered, if so.
     #[inline(always)]
     pub fn marked(&self) -> Option<DropReason> {
-        self.drop
+        (self.unusual & MARKED != 0).then_some(self.reason)
     }
 
     /// Says that the frame must not be delivered, and why.
     pub fn mark(&mut self, reason: DropReason) {
-        self.drop = Some(reason);
+        self.reason = reason;
         self.unusual |= MARKED;
     }
 
     /// What the sender left to be done.
     #[inline(always)]
     pub fn offload(&self) -> Offload {
-        self.offload
+        if self.unusual & OFFLOAD == 0 { Offload::PLAIN } else { self.offload }
     }
 
     /// Says what is left to be done.
@@ -110,7 +114,9 @@ impl Frame {
 
     /// Moves the offsets in what is left to be done with the headers: a tag came or went.
     pub fn shift_offload(&mut self, by: i16) {
-        self.offload.shift(by);
+        if self.unusual & OFFLOAD != 0 {
+            self.offload.shift(by);
+        }
     }
 
     /// The first 16 bytes of a frame that nothing is unusual about but its length: as it was received, not marked, nothing
@@ -141,16 +147,18 @@ impl Frame {
     /// The bytes that are not private, as places in the sender's memory; `slices` are the burst's.
     #[inline]
     pub fn rest<'a>(&self, slices: &'a [Slice]) -> Cursor<'a> {
-        let first = self.first as usize;
-        let own = slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]);
+        let (own, skip) = self.rest_slices(slices);
         let mut cursor = Cursor::new(own);
-        cursor.skip(self.skip);
+        cursor.skip(skip);
         cursor
     }
 
     /// The slices that the rest begins in, and how many of their first bytes do not belong to it.
     #[inline]
     pub fn rest_slices<'a>(&self, slices: &'a [Slice]) -> (&'a [Slice], u32) {
+        if self.is_private() {
+            return (&[], 0);
+        }
         let first = self.first as usize;
         (slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]), self.skip)
     }
@@ -163,10 +171,14 @@ impl Frame {
         self.start = HEADROOM as u16;
         let head = head.min(HEAD);
         self.end = (HEADROOM + head) as u16;
-        self.drop = None;
-        self.offload = Offload::PLAIN;
-        self.unusual = u8::from(len as usize > head) * REST | u8::from(head < 16) * SHORT;
+        self.unusual = u8::from(len as usize > head) * REST | u8::from(head < SHORTEST_START) * SHORT;
         self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
+    }
+
+    /// Says where the rest lies: behind the first `skip` bytes of the `count` slices from `first` on.
+    #[inline(always)]
+    pub(crate) fn set_rest(&mut self, first: usize, count: usize, skip: usize) {
+        (self.first, self.count, self.skip) = (first as u32, count as u32, skip as u32);
     }
 
     /// The sender's header that [`crate::Burst::push`] was told of.

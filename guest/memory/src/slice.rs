@@ -128,11 +128,18 @@ pub struct Reach<'a> {
 }
 
 impl Reach<'_> {
+    /// Length of a slice of this map. Of another map's slice some number above [`MAX_SLICE`], so that one comparison with
+    /// what is wanted tells both.
+    #[inline(always)]
+    pub fn len_or_more(self, slice: &Slice) -> u64 {
+        // With the map's own number in the upper bits only the length is left.
+        slice.tag ^ self.tag
+    }
+
     /// Bytes of the slice from `at` on; 0 of another map's slice.
     #[inline(always)]
     fn room(self, slice: &Slice, at: u32) -> usize {
-        // With the map's own number in the upper bits only the length is left.
-        let len = slice.tag ^ self.tag;
+        let len = self.len_or_more(slice);
         if len > u64::from(MAX_SLICE) { 0 } else { (len as u32).saturating_sub(at) as usize }
     }
 

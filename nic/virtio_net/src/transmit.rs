@@ -85,19 +85,38 @@ impl<R: Ring> Ingress for Transmit<R> {
 /// Makes a frame of each chain.
 #[inline(never)]
 fn fill(burst: &mut Burst, chains: &[Chain], features: Features) {
-    let Some(mut filler) = burst.filler() else { return };
-    for chain in chains {
-        let len = chain.len.wrapping_sub(HEADER_LEN as u32);
-        if !(SHORTEST..=MAX_FRAME).contains(&len) {
-            push_impossible(&mut filler, chain);
-            continue;
-        }
-        let (first, count) = (chain.first as usize, chain.count as usize);
-        let Some(frame) = filler.push(first, count, HEADER_LEN, len) else { return };
-        let [flags, gso_type, ..] = *frame.sender_header();
-        if u16::from_le_bytes([flags & NEEDS_CSUM, gso_type]) != u16::from_le_bytes([0, GSO_NONE]) {
-            judge(frame, features);
-        }
+    let mut left = chains;
+    while let Some(chain) = left.first() {
+        let plain = left.iter().map(|chain| chain.count == 1);
+        let done = burst.fill_run::<HEADER_LEN>(chain.first as usize, plain, |frame| look(frame, features));
+        left = left.get(done..).unwrap_or(&[]);
+        let Some(chain) = left.first() else { break };
+        let Some(mut filler) = burst.filler() else { return };
+        push(&mut filler, chain, features);
+        left = left.get(1..).unwrap_or(&[]);
+    }
+}
+
+/// Makes a frame of a chain that is not one buffer with a frame of a usual length.
+#[inline(never)]
+fn push(burst: &mut Filler<'_>, chain: &Chain, features: Features) {
+    let header = HEADER_LEN.min(chain.len as usize);
+    let len = chain.len - header as u32;
+    let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) else { return };
+    // Without a whole virtio and Ethernet header there is nothing to look at, only to count.
+    match len {
+        ..SHORTEST => frame.mark(DropReason::Runt),
+        SHORTEST..=MAX_FRAME => look(frame, features),
+        _ => frame.mark(DropReason::Oversize),
+    }
+}
+
+/// Looks at what the sender's header says.
+#[inline(always)]
+fn look(frame: &mut Frame, features: Features) {
+    let [flags, gso_type, ..] = *frame.sender_header();
+    if u16::from_le_bytes([flags & NEEDS_CSUM, gso_type]) != u16::from_le_bytes([0, GSO_NONE]) {
+        judge(frame, features);
     }
 }
 
@@ -108,16 +127,5 @@ fn judge(frame: &mut Frame, features: Features) {
     match offload.validate(frame.len() as usize, frame.head()) {
         Ok(offload) if features.may_send(&offload) => frame.set_offload(offload),
         _ => frame.mark(DropReason::BadOffload),
-    }
-}
-
-/// A frame without a whole virtio and Ethernet header, or longer than any can be: there is nothing to look at, only to
-/// count.
-#[cold]
-fn push_impossible(burst: &mut Filler<'_>, chain: &Chain) {
-    let header = HEADER_LEN.min(chain.len as usize);
-    let len = chain.len - header as u32;
-    if let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) {
-        frame.mark(if len < SHORTEST { DropReason::Runt } else { DropReason::Oversize });
     }
 }
