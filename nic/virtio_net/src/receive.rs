@@ -1,7 +1,7 @@
 //! The queue that a guest receives on.
 //!
-//! The buffers for all frames of a call are taken at once, so that their first lines are on their way while the first
-//! frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
+//! The buffers for all frames of a call are taken at once, and while bursts are full one call ahead, so that their first
+//! lines are ours before the frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
 //! written, then the rest is copied from the sender's memory. Everything else (several
 //! buffers, checksums, segments) takes the way over [`finish`].
 //!
@@ -10,7 +10,7 @@
 
 use fabnic_memory::{Cursor, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
+use fabnic_port::{BURST, Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
 use fabnic_virtqueue::{Chain, MAX_CHAIN, Ring};
 use fabnic_wire::offload::{DATA_VALID, HEADER_LEN, NEEDS_CSUM};
 
@@ -44,7 +44,7 @@ pub struct Receive<R: Ring> {
     buffers: Buffers,
 }
 
-/// The buffers of one call.
+/// The buffers of one call; between calls those that were taken ahead for the next.
 #[derive(Debug)]
 struct Buffers {
     chains: Vec<Chain>,
@@ -105,8 +105,19 @@ impl<R: Ring> Receive<R> {
         })
     }
 
+    /// Gives back what was taken ahead: before anything about the queue changes, and before its position is told.
+    pub(crate) fn give_back(&mut self) {
+        let Buffers { chains, slices, .. } = &mut self.buffers;
+        self.queue.ring.give_back(chains);
+        chains.clear();
+        slices.clear();
+    }
+
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        self.take(picks.len())?;
+        let missing = picks.len().saturating_sub(self.buffers.chains.len());
+        if missing > 0 {
+            self.take(missing)?;
+        }
         let mut left = picks;
         while let Some(pick) = left.first() {
             let Some((frames, slices, source)) = burst.parts() else {
@@ -413,6 +424,11 @@ impl<R: Ring> Egress for Receive<R> {
             self.queue.ring.disarm();
         }
         self.settle();
+        if picks.len() == BURST {
+            // A sender that fills bursts goes on: the lines of the next one's buffers come from the guest's CPU meanwhile.
+            let Buffers { chains, slices, .. } = &mut self.buffers;
+            self.queue.ring.take_ahead::<true>(BURST, slices, chains);
+        }
         if core::mem::take(&mut self.buffers.call) {
             tally.calls += u64::from(self.queue.call());
         }

@@ -1,6 +1,7 @@
 //! The queue that a guest transmits on.
 //!
-//! A burst goes like this: the ring gives chains and their buffers; each becomes a frame, whose header and first bytes
+//! A burst goes like this: the ring gives chains and their buffers, most of them one burst ahead, so that their first lines
+//! have come by the time they are needed; each becomes a frame, whose header and first bytes
 //! are copied to private memory (their lines were asked for when the chain was taken, so the copies run one behind the
 //! other without waiting); the rest stays where it is. When the switch is done, [`Ingress::complete`] gives all chains
 //! back at once.
@@ -10,6 +11,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use fabnic_memory::Slice;
 use fabnic_port::{BURST, Burst, DropReason, Fault, Filler, Frame, Ingress, MAX_FRAME};
 use fabnic_virtqueue::{Chain, Ring};
 use fabnic_wire::Offload;
@@ -27,6 +29,8 @@ pub struct Transmit<R: Ring> {
     pub(crate) queue: Queue<R>,
     /// The chains of the burst in flight, in its order.
     chains: Vec<Chain>,
+    /// Those of the burst after it, as far as they were taken ahead, and their slices.
+    ahead: (Vec<Chain>, Vec<Slice>),
 }
 
 impl<R: Ring> Transmit<R> {
@@ -35,24 +39,50 @@ impl<R: Ring> Transmit<R> {
     /// # Errors
     /// The ring is not what the layout demands, or not in the guest's memory.
     pub fn open(setup: QueueSetup) -> Result<Transmit<R>, Fault> {
-        Ok(Transmit { queue: Queue::open(setup)?, chains: Vec::with_capacity(BURST) })
+        Ok(Transmit {
+            queue: Queue::open(setup)?,
+            chains: Vec::with_capacity(BURST),
+            ahead: (Vec::with_capacity(BURST), Vec::with_capacity(BURST)),
+        })
+    }
+
+    /// Gives back what was taken ahead: before anything about the queue changes, and before its position is told.
+    pub(crate) fn give_back(&mut self) {
+        let (chains, slices) = &mut self.ahead;
+        self.queue.ring.give_back(chains);
+        chains.clear();
+        slices.clear();
     }
 }
 
 impl<R: Ring> Ingress for Transmit<R> {
     #[inline]
     fn backlog(&mut self) -> usize {
-        self.queue.ring.backlog()
+        self.ahead.0.len() + self.queue.ring.backlog()
     }
 
     fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         self.queue.check_memory()?;
         burst.begin(&self.queue.map);
         self.chains.clear();
-        self.queue
-            .ring
-            .take::<false>(BURST, burst.slices_mut(), &mut self.chains)
-            .map_err(|error| Fault(error.to_string()))?;
+        let (chains, slices) = &mut self.ahead;
+        core::mem::swap(&mut self.chains, chains);
+        burst.slices_mut().extend_from_slice(slices);
+        slices.clear();
+        let missing = BURST - self.chains.len().min(BURST);
+        if missing > 0 {
+            let taken = self.queue.ring.take::<false>(missing, burst.slices_mut(), &mut self.chains);
+            if let Err(error) = taken {
+                // What was taken ahead is good, but it comes to nothing: the port stops.
+                self.queue.ring.give_back(&self.chains);
+                self.chains.clear();
+                return Err(Fault(error.to_string()));
+            }
+        }
+        if self.chains.len() == BURST {
+            // The lines of the next burst's frames come from the guest's CPU while this burst is in work.
+            self.queue.ring.take_ahead::<false>(BURST, slices, chains);
+        }
         fill(burst, &self.chains, self.queue.features);
         if !self.queue.enabled {
             for frame in burst.frames_mut() {
@@ -70,7 +100,7 @@ impl<R: Ring> Ingress for Transmit<R> {
 
     fn arm(&mut self) -> bool {
         // Lost memory reads as zero, so as an empty ring: `receive` is where it is said.
-        self.queue.ring.arm() || self.queue.map.faulted()
+        !self.ahead.0.is_empty() || self.queue.ring.arm() || self.queue.map.faulted()
     }
 
     fn disarm(&mut self) {
