@@ -106,8 +106,11 @@ fn peers(args: &PeersArgs) -> Result<ExitCode> {
         }
     }
     single::run(&lab, &mut report, &args.only, &peers, effort, &progress)?;
-    if report.is_empty() {
-        bail!("no case is named {}; expected words of names as in `--help`, or a whole name such as light-64-split", args.only.join(" or "));
+    if report.cases.is_empty() && report.figures.is_empty() {
+        bail!(
+            "no case is named {}; expected words of names as in `--help`, or a whole name such as light-64-split",
+            args.only.join(" or ")
+        );
     }
     report.print();
     if let Some(path) = &args.json {
