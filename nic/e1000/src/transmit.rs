@@ -21,7 +21,7 @@ use crate::ring::{DescriptorRing, Position, Side};
 use crate::shared::Shared;
 use crate::spec::FCS_LEN;
 use crate::spec::descriptor::{
-    Buffer, Command, Context, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
+    Buffer, Command, Context, DESCRIPTOR_LEN, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
 };
 use crate::spec::register::{Cause, Ctrl, TXDCTL_LOW_SHIFT, ring, statistics};
 use crate::state::{Reader, StateError, Writer};
@@ -453,7 +453,7 @@ impl Transmit {
     /// Descriptors that the device still has.
     fn left(&self, head: u32) -> u32 {
         let pages = &self.shared.pages;
-        let len = pages.register(Side::Transmit, ring::LENGTH) / crate::spec::descriptor::DESCRIPTOR_LEN;
+        let len = pages.register(Side::Transmit, ring::LENGTH) / DESCRIPTOR_LEN;
         let tail = pages.tail(Side::Transmit);
         if tail >= head { tail - head } else { (tail + len).saturating_sub(head) }
     }
@@ -493,7 +493,8 @@ impl Ingress for Transmit {
         let pages = &self.shared.pages;
         let (head, tail) = (pages.head(Side::Transmit), pages.tail(Side::Transmit));
         // A ring without a length has nothing, whatever its tail says: nobody is to wait for it awake.
-        if head == tail || self.waits_at == Some(tail) || pages.register(Side::Transmit, ring::LENGTH) == 0 {
+        let length = pages.register(Side::Transmit, ring::LENGTH) & ring::LENGTH_MASK;
+        if head == tail || self.waits_at == Some(tail) || length == 0 {
             return 0;
         }
         // Behind the wrap it is not known how many; some.

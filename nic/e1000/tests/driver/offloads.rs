@@ -195,7 +195,7 @@ fn receivers() -> impl Strategy<Value = Receiver> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 192 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 128 }))]
 
     #[test]
     fn checksums_are_finished(case in cases(0_usize..9000), receiver in receivers(), with_ip: bool) {
