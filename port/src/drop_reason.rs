@@ -57,6 +57,8 @@ reasons! {
     EgressMtu = "egress_mtu",
     /// No queue of the receiving port is ready: nobody is connected, or the driver is not up.
     NotReady = "not_ready",
+    /// The receiver's own filters take no frame to that address, or not of that VLAN.
+    Filtered = "filtered",
     /// The receiver's ring has no free buffer.
     RingFull = "ring_full",
     /// The receiver's buffers are too small for the frame.

@@ -18,6 +18,10 @@ pub const MAX_QUEUES: usize = 128;
 pub enum PortKind {
     /// A para-virtual NIC.
     VirtioNet,
+    /// An emulated Intel 82540EM.
+    E1000,
+    /// An adaptive virtual function.
+    Avf,
     /// A TAP device of the host.
     Tap,
     /// A capture file.
@@ -31,6 +35,8 @@ impl PortKind {
     pub const fn label(self) -> &'static str {
         match self {
             PortKind::VirtioNet => "virtio-net",
+            PortKind::E1000 => "e1000",
+            PortKind::Avf => "avf",
             PortKind::Tap => "tap",
             PortKind::Pcap => "pcap",
             PortKind::Loopback => "loopback",

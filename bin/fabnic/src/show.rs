@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use fabnic_api::{
-    Applied, BURST_SIZES, Counters, DropCounts, FdbKind, FdbPage, Forgotten, Health, LinkState, PortStats,
-    PortStatus, RingFormat, Stats, VlanMembership, WorkerStatus,
+    Applied, BURST_SIZES, Counters, DropCounts, FdbKind, FdbPage, Forgotten, Health, LinkState, PciStatus,
+    PortStats, PortStatus, RingFormat, Stats, VlanMembership, WorkerStatus,
 };
 
 /// A table of these columns; those named in `right` are numbers.
@@ -153,12 +153,32 @@ pub(crate) fn port(port: &PortStatus, stats: Option<&PortStats>) -> String {
         if !peer.features.is_empty() {
             line("features", peer.features.join(" "));
         }
+        if let Some(pci) = peer.pci.as_ref().filter(|_| peer.connected) {
+            line("pci", pci_status(pci));
+        }
     }
     if let Some(stats) = stats {
         counters(&mut line, "", &stats.counters);
         for queue in &stats.queues {
             counters(&mut line, &format!("q{} ", queue.queue), &queue.counters);
         }
+    }
+    text
+}
+
+fn pci_status(pci: &PciStatus) -> String {
+    let master = if pci.bus_master { "on" } else { "off" };
+    let mut text = format!("bus master {master}, {} MiB", pci.memory_bytes >> 20);
+    // Writing to a string does not fail.
+    if pci.vectors > 0 {
+        let _ = write!(text, ", {} of {} vectors", pci.vectors_in_use, pci.vectors);
+    }
+    if pci.mmap {
+        text.push_str(", doorbells mapped");
+    }
+    let _ = write!(text, ", {}", count(pci.faults, "fault"));
+    if let Some(last) = &pci.last_refusal {
+        let _ = write!(text, ", {} refused, the last: {last}", count(pci.refused, "request"));
     }
     text
 }

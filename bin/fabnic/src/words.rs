@@ -33,7 +33,8 @@ const KEYS: [(&str, Kind); 15] = [
     ("fdb_limit", Kind::Number),
 ];
 /// Words that are no keys of the file by themselves.
-const OTHERS: [&str; 7] = ["socket", "vhost_user", "role", "vlan", "access", "trunk", "native"];
+const OTHERS: [&str; 9] =
+    ["socket", "vhost_user", "role", "vfio_user", "mmap", "vlan", "access", "trunk", "native"];
 
 fn wrong(text: impl Into<String>) -> Failure {
     Failure::Usage(text.into())
@@ -75,6 +76,14 @@ pub(crate) fn port(words: &[String]) -> Result<Map<String, Value>, Failure> {
                 let (key, value) = (if word == "role" { "role" } else { "socket" }, value()?);
                 let table = keys.entry("vhost_user").or_insert_with(|| json!({}));
                 insert_once(table, word, key, json!(value))?;
+            }
+            "vfio_user" | "mmap" => {
+                let value = match word {
+                    "mmap" => read("mmap", Kind::Switch, value()?)?,
+                    _ => json!(value()?),
+                };
+                let table = keys.entry("vfio_user").or_insert_with(|| json!({}));
+                insert_once(table, word, if word == "mmap" { "mmap" } else { "socket" }, value)?;
             }
             _ => {
                 let Some((key, kind)) = KEYS.iter().find(|(key, _)| *key == word) else {
@@ -180,6 +189,13 @@ mod tests {
                 "queues": null,
             })
         );
+    }
+
+    #[test]
+    fn a_vfio_user_port() {
+        let keys = port(&words("nic e1000 vfio_user /run/b.sock mmap on")).unwrap();
+        let expected = json!({ "nic": "e1000", "vfio_user": { "socket": "/run/b.sock", "mmap": true } });
+        assert_eq!(Value::Object(keys), expected);
     }
 
     #[test]

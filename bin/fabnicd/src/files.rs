@@ -79,6 +79,9 @@ impl Needs {
                 // Watched for the VMM's socket to appear.
                 needs.read.push(directory_of(Path::new(&vhost_user.socket)));
             }
+            if let Some(vfio_user) = &port.vfio_user {
+                needs.write.push(directory_of(Path::new(&vfio_user.socket)));
+            }
             needs.write.extend(port.capture.as_deref().map(|file| directory_of(Path::new(file))));
             needs.read.extend(port.replay.as_deref().map(PathBuf::from));
         }
@@ -145,6 +148,10 @@ mod tests {
             nic = "virtio-net"
             vhost_user = { socket = "/run/c/vm2.sock", role = "client" }
             [[port]]
+            name = "vm3"
+            nic = "e1000"
+            vfio_user = { socket = "/run/d/vm3.sock" }
+            [[port]]
             name = "pcap"
             uplink = "pcap"
             replay = "/data/in.pcap"
@@ -160,7 +167,7 @@ mod tests {
         );
         assert_eq!(
             needs.write,
-            ["/more", "/out", "/run/a", "/run/b", "."]
+            ["/more", "/out", "/run/a", "/run/b", "/run/d", "."]
                 .map(PathBuf::from)
                 .into_iter()
                 .collect::<std::collections::BTreeSet<_>>()

@@ -9,10 +9,10 @@ use fabnic_api::{ApplyError, SwitchTotals};
 use fabnic_model::{Change, Config, Effect, Mac, Vid, diff};
 use fabnic_port::{Port, PortId};
 use fabnic_switch::{Switch, SwitchConfig};
-use fabnic_vhost_user::Reactor;
 use parking_lot::{Mutex, RwLock};
 
 use crate::attachment::{Attachment, Claim, Failed};
+use crate::reactors::Reactors;
 use crate::settings::{self, mac, vid};
 use crate::state::StateFile;
 use crate::stats;
@@ -89,7 +89,7 @@ struct Writer {
 /// The running daemon.
 pub struct Agent {
     pub(crate) switch: Switch,
-    reactor: Reactor,
+    reactors: Reactors,
     running: RwLock<Arc<Running>>,
     writer: Mutex<Writer>,
     set_log: Option<SetLog>,
@@ -137,7 +137,7 @@ impl Plan {
 /// New ports while they can still be undone. Dropped, their sockets, devices and files are let go, and what was taken
 /// away to make room is brought back.
 struct Prepared<'a> {
-    reactor: &'a Reactor,
+    reactors: &'a Reactors,
     joined: Vec<Entry>,
     /// Ports whose other side was taken away because a new port needs the same socket, device or file.
     displaced: Vec<Entry>,
@@ -148,7 +148,7 @@ impl Prepared<'_> {
     fn add(&mut self, config: fabnic_model::Port, id: PortId) -> Result<(), Failed> {
         let kind = config.kind().map_err(Failed::from_refused)?;
         let port = Arc::new(Attachment::make_port(&kind, &config.name, id));
-        let attachment = Attachment::prepare(self.reactor, &kind, &config, &port)?;
+        let attachment = Attachment::prepare(self.reactors, &kind, &config, &port)?;
         let live = Live { port, attachment: Mutex::new(Some(attachment)) };
         self.joined.push(Entry { config: Arc::new(config), live: Arc::new(live) });
         Ok(())
@@ -177,7 +177,7 @@ impl Drop for Prepared<'_> {
         for entry in &self.displaced {
             let (name, port) = (&entry.config.name, &entry.live.port);
             let back = entry.config.kind().map_err(Failed::from_refused);
-            match back.and_then(|kind| Attachment::prepare(self.reactor, &kind, &entry.config, port)) {
+            match back.and_then(|kind| Attachment::prepare(self.reactors, &kind, &entry.config, port)) {
                 Ok(attachment) => *entry.live.attachment.lock() = Some(attachment),
                 Err(failed) => {
                     let problem =
@@ -212,16 +212,16 @@ impl Agent {
             ageing: ageing(&daemon),
         })
         .map_err(|e| failed("daemon.workers", e.to_string(), "CPUs that threads can be pinned to"))?;
-        let reactor = Reactor::spawn()
+        let reactors = Reactors::spawn()
             .map_err(|e| failed("daemon", e.to_string(), "threads and file descriptors to be had"))?;
         // Beside the API's socket: it may be written to, and lies on a tmpfs.
         if let Some(directory) = Path::new(&daemon.api).parent() {
-            reactor.keep_positions_in(directory.to_owned());
+            reactors.vhost.keep_positions_in(directory.to_owned());
         }
         let empty = Config { daemon, ..Config::default() };
         let agent = Agent {
             switch,
-            reactor,
+            reactors,
             running: RwLock::new(Arc::new(Running::new(empty, Vec::new(), SwitchTotals::default()))),
             writer: Mutex::new(Writer { next_id: 1, state: None }),
             set_log: options.set_log,
@@ -352,7 +352,7 @@ impl Agent {
         let (last, first): (Vec<_>, Vec<_>) = joining.into_iter().partition(collides);
         let count = first.len() + last.len();
         let mut prepared = Prepared {
-            reactor: &self.reactor,
+            reactors: &self.reactors,
             joined: Vec::with_capacity(count),
             displaced: Vec::new(),
             committed: false,

@@ -10,10 +10,11 @@ use fabnic_model::{PortKind, Refusal, Refused, kind};
 use fabnic_pcap::{PcapConfig, PcapPort};
 use fabnic_port::{Port, PortId, attach_loopback};
 use fabnic_tap::{Tap, TapConfig};
-use fabnic_vhost_user::Reactor;
 
 use crate::announce;
 use crate::card::Card;
+use crate::pci_card::PciCard;
+use crate::reactors::Reactors;
 
 /// Frames that a loopback port holds between being delivered and coming back.
 const LOOPBACK_FRAMES: usize = 512;
@@ -34,6 +35,7 @@ impl Claim {
     pub(crate) fn of(port: &fabnic_model::Port) -> Vec<Claim> {
         match port.kind() {
             Ok(PortKind::VirtioNet(card)) => vec![Claim::Socket(card.socket)],
+            Ok(PortKind::E1000(card)) => vec![Claim::Socket(card.socket)],
             Ok(PortKind::Tap(tap)) => vec![Claim::Device(tap.device)],
             Ok(PortKind::Pcap(files)) => files.capture.map(Claim::File).into_iter().collect(),
             Ok(PortKind::Loopback) | Err(_) => Vec::new(),
@@ -81,6 +83,8 @@ impl From<Failed> for ApplyError {
 pub(crate) enum Attachment {
     /// A VM's virtio-net card.
     VirtioNet(Card),
+    /// A VM's PCI card.
+    Pci(PciCard),
     /// A device of the host's kernel.
     Tap(Tap),
     /// Frames that come from files and go into them.
@@ -96,6 +100,7 @@ impl Attachment {
             PortKind::VirtioNet(card) => {
                 (fabnic_port::PortKind::VirtioNet, usize::from(card.queues) + announce::SPARE_CELLS)
             }
+            PortKind::E1000(_) => (fabnic_port::PortKind::E1000, 1),
             PortKind::Tap(tap) => (fabnic_port::PortKind::Tap, usize::from(tap.queues)),
             PortKind::Pcap(_) => (fabnic_port::PortKind::Pcap, 1),
             PortKind::Loopback => (fabnic_port::PortKind::Loopback, 1),
@@ -111,15 +116,16 @@ impl Attachment {
 
     /// Makes the other side of a port. Everything that can fail happens here; dropped or detached, it is undone.
     pub(crate) fn prepare(
-        reactor: &Reactor,
+        reactors: &Reactors,
         kind: &PortKind,
         config: &fabnic_model::Port,
         port: &Arc<Port>,
     ) -> Result<Attachment, Failed> {
         match kind {
             PortKind::VirtioNet(card) => {
-                Card::prepare(reactor, card, config, port).map(Attachment::VirtioNet)
+                Card::prepare(&reactors.vhost, card, config, port).map(Attachment::VirtioNet)
             }
+            PortKind::E1000(card) => PciCard::e1000(&reactors.vfio, card, config, port).map(Attachment::Pci),
             PortKind::Tap(tap) => open_tap(tap, config, port).map(Attachment::Tap),
             PortKind::Pcap(files) => {
                 open_files(files, config)?.attach(port);
@@ -138,6 +144,7 @@ impl Attachment {
         match self {
             // The reactor ends the session, which takes the queues out.
             Attachment::VirtioNet(card) => drop(card),
+            Attachment::Pci(card) => drop(card),
             Attachment::Tap(tap) => tap.detach(port),
             // A file that is written is complete when its queue is gone.
             Attachment::Pcap | Attachment::Loopback => empty(port),
@@ -148,6 +155,7 @@ impl Attachment {
     pub(crate) fn update(&self, config: &fabnic_model::Port) {
         match self {
             Attachment::VirtioNet(card) => card.update(config),
+            Attachment::Pci(card) => card.update(config),
             Attachment::Tap(tap) => set_tap_mtu(tap, config),
             Attachment::Pcap | Attachment::Loopback => {}
         }
@@ -157,6 +165,7 @@ impl Attachment {
     pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
             Attachment::VirtioNet(card) => Some(card.peer()),
+            Attachment::Pci(card) => Some(card.peer()),
             _ => None,
         }
     }
@@ -165,6 +174,7 @@ impl Attachment {
     pub(crate) fn problem(&self) -> Option<String> {
         match self {
             Attachment::VirtioNet(card) => card.problem(),
+            Attachment::Pci(card) => card.problem(),
             Attachment::Tap(_) | Attachment::Pcap | Attachment::Loopback => None,
         }
     }

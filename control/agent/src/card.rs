@@ -85,6 +85,7 @@ impl Card {
             connections: status.sessions,
             ring: status.rings.iter().find(|ring| ring.running).map(|ring| format(ring.format)),
             features: status.features,
+            pci: None,
         }
     }
 

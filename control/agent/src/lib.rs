@@ -37,6 +37,8 @@ mod backend;
 mod capture;
 mod card;
 mod log;
+mod pci_card;
+mod reactors;
 mod settings;
 mod state;
 mod stats;

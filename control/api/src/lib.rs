@@ -38,6 +38,6 @@ pub use routes::openapi;
 pub use server::{MAX_BODY, serve};
 pub use types::{
     Applied, BURST_SIZES, CaptureDirection, CaptureRequest, Counters, DropCounts, FdbEntry, FdbFilter,
-    FdbKind, FdbPage, FlowCache, Forgotten, Health, LinkState, Peer, PortStats, PortStatus, QueuePairs,
-    QueueStats, RingFormat, Stats, SwitchTotals, VlanMembership, WorkerStatus,
+    FdbKind, FdbPage, FlowCache, Forgotten, Health, LinkState, PciStatus, Peer, PortStats, PortStatus,
+    QueuePairs, QueueStats, RingFormat, Stats, SwitchTotals, VlanMembership, WorkerStatus,
 };

@@ -70,7 +70,7 @@ pub struct PortStatus {
     pub id: u32,
     /// Name of the port.
     pub name: String,
-    /// `virtio-net`, `tap`, `pcap` or `loopback`.
+    /// `virtio-net`, `e1000`, `tap`, `pcap` or `loopback`.
     pub kind: String,
     /// Configured link state.
     pub state: AdminState,
@@ -125,6 +125,31 @@ pub struct Peer {
     /// Format of its rings, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingFormat>,
+    /// What the VM has made of a PCI card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciStatus>,
+}
+
+/// A PCI card in a VM, over vfio-user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PciStatus {
+    /// Whether the driver lets the card access memory (the bus master bit).
+    pub bus_master: bool,
+    /// Bytes of guest memory that it can reach then.
+    pub memory_bytes: u64,
+    /// MSI-X vectors of the card; 0 if it has only INTx.
+    pub vectors: u16,
+    /// Vectors that the guest has unmasked.
+    pub vectors_in_use: u16,
+    /// Whether the guest writes doorbells without leaving the VM.
+    pub mmap: bool,
+    /// Accesses to memory that the VMM does not share, refused, since the port was made.
+    pub faults: u64,
+    /// Requests of the VMM that were refused, in this session.
+    pub refused: u64,
+    /// The last one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<String>,
 }
 
 /// How an FDB entry came.

@@ -296,8 +296,8 @@ fn check_keys_of_kind(check: &mut Check, port: &Port, key: &dyn Fn(&str) -> Path
     let given: [(&str, bool, &[&str]); 10] = [
         ("vhost_user", port.vhost_user.is_some(), &[VIRTIO_NET]),
         ("vfio_user", port.vfio_user.is_some(), &vfio),
-        ("queues", port.queues.is_some(), &[VIRTIO_NET, "avf", "e1000", "tap", "xdp"]),
-        ("queue_size", port.queue_size.is_some(), &[VIRTIO_NET, "avf", "e1000"]),
+        ("queues", port.queues.is_some(), &[VIRTIO_NET, "avf", "tap", "xdp"]),
+        ("queue_size", port.queue_size.is_some(), &[VIRTIO_NET]),
         ("mac", port.mac.is_some(), &[VIRTIO_NET, "avf", "e1000"]),
         ("device", port.device.is_some(), &["tap", "xdp"]),
         ("offloads", port.offloads.is_some(), &["tap"]),

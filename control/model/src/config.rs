@@ -81,7 +81,7 @@ pub struct Port {
     /// How the VMM reaches a `virtio-net` port: `{ socket = "/run/fabnic/vm1.sock", role = "server" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<VhostUser>,
-    /// How the VMM reaches an `avf` or `e1000` port: `{ socket = "/run/fabnic/vf7.sock" }`.
+    /// How the VMM reaches an `e1000` port: `{ socket = "/run/fabnic/vm2.sock" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vfio_user: Option<VfioUser>,
     /// Queue pairs, 1 to 128. Of a `virtio-net` port: the most that a driver may use, 8 unless said. Of a `tap`
@@ -188,6 +188,16 @@ impl Port {
         }
     }
 
+    /// An e1000 port on a vfio-user socket, everything else as by default.
+    #[must_use]
+    pub fn e1000(name: impl Into<String>, socket: impl Into<String>) -> Self {
+        Self {
+            nic: Some(Nic::E1000),
+            vfio_user: Some(VfioUser { socket: socket.into(), mmap: false }),
+            ..Self::named(name)
+        }
+    }
+
     /// A TAP uplink, everything else as by default.
     #[must_use]
     pub fn tap(name: impl Into<String>, device: impl Into<String>) -> Self {
@@ -209,7 +219,7 @@ pub enum Nic {
     VirtioNet,
     /// Intel Adaptive Virtual Function, over vfio-user. Known, but not in this build.
     Avf,
-    /// Intel 8254x, over vfio-user. Known, but not in this build.
+    /// Intel 82540EM, over vfio-user.
     E1000,
 }
 
@@ -291,6 +301,10 @@ impl Role {
 pub struct VfioUser {
     /// Unix socket of the connection, at most 107 bytes long.
     pub socket: String,
+    /// Whether the guest may write doorbells without leaving the VM. The port's queues are polled all the time then, and
+    /// with QEMU every other access to the device waits for its answer. False unless said.
+    #[serde(default)]
+    pub mmap: bool,
 }
 
 /// Administrative link state, in the words of `ip link set vf`.

@@ -10,6 +10,8 @@ use crate::{
 pub enum PortKind {
     /// A virtio-net card over vhost-user.
     VirtioNet(VirtioNet),
+    /// An Intel 82540EM over vfio-user.
+    E1000(E1000),
     /// A TAP device.
     Tap(Tap),
     /// Files.
@@ -24,6 +26,7 @@ impl PortKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::VirtioNet(_) => "virtio-net",
+            Self::E1000(_) => "e1000",
             Self::Tap(_) => "tap",
             Self::Pcap(_) => "pcap",
             Self::Loopback => "loopback",
@@ -44,6 +47,17 @@ pub struct VirtioNet {
     pub queues: u16,
     /// Largest ring, in descriptors; a power of two.
     pub queue_size: u16,
+}
+
+/// An Intel 82540EM over vfio-user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct E1000 {
+    /// Path of the vfio-user socket.
+    pub socket: String,
+    /// Whether the guest may map doorbells.
+    pub mmap: bool,
+    /// The card's address.
+    pub mac: Mac,
 }
 
 /// A TAP device.
@@ -114,10 +128,24 @@ impl Port {
                     queue_size: self.queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
                 }))
             }
-            (Some(nic @ (Nic::Avf | Nic::E1000)), None) => Err(refuse(
+            (Some(Nic::E1000), None) => {
+                let Some(vfio_user) = &self.vfio_user else {
+                    return Err(refuse(
+                        key("vfio_user"),
+                        "an e1000 port needs the key `vfio_user`",
+                        "vfio_user = { socket = \"/run/fabnic/NAME.sock\" }",
+                    ));
+                };
+                Ok(PortKind::E1000(E1000 {
+                    socket: vfio_user.socket.clone(),
+                    mmap: vfio_user.mmap,
+                    mac: self.mac.unwrap_or_else(|| Mac::of_name(&self.name)),
+                }))
+            }
+            (Some(Nic::Avf), None) => Err(refuse(
                 key("nic"),
-                format!("`{}` is known, but not in this build", nic.as_str()),
-                "nic = \"virtio-net\"",
+                "`avf` is known, but not in this build",
+                "nic = \"virtio-net\" or \"e1000\"",
             )),
             (None, Some(Uplink::Tap)) => {
                 let Some(device) = &self.device else {
@@ -167,7 +195,7 @@ impl Port {
             (None, None) => Err(refuse(
                 at.to_vec(),
                 "the port is of no kind",
-                "nic = \"virtio-net\", or uplink = \"tap\", \"pcap\" or \"loopback\"",
+                "nic = \"virtio-net\" or \"e1000\", or uplink = \"tap\", \"pcap\" or \"loopback\"",
             )),
         }
     }

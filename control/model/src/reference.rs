@@ -10,11 +10,16 @@ use serde_json::Value;
 use crate::parse::{resolve, schema};
 
 /// Keys that only some kinds of port have: heading, sentence, keys.
-const GROUPS: [(&str, &str, &[&str]); 3] = [
+const GROUPS: [(&str, &str, &[&str]); 4] = [
     (
         "Keys of `nic = \"virtio-net\"`",
         "A VM's own virtio driver, reached over vhost-user.",
         &["vhost_user", "mac", "queues", "queue_size"],
+    ),
+    (
+        "Keys of `nic = \"e1000\"`",
+        "A card that every operating system has a driver for, over vfio-user (see vfio-user.md). `mac` as above.",
+        &["vfio_user"],
     ),
     (
         "Keys of `uplink = \"tap\"`",
@@ -29,9 +34,6 @@ const GROUPS: [(&str, &str, &[&str]); 3] = [
 ];
 /// Keys of every port that come first.
 const FIRST: [&str; 3] = ["name", "nic", "uplink"];
-/// Keys of kinds that are not in this build.
-const LATER: [&str; 1] = ["vfio_user"];
-
 const INTRODUCTION: &str = r#"# Configuration
 
 One TOML file says what `fabnicd` shall be: `fabnicd --config FILE` starts with it, `fabnicd --config FILE --check` only
@@ -82,7 +84,7 @@ pub fn markdown() -> String {
         .into_iter()
         .chain(all.iter().copied().filter(|key| {
             let grouped = GROUPS.iter().any(|(_, _, keys)| keys.contains(key));
-            !FIRST.contains(key) && !LATER.contains(key) && !grouped
+            !FIRST.contains(key) && !grouped
         }))
         .collect();
     table(&mut page, "## `[[port]]`", &describe(port), "Port", Some(&of_every_port));
@@ -91,12 +93,14 @@ pub fn markdown() -> String {
         if keys.contains(&"vhost_user") {
             table(&mut page, "#### `vhost_user`", &describe(&root["$defs"]["VhostUser"]), "VhostUser", None);
         }
+        if keys.contains(&"vfio_user") {
+            table(&mut page, "#### `vfio_user`", &describe(&root["$defs"]["VfioUser"]), "VfioUser", None);
+        }
     }
     let sentence =
         "Every frame that is delivered to the port comes back from it. It has the keys of every port only.";
     let _ = write!(page, "\n### `uplink = \"loopback\"`\n\n{sentence}\n");
-    let sentence = "`nic = \"avf\"`, `nic = \"e1000\"` (with `vfio_user`) and `uplink = \"xdp\"` are known and refused: \
-                    they are not in this build.";
+    let sentence = "`nic = \"avf\"` (with `vfio_user`) and `uplink = \"xdp\"` are known and refused: they are not in this build.";
     let _ = write!(page, "\n### Kinds to come\n\n{sentence}\n");
     table(&mut page, "### `vlan`", "Exactly one of the two shapes.", "Vlan", None);
     table(&mut page, "## `[[fdb]]`", &describe(&root["properties"]["fdb"]), "StaticFdb", None);

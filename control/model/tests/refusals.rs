@@ -92,7 +92,6 @@ vfio_user = { socket = "/run/fabnic/vf7.sock" }
 [[port]]
 name = "old"
 nic = "e1000"
-vfio_user = { socket = "/run/fabnic/old.sock" }
 
 [[port]]
 name = "up1"

@@ -1,7 +1,7 @@
 //! The dirty log: which guest pages were written, for live migration.
 //!
-//! The front end gives a bitmap (vhost-user SET_LOG_BASE): bit *n* stands for the 4 KiB at guest-physical *n* x 4096,
-//! whatever the host's page size. Bits are set by atomic OR, because several queues share words, and strictly *after*
+//! The front end gives a bitmap (vhost-user SET_LOG_BASE), or the transport keeps one and is asked for it (vfio-user,
+//! DMA logging): bit *n* stands for the 4 KiB at guest-physical *n* x 4096, whatever the host's page size. Bits are set by atomic OR, because several queues share words, and strictly *after*
 //! the write they describe: a bit that is set too early may be taken and cleared before the write, which is then lost.
 //! Each queue gathers its bits in a small [`DirtyCache`] and flushes it before the used index moves.
 
@@ -35,6 +35,21 @@ impl DirtyLog {
         }))
     }
 
+    /// A log of our own for the first `bytes` bytes of guest-physical addresses. It takes memory as pages are marked.
+    pub fn anonymous(bytes: u64) -> Result<Arc<DirtyLog>, MapError> {
+        let len = bytes.div_ceil(64 << PAGE_BITS).saturating_mul(8);
+        let kernel = |source| MapError::Kernel { guest_addr: 0, len, source };
+        let file = rustix::fs::memfd_create("fabnic-log", rustix::fs::MemfdFlags::CLOEXEC).map_err(kernel)?;
+        rustix::fs::ftruncate(&file, len).map_err(kernel)?;
+        DirtyLog::new(file, 0, len)
+    }
+
+    /// Takes bits of the 64 pages from 64 x `word` on: those of `mask` that are set, which they are not any more. `None`
+    /// behind the end.
+    pub fn take(&self, word: usize, mask: u64) -> Option<u64> {
+        self.words.fetch_clear(word, mask).map(|bits| bits & mask)
+    }
+
     /// Marks the pages of `len` bytes at guest-physical `addr` at once, without a cache: for rare writes.
     pub fn mark(&self, addr: u64, len: u64) {
         let Some(last) = len.checked_sub(1).and_then(|n| addr.checked_add(n)) else { return };
@@ -60,6 +75,13 @@ impl DirtyLog {
 }
 
 impl Table<u64> {
+    /// Clears bits atomically and gives what was there; `None` past the end.
+    fn fetch_clear(&self, index: usize, bits: u64) -> Option<u64> {
+        let p = self.place(index)?;
+        // SAFETY: inside the table, aligned, mapped as long as the table lives.
+        Some(unsafe { AtomicU64::from_ptr(NonNull::as_ptr(p)) }.fetch_and(!bits, Ordering::AcqRel))
+    }
+
     /// Sets bits atomically; `false` past the end.
     fn fetch_or(&self, index: usize, bits: u64) -> bool {
         let Some(p) = self.place(index) else { return false };
@@ -156,6 +178,20 @@ mod tests {
         log.mark(511 * 4096, 8192);
         assert!(log.overrun());
         assert_eq!(bits(&file, 64), [0, 1, 5, 511]);
+    }
+
+    #[test]
+    fn bits_are_taken_once() {
+        let log = DirtyLog::anonymous((64 << 12) + 1).unwrap();
+        log.mark(0, 3 * 4096);
+        log.mark(65 * 4096, 1);
+        assert_eq!(log.take(0, 0b110), Some(0b110));
+        assert_eq!(log.take(0, u64::MAX), Some(1));
+        assert_eq!(
+            (log.take(0, u64::MAX), log.take(1, u64::MAX), log.take(2, u64::MAX)),
+            (Some(0), Some(2), None)
+        );
+        assert!(!log.overrun());
     }
 
     #[test]

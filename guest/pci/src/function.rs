@@ -1,9 +1,9 @@
 //! The boundary between a device model and its transport.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use fabnic_memory::Map;
+use fabnic_memory::{DirtyLog, Map};
 
 use crate::Description;
 
@@ -70,8 +70,50 @@ pub trait Function: Send {
         None
     }
 
+    /// Becomes readable when something but the driver wants the function's attention: the transport then calls
+    /// [`Function::expire`], which reads it.
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Time went on, to `now` nanoseconds of that clock. Also called before each access, so that the model knows the time.
     fn expire(&mut self, now: u64) {
         let _ = now;
+    }
+
+    /// Accesses to memory outside of the map that were refused, since the function was made.
+    fn faults(&self) -> u64 {
+        0
+    }
+
+    /// Where to log writes to guest memory from now on, for live migration; `None`: nowhere. Pages are those of the
+    /// bus addresses of the map. When this returns, every later write is logged. `false`: it cannot.
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> bool {
+        log.is_none()
+    }
+
+    /// Whether [`Function::save`], [`Function::restore`] and [`Function::set_log`] work.
+    fn is_migratable(&self) -> bool {
+        false
+    }
+
+    /// Stops the function where it stands (`false`) or lets it go on (`true`): while it is stopped no queue is served, no
+    /// register changes by itself and no memory is written.
+    fn set_running(&mut self, running: bool) {
+        let _ = running;
+    }
+
+    /// The whole state of a stopped function, for its twin on another host. `None`: it has no way to tell.
+    fn save(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes the state of a twin, while stopped. The bytes may be anybody's.
+    ///
+    /// # Errors
+    /// What is wrong with the state; the function is as after a reset then.
+    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
+        let _ = state;
+        Err("this function cannot be restored".to_owned())
     }
 }

@@ -14,6 +14,10 @@
 //! memory it may reach. What it cannot do by itself it asks of the transport through [`Interrupts`]. The transport calls
 //! a function from one thread at a time; the queues that a model puts into a port are used by workers meanwhile.
 //!
+//! [`ConfigSpace`] is the part of a transport that is the same for each of them: the registers that a description
+//! implies, their masks, and what a write to them means ([`Effects`]). [`ConfigSpace::lspci`] shows it in the words of
+//! `lspci -vvv`.
+//!
 //! # Life cycle
 //!
 //! 1. A transport is given a function when its port is made, and calls [`Function::attach`] when a VMM connects.
@@ -26,10 +30,18 @@
 //! * The map that the VMM gives is the function's IOMMU: nothing outside it is reached. Without bus mastering there is no
 //!   map at all.
 //! * When [`Function::set_memory`] or [`Function::reset`] returns, no queue of the function uses what was before.
+//! * A register of configuration space has a mask for each bit: writable, cleared by writing 1, or read-only.
 //! * A function never fails: a driver that breaks the rules stops its port with a reason, and registers go on to answer.
 
+mod check;
+mod config_space;
 mod description;
 mod function;
+mod lspci;
+pub mod registers;
 
+pub use check::DescriptionError;
+pub use config_space::{ConfigSpace, Effects, PowerState};
 pub use description::{Bar, Description, Express, Msix, Pin};
 pub use function::{Function, Interrupts, Reset, SharedBar};
+pub use lspci::Lspci;

@@ -34,6 +34,16 @@ impl DaemonConfig {
         self
     }
 
+    /// Adds a PCI card (`nic`) on a vfio-user socket.
+    #[must_use]
+    pub fn pci(mut self, name: &str, nic: &str, socket: &Path, mac: &str, more: &str) -> Self {
+        let socket = socket.display().to_string();
+        self.text.push_str(&format!(
+            "\n[[port]]\nname = {name:?}\nnic = {nic:?}\nvfio_user = {{ socket = {socket:?} }}\nmac = {mac:?}\n{more}\n"
+        ));
+        self
+    }
+
     /// Adds a TAP uplink.
     #[must_use]
     pub fn tap(mut self, name: &str, device: &str, more: &str) -> Self {

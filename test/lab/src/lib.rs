@@ -50,7 +50,7 @@ pub use crate::{
     process::{Child, Launch, output, which},
     progress::{Progress, Step},
     shell::{GuestShell, Reply},
-    vm::{Accel, Nic, Vm, VmSpec},
+    vm::{Accel, Nic, Transport, Vm, VmSpec},
     workdir::WorkDir,
 };
 

@@ -1,4 +1,4 @@
-//! Virtual machines: stock kernels in QEMU, with NICs on vhost-user sockets.
+//! Virtual machines: stock kernels in QEMU, with NICs on vhost-user and vfio-user sockets.
 
 use std::{
     path::{Path, PathBuf},
@@ -37,10 +37,21 @@ impl Accel {
     }
 }
 
+/// How a NIC reaches its VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A virtio-net device of QEMU's, served over vhost-user.
+    VhostUser,
+    /// A PCI device that is not QEMU's at all.
+    VfioUser,
+}
+
 /// One NIC of a VM.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    /// The vhost-user socket.
+    /// How it reaches the VM. Over vfio-user, the other fields but the socket say nothing: the server knows.
+    pub transport: Transport,
+    /// The socket.
     pub socket: PathBuf,
     /// Whether QEMU listens on it (the back end is in client role); otherwise QEMU connects, and reconnects.
     pub listen: bool,
@@ -58,6 +69,7 @@ impl Nic {
     /// A NIC with one queue pair and split rings, whose QEMU connects to `socket`.
     pub fn new(socket: impl Into<PathBuf>, mac: &str) -> Self {
         Self {
+            transport: Transport::VhostUser,
             socket: socket.into(),
             listen: false,
             mac: mac.to_owned(),
@@ -65,6 +77,11 @@ impl Nic {
             packed: false,
             properties: Vec::new(),
         }
+    }
+
+    /// A PCI NIC that is served on `socket`.
+    pub fn vfio_user(socket: impl Into<PathBuf>) -> Self {
+        Self { transport: Transport::VfioUser, ..Self::new(socket, "") }
     }
 }
 
@@ -153,6 +170,14 @@ impl Vm {
         launch.arg("-chardev").arg(format!("socket,id=agent,path={},server=on,wait=off", agent.display()));
         launch.args(["-serial", "chardev:agent"]);
         for (index, nic) in spec.nics.iter().enumerate() {
+            if nic.transport == Transport::VfioUser {
+                // Only this form can say what kind of socket it is.
+                let path = nic.socket.display();
+                launch.arg("-device").arg(format!(
+                    r#"{{"driver":"vfio-user-pci","id":"n{index}","socket":{{"type":"unix","path":"{path}"}}}}"#
+                ));
+                continue;
+            }
             let role = if nic.listen { "server=on,wait=off" } else { "reconnect-ms=50" };
             launch.arg("-chardev").arg(format!("socket,id=c{index},path={},{role}", nic.socket.display()));
             launch

@@ -15,12 +15,14 @@
 //!       |         /
 //!   memory::GuestMemory              memfds, shared with the back end
 //!
+//!   e1000               a driver for the 82540EM, over whatever carries its register accesses
 //!   packets             frames to send
 //!   endpoint            as much of a host as ping needs
 //!   reference           what a switch must do with them, slow and obvious
 //! ```
 
 pub mod driver;
+pub mod e1000;
 pub mod endpoint;
 pub mod features;
 pub mod front_end;

@@ -174,6 +174,7 @@ impl Backend for Fake {
                                 Vec::new()
                             },
                             ring: connected.then_some(RingFormat::Packed),
+                            pci: None,
                         }),
                         _ => None,
                     },

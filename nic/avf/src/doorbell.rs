@@ -1,0 +1,146 @@
+//! Tail registers: plain words that the guest writes, trapped or by itself.
+//!
+//! They lie in a file of their own, as large as BAR0, so that a transport can let the guest map their pages. Then nobody
+//! is told of a write and the queues must be polled; else the register side stores the word and wakes a queue that
+//! sleeps. The ITR registers lie in one of these pages and are kept in it too.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use fabnic_avf_spec::registers::{BAR0_SIZE, QRX_TAIL, QTX_TAIL};
+use fabnic_memory::{AddressSpace, Map, MapError, Table};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::bell::Bell;
+use crate::queues::MAX_QUEUES;
+
+/// Bytes of a page that can be shared.
+const PAGE: u64 = 4096;
+/// Pages of plain storage: transmit tails; receive tails and ITRs.
+pub(crate) const AREAS: [(u64, u64); 2] = [(QTX_TAIL, PAGE), (QRX_TAIL, PAGE)];
+/// Bits of a tail.
+const TAIL: u32 = 0x1fff;
+
+/// What a transmit queue and the register side share.
+#[derive(Debug)]
+struct Line {
+    bell: Bell,
+    event: OwnedFd,
+}
+
+/// The tails of all queues.
+#[derive(Debug)]
+pub(crate) struct Doorbells {
+    words: Table<u32>,
+    file: OwnedFd,
+    lines: Box<[Line]>,
+    /// The guest may have the pages mapped: a queue that sleeps would not be woken.
+    shared: bool,
+}
+
+/// Why there are none.
+#[derive(Debug)]
+pub(crate) enum NoDoorbells {
+    Map(MapError),
+    Event(rustix::io::Errno),
+}
+
+impl Doorbells {
+    /// Tails for so many transmit queues.
+    pub(crate) fn new(queues: usize, shared: bool) -> Result<Arc<Doorbells>, NoDoorbells> {
+        let (map, file) = Map::anonymous(BAR0_SIZE).map_err(NoDoorbells::Map)?;
+        let words = usize::try_from(BAR0_SIZE / 4).unwrap_or(0);
+        let words = map.table(AddressSpace::Guest, 0, words).map_err(NoDoorbells::Map)?;
+        let line = |_| {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+            Ok(Line { bell: Bell::new(), event: event.map_err(NoDoorbells::Event)? })
+        };
+        let lines = (0..queues.min(MAX_QUEUES)).map(line).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Doorbells { words, file, lines, shared }))
+    }
+
+    /// The file behind the pages, if they may be shared.
+    pub(crate) fn file(&self) -> Option<OwnedFd> {
+        if self.shared { self.file.try_clone().ok() } else { None }
+    }
+
+    /// Whether this register is one of the words here.
+    pub(crate) fn holds(offset: u64) -> bool {
+        AREAS.iter().any(|(start, len)| offset.wrapping_sub(*start) < *len)
+    }
+
+    fn index(offset: u64) -> usize {
+        usize::try_from(offset / 4).unwrap_or(usize::MAX)
+    }
+
+    /// Reads a register.
+    pub(crate) fn read(&self, offset: u64) -> u32 {
+        u32::from_le(self.words.load(Doorbells::index(offset)))
+    }
+
+    /// Writes a register, and wakes the queue whose tail it is.
+    pub(crate) fn write(&self, offset: u64, value: u32) {
+        self.words.store_release(Doorbells::index(offset), value.to_le());
+        let Some(line) = self.lines.get(Doorbells::index(offset.wrapping_sub(QTX_TAIL))) else { return };
+        if line.bell.ring() {
+            // The only error that can be is EAGAIN: the counter is full, and so the descriptor readable.
+            let _ = rustix::io::write(&line.event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// The tail of a transmit queue: what lies before it was written before it.
+    #[inline(always)]
+    pub(crate) fn transmit(&self, queue: usize) -> u16 {
+        self.tail(Doorbells::index(QTX_TAIL) + queue)
+    }
+
+    /// The tail of a receive queue.
+    #[inline(always)]
+    pub(crate) fn receive(&self, queue: usize) -> u16 {
+        self.tail(Doorbells::index(QRX_TAIL) + queue)
+    }
+
+    #[inline(always)]
+    fn tail(&self, index: usize) -> u16 {
+        u16::try_from(u32::from_le(self.words.load_acquire(index)) & TAIL).unwrap_or(0)
+    }
+
+    /// Forgets the tail of a transmit queue.
+    pub(crate) fn clear_transmit(&self, queue: usize) {
+        self.words.store(Doorbells::index(QTX_TAIL) + queue, 0);
+    }
+
+    /// Forgets the tail of a receive queue.
+    pub(crate) fn clear_receive(&self, queue: usize) {
+        self.words.store(Doorbells::index(QRX_TAIL) + queue, 0);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for (start, len) in AREAS {
+            for offset in (start..start + len).step_by(4) {
+                self.words.store(Doorbells::index(offset), 0);
+            }
+        }
+    }
+
+    /// The queue wants to sleep: it must look at its tail after this. `false` if nobody would wake it.
+    pub(crate) fn arm(&self, queue: usize) -> bool {
+        if let Some(line) = self.lines.get(queue) {
+            line.bell.arm();
+        }
+        !self.shared
+    }
+
+    /// The queue is polled.
+    pub(crate) fn disarm(&self, queue: usize) {
+        if let Some(line) = self.lines.get(queue) {
+            line.bell.disarm();
+        }
+    }
+
+    /// What wakes the queue.
+    pub(crate) fn wake(&self, queue: usize) -> Option<BorrowedFd<'_>> {
+        self.lines.get(queue).map(|line| line.event.as_fd())
+    }
+}

@@ -1,0 +1,161 @@
+//! The interrupt block: vectors, what each is for, and the causes of vector 0.
+//!
+//! Shared by the register side, which one transport thread drives, and the queues, which workers drive. A cause that
+//! meets a vector which is not enabled is kept (see [`Vector`]). WB_ON_ITR asks to write back without interrupting: this
+//! device always writes back at once, so it is enough not to interrupt. Intervals (ITR) are stored and read back; they
+//! limit nothing, since each burst makes at most one cause for each queue.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::Arc;
+
+use fabnic_avf_spec::registers::{VECTORS, dyn_ctl, icr};
+use fabnic_pci::Interrupts;
+use parking_lot::RwLock;
+
+use crate::queues::MAX_QUEUES;
+use crate::vector::Vector;
+
+/// A queue without a vector.
+const UNMAPPED: u8 = u8::MAX;
+
+/// Which of a pair's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Receive,
+    Transmit,
+}
+
+/// All vectors of a function.
+pub(crate) struct Vectors {
+    vectors: [Vector; VECTORS as usize],
+    /// Vectors of receive and of transmit queues.
+    receive: [AtomicU8; MAX_QUEUES],
+    transmit: [AtomicU8; MAX_QUEUES],
+    icr01: AtomicU32,
+    icr0_ena1: AtomicU32,
+    /// Taken for each interrupt that is sent: once a burst at the most.
+    sink: RwLock<Option<Arc<dyn Interrupts>>>,
+}
+
+impl core::fmt::Debug for Vectors {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Vectors").field("vectors", &self.vectors).finish_non_exhaustive()
+    }
+}
+
+impl Vectors {
+    pub(crate) fn new() -> Vectors {
+        Vectors {
+            vectors: core::array::from_fn(|_| Vector::new()),
+            receive: [const { AtomicU8::new(UNMAPPED) }; MAX_QUEUES],
+            transmit: [const { AtomicU8::new(UNMAPPED) }; MAX_QUEUES],
+            icr01: AtomicU32::new(0),
+            icr0_ena1: AtomicU32::new(0),
+            sink: RwLock::new(None),
+        }
+    }
+
+    /// How to interrupt from now on.
+    pub(crate) fn attach(&self, sink: Option<Arc<dyn Interrupts>>) {
+        *self.sink.write() = sink;
+    }
+
+    /// Nothing enabled, nothing pending, no queue has a vector.
+    pub(crate) fn reset(&self) {
+        self.vectors.iter().for_each(Vector::reset);
+        for vector in self.receive.iter().chain(&self.transmit) {
+            vector.store(UNMAPPED, Ordering::Relaxed);
+        }
+        self.icr01.store(0, Ordering::Relaxed);
+        self.icr0_ena1.store(0, Ordering::Relaxed);
+    }
+
+    fn of(&self, side: Side) -> &[AtomicU8; MAX_QUEUES] {
+        match side {
+            Side::Receive => &self.receive,
+            Side::Transmit => &self.transmit,
+        }
+    }
+
+    /// Gives a queue its vector.
+    pub(crate) fn map(&self, side: Side, queue: usize, vector: u16) {
+        if let (Some(place), Ok(vector)) = (self.of(side).get(queue), u8::try_from(vector)) {
+            place.store(vector, Ordering::Relaxed);
+        }
+    }
+
+    /// A queue wrote something back. Gives the number of interrupts sent.
+    #[inline]
+    pub(crate) fn cause(&self, side: Side, queue: usize) -> u32 {
+        let vector = self.of(side).get(queue).map_or(UNMAPPED, |vector| vector.load(Ordering::Relaxed));
+        if vector == 0 {
+            self.icr01.fetch_or(icr::QUEUE_0, Ordering::Release);
+        }
+        self.raise(vector.into())
+    }
+
+    /// The mailbox has a message, or the link changed.
+    pub(crate) fn cause_other(&self, bits: u32) {
+        self.icr01.fetch_or(bits, Ordering::Release);
+        if self.icr0_ena1.load(Ordering::Relaxed) & bits != 0 {
+            self.raise(0);
+        }
+    }
+
+    #[inline]
+    fn raise(&self, vector: u16) -> u32 {
+        let Some(state) = self.vectors.get(usize::from(vector)) else { return 0 };
+        if state.cause() { self.send(vector) } else { 0 }
+    }
+
+    #[inline(never)]
+    fn send(&self, vector: u16) -> u32 {
+        match &*self.sink.read() {
+            Some(sink) => {
+                sink.msix(vector);
+                1
+            }
+            None => 0,
+        }
+    }
+
+    /// The driver writes the control register of a vector.
+    pub(crate) fn write_control(&self, vector: u16, value: u32) {
+        let Some(state) = self.vectors.get(usize::from(vector)) else { return };
+        if value & dyn_ctl::INTENA_MSK == 0 && value & dyn_ctl::INTENA == 0 {
+            state.disable();
+        }
+        // A trigger makes a cause first, so that one write can both enable and send.
+        let mut send = value & dyn_ctl::SWINT_TRIG != 0 && state.cause();
+        if value & dyn_ctl::INTENA_MSK == 0 && value & dyn_ctl::INTENA != 0 {
+            send |= state.enable();
+        }
+        if send {
+            self.send(vector);
+        }
+    }
+
+    /// What the driver reads of it.
+    pub(crate) fn read_control(&self, vector: u16) -> u32 {
+        let enabled = self.vectors.get(usize::from(vector)).is_some_and(Vector::is_enabled);
+        if enabled { dyn_ctl::INTENA } else { 0 }
+    }
+
+    /// Reads and clears the causes of vector 0.
+    pub(crate) fn take_causes(&self) -> u32 {
+        self.icr01.swap(0, Ordering::AcqRel)
+    }
+
+    /// Reads which causes interrupt.
+    pub(crate) fn enabled_causes(&self) -> u32 {
+        self.icr0_ena1.load(Ordering::Relaxed)
+    }
+
+    /// Says which causes interrupt. One that is there already does so now.
+    pub(crate) fn enable_causes(&self, bits: u32) {
+        self.icr0_ena1.store(bits, Ordering::Relaxed);
+        if self.icr01.load(Ordering::Relaxed) & bits & (icr::ADMINQ | icr::LINK) != 0 {
+            self.raise(0);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The queue that a guest transmits on.
+//!
+//! Descriptors lie in the guest's memory, 16 bytes each: a packet is an optional context descriptor and the buffers up to
+//! the one marked as its end. Each is read once. A packet that is not there as a whole yet is left for later. Descriptors
+//! that ask for it (RS) are written back as done when the burst was delivered, so when their buffers may be used again.
+//!
+//! What a guest sends is judged on the private bytes. A frame that must not go on stays in the burst with its reason. A
+//! ring that hardware would call malicious (descriptors of no type, buffers outside the guest's memory, a tail outside
+//! the ring) ends the port.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use fabnic_avf_spec::transmit::{Context, Data, cmd, dtype};
+use fabnic_memory::{AddressSpace, Hint, Map, Table};
+use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
+
+use crate::doorbell::Doorbells;
+use crate::filter::{cast, number};
+use crate::interrupts::{Side, Vectors};
+use crate::offload::{is_plain, prepare};
+use crate::stats::{Counters, Counts};
+
+/// Bytes of an Ethernet header: a shorter frame has nothing to decide on.
+const SHORTEST: u32 = 14;
+/// Buffers of one packet. Hardware takes 8 for each segment; a packet with more than this is dropped.
+const MAX_BUFFERS: usize = 512;
+/// VLAN tags are put in behind the addresses.
+const TAG_AT: usize = 12;
+
+/// What the control side says of what may be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SendRules {
+    /// Source addresses that may be used; all if there is no list.
+    pub(crate) sources: Option<Vec<u64>>,
+    /// Tags may be put in.
+    pub(crate) insert: bool,
+    /// Large UDP frames may be sent.
+    pub(crate) uso: bool,
+}
+
+/// What a transmit queue is made of.
+#[derive(Debug)]
+pub(crate) struct TransmitSetup {
+    pub(crate) queue: usize,
+    pub(crate) map: Arc<Map>,
+    /// Bus address of the ring.
+    pub(crate) ring: u64,
+    /// Descriptors in it.
+    pub(crate) len: u16,
+    /// The next one to be read.
+    pub(crate) next: u16,
+    pub(crate) rules: SendRules,
+    pub(crate) doorbells: Arc<Doorbells>,
+    pub(crate) vectors: Arc<Vectors>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// A guest's transmit ring, from which the switch receives.
+#[derive(Debug)]
+pub(crate) struct Transmit {
+    queue: usize,
+    map: Arc<Map>,
+    hint: Hint,
+    descriptors: Table<[u64; 2]>,
+    /// The same memory, by words.
+    words: Table<u64>,
+    len: u16,
+    next: u16,
+    /// The tail at which a packet without an end was found.
+    stalled: Option<u16>,
+    /// Descriptors to be written back when the burst is done.
+    report: Vec<u16>,
+    counts: Counts,
+    pub(crate) rules: SendRules,
+    doorbells: Arc<Doorbells>,
+    vectors: Arc<Vectors>,
+    counters: Arc<Counters>,
+}
+
+/// What of a packet was read so far.
+#[derive(Default)]
+struct Packet {
+    context: Option<Context>,
+    data: Option<Data>,
+    buffers: usize,
+    len: u64,
+    done: bool,
+}
+
+impl Transmit {
+    /// Opens the ring.
+    ///
+    /// # Errors
+    /// It is not in the guest's memory.
+    pub(crate) fn open(setup: TransmitSetup) -> Result<Transmit, Fault> {
+        let TransmitSetup { queue, map, ring, len, next, rules, doorbells, vectors, counters } = setup;
+        let outside = |error| {
+            counters.fault();
+            Fault(format!("transmit ring {queue}: {error}"))
+        };
+        let descriptors = map.table(AddressSpace::Guest, ring, usize::from(len)).map_err(outside)?;
+        let words = map.table(AddressSpace::Guest, ring, 2 * usize::from(len)).map_err(outside)?;
+        Ok(Transmit {
+            queue,
+            map,
+            hint: Hint::default(),
+            descriptors,
+            words,
+            len,
+            next: if next < len { next } else { 0 },
+            stalled: None,
+            report: Vec::with_capacity(usize::from(len)),
+            counts: Counts::default(),
+            rules,
+            doorbells,
+            vectors,
+            counters,
+        })
+    }
+
+    /// The next descriptor to be read: where another queue on this ring goes on.
+    pub(crate) fn position(&self) -> u16 {
+        self.next
+    }
+
+    #[inline(always)]
+    fn waiting(&self, tail: u16) -> u16 {
+        if tail >= self.next { tail - self.next } else { tail + self.len - self.next }
+    }
+
+    #[cold]
+    fn broken(&self, what: &str) -> Fault {
+        Fault(format!("transmit queue {} at descriptor {}: {what}", self.queue, self.next))
+    }
+
+    /// Reads one packet from `at` on, its buffers into the burst's slices. Gives where it ends.
+    #[inline]
+    fn read(&mut self, mut at: u16, tail: u16, burst: &mut Burst, packet: &mut Packet) -> Result<u16, Fault> {
+        let window = self.map.window(&self.hint);
+        while at != tail {
+            let words = self.descriptors.load(usize::from(at));
+            let index = at;
+            at = if at + 1 == self.len { 0 } else { at + 1 };
+            match words[1] & 0xf {
+                dtype::DATA => {
+                    let data = Data::parse(words[1]);
+                    if data.cmd & cmd::RS != 0 {
+                        self.report.push(index);
+                    }
+                    packet.data.get_or_insert(data);
+                    packet.len += u64::from(data.len);
+                    if data.len > 0 {
+                        packet.buffers += 1;
+                        if packet.buffers <= MAX_BUFFERS {
+                            self.take_buffer(words[0], data.len, &window, burst)?;
+                        }
+                    }
+                    if data.cmd & cmd::EOP != 0 {
+                        packet.done = true;
+                        return Ok(at);
+                    }
+                }
+                dtype::CONTEXT if packet.data.is_none() => packet.context = Some(Context::parse(words)),
+                dtype::CONTEXT => return Err(self.broken("a context descriptor in the middle of a packet")),
+                // Virtual functions program filters by message.
+                dtype::FILTER if packet.data.is_none() => {}
+                kind => {
+                    return Err(
+                        self.broken(&format!("a descriptor of type {kind}, expected data or context"))
+                    );
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    #[inline(always)]
+    fn take_buffer(
+        &mut self,
+        addr: u64,
+        len: u16,
+        window: &fabnic_memory::Window,
+        burst: &mut Burst,
+    ) -> Result<(), Fault> {
+        let slices = burst.slices_mut();
+        if let Some(slice) = window.slice(addr, len.into()) {
+            slices.push(slice);
+            return Ok(());
+        }
+        // Another region, or a buffer that goes on in the next one: two pieces at the most, 16 KiB being less than any.
+        let whole = self.map.translate_pieces(addr, len.into(), &mut self.hint, |piece| {
+            slices.push(piece);
+            slices.len() < MAX_SLICES
+        });
+        if whole {
+            return Ok(());
+        }
+        self.counters.fault();
+        Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")))
+    }
+
+    /// Makes a frame of a packet whose buffers are the burst's slices from `first` on.
+    #[inline]
+    fn push(&mut self, burst: &mut Burst, first: usize, packet: &Packet) {
+        let Some(data) = packet.data else { return };
+        if data.cmd & cmd::DUMMY != 0 {
+            burst.slices_mut().truncate(first);
+            return;
+        }
+        let index = burst.len();
+        let count = burst.slices().len() - first;
+        let reason = match u32::try_from(packet.len) {
+            _ if packet.buffers > MAX_BUFFERS => Some(DropReason::Oversize),
+            Ok(len) if len < SHORTEST => Some(DropReason::Runt),
+            Ok(len) if len <= MAX_FRAME => None,
+            _ => Some(DropReason::Oversize),
+        };
+        // What is not looked at needs no bytes; its length counts.
+        let len = u32::try_from(packet.len).unwrap_or(u32::MAX);
+        if let Some(reason) = reason {
+            burst.slices_mut().truncate(first);
+            if let Some(frame) = burst.push_bytes(&[]) {
+                frame.drop = Some(reason);
+                self.counts.errors += 1;
+            }
+            return;
+        }
+        if burst.push(first, count, 0, len).is_none() {
+            return;
+        }
+        let Some((frame, slices, source)) = burst.frame_and_source(index) else { return };
+        let result = match is_plain(&data, packet.context.as_ref()) {
+            true => Ok(()),
+            false => prepare(frame, slices, source, &data, packet.context.as_ref()),
+        };
+        let result = result.and_then(|()| finish(frame, &self.rules, &data));
+        match result {
+            Ok(()) => {
+                let to = frame.head().first_chunk().copied().map_or(0, number);
+                self.counts.pass(cast(to), len);
+            }
+            Err(reason) => {
+                frame.drop = Some(reason);
+                match reason {
+                    DropReason::BadSource => self.counts.discards += 1,
+                    _ => self.counts.errors += 1,
+                }
+            }
+        }
+    }
+}
+
+/// The rules of the port, and the tag.
+#[inline]
+fn finish(frame: &mut Frame, rules: &SendRules, data: &Data) -> Result<(), DropReason> {
+    if let Some(sources) = &rules.sources {
+        let from = frame.head().get(6..).and_then(<[u8]>::first_chunk).copied().map_or(0, number);
+        if !sources.contains(&from) {
+            return Err(DropReason::BadSource);
+        }
+    }
+    if frame.offload.gso_kind() == fabnic_wire::offload::GSO_UDP_L4 && !rules.uso {
+        return Err(DropReason::BadOffload);
+    }
+    if data.cmd & cmd::IL2TAG1 != 0 {
+        if !rules.insert {
+            return Err(DropReason::BadOffload);
+        }
+        let Some(room) = frame.insert(TAG_AT, 4) else { return Err(DropReason::BadOffload) };
+        let [high, low] = data.tag.to_be_bytes();
+        room.copy_from_slice(&[0x81, 0, high, low]);
+        frame.offload.shift(4);
+    }
+    Ok(())
+}
+
+impl Ingress for Transmit {
+    #[inline]
+    fn backlog(&mut self) -> usize {
+        let tail = self.doorbells.transmit(self.queue);
+        if tail >= self.len {
+            // `receive` says what is wrong with it.
+            return 1;
+        }
+        if self.stalled == Some(tail) { 0 } else { usize::from(self.waiting(tail)) }
+    }
+
+    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        burst.begin(&self.map);
+        self.report.clear();
+        if self.map.faulted() {
+            return Err(self.broken("a memory file of the guest was truncated while it was in use"));
+        }
+        // All that is before the tail was written before it: one look for the whole burst.
+        let tail = self.doorbells.transmit(self.queue);
+        if tail >= self.len {
+            return Err(self.broken(&format!("the tail is {tail}, expected less than {}", self.len)));
+        }
+        if self.stalled == Some(tail) {
+            return Ok(());
+        }
+        self.stalled = None;
+        while burst.len() < BURST && self.next != tail {
+            let first = burst.slices().len();
+            if first + 2 * MAX_BUFFERS > MAX_SLICES {
+                break;
+            }
+            let reported = self.report.len();
+            let mut packet = Packet::default();
+            let at = self.read(self.next, tail, burst, &mut packet)?;
+            if !packet.done {
+                if self.waiting(tail) + 1 >= self.len {
+                    return Err(self.broken("a packet as long as the ring, without an end"));
+                }
+                // The rest will come.
+                burst.slices_mut().truncate(first);
+                self.report.truncate(reported);
+                self.stalled = Some(tail);
+                break;
+            }
+            self.next = at;
+            self.push(burst, first, &packet);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, _burst: &Burst) -> u32 {
+        for index in &self.report {
+            // Only the second word: the first is the driver's.
+            self.words.store_release(2 * usize::from(*index) + 1, dtype::DONE.to_le());
+        }
+        let reported = !self.report.is_empty();
+        self.report.clear();
+        self.counters.settle(&core::mem::take(&mut self.counts));
+        if reported { self.vectors.cause(Side::Transmit, self.queue) } else { 0 }
+    }
+
+    fn arm(&mut self) -> bool {
+        let wakes = self.doorbells.arm(self.queue);
+        !wakes || self.backlog() > 0 || self.map.faulted()
+    }
+
+    fn disarm(&mut self) {
+        self.doorbells.disarm(self.queue);
+    }
+
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        self.doorbells.wake(self.queue)
+    }
+}
