@@ -17,10 +17,11 @@ Examples:
 
 const PORT_WORDS: &str = "\
 Words are pairs of a key and a value, as in the configuration file:
-  nic virtio-net|e1000 | uplink tap|pcap|loopback
+  nic virtio-net|avf|e1000 | uplink tap|pcap|loopback
   socket PATH  role server|client       the vhost-user connection
   vfio_user PATH  mmap on|off           the vfio-user connection
   mac MAC  queues N  queue_size N       a card's
+  generation N  trust on|off  spoofchk on|off    an avf port's
   device NAME  offloads on|off          a tap uplink's
   replay FILE  capture FILE  rate N  loop on|off    a pcap uplink's
   vlan N | vlan trunk LIST [native N]

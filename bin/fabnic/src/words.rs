@@ -15,12 +15,15 @@ enum Kind {
 }
 
 /// Keys of a port whose value is one word.
-const KEYS: [(&str, Kind); 15] = [
+const KEYS: [(&str, Kind); 18] = [
     ("nic", Kind::Text),
     ("uplink", Kind::Text),
     ("mac", Kind::Text),
     ("queues", Kind::Number),
     ("queue_size", Kind::Number),
+    ("generation", Kind::Number),
+    ("trust", Kind::Switch),
+    ("spoofchk", Kind::Switch),
     ("device", Kind::Text),
     ("offloads", Kind::Switch),
     ("replay", Kind::Text),

@@ -35,6 +35,7 @@ impl Claim {
     pub(crate) fn of(port: &fabnic_model::Port) -> Vec<Claim> {
         match port.kind() {
             Ok(PortKind::VirtioNet(card)) => vec![Claim::Socket(card.socket)],
+            Ok(PortKind::Avf(card)) => vec![Claim::Socket(card.socket)],
             Ok(PortKind::E1000(card)) => vec![Claim::Socket(card.socket)],
             Ok(PortKind::Tap(tap)) => vec![Claim::Device(tap.device)],
             Ok(PortKind::Pcap(files)) => files.capture.map(Claim::File).into_iter().collect(),
@@ -100,6 +101,7 @@ impl Attachment {
             PortKind::VirtioNet(card) => {
                 (fabnic_port::PortKind::VirtioNet, usize::from(card.queues) + announce::SPARE_CELLS)
             }
+            PortKind::Avf(card) => (fabnic_port::PortKind::Avf, usize::from(card.queues)),
             PortKind::E1000(_) => (fabnic_port::PortKind::E1000, 1),
             PortKind::Tap(tap) => (fabnic_port::PortKind::Tap, usize::from(tap.queues)),
             PortKind::Pcap(_) => (fabnic_port::PortKind::Pcap, 1),
@@ -125,6 +127,7 @@ impl Attachment {
             PortKind::VirtioNet(card) => {
                 Card::prepare(&reactors.vhost, card, config, port).map(Attachment::VirtioNet)
             }
+            PortKind::Avf(card) => PciCard::avf(&reactors.vfio, card, config, port).map(Attachment::Pci),
             PortKind::E1000(card) => PciCard::e1000(&reactors.vfio, card, config, port).map(Attachment::Pci),
             PortKind::Tap(tap) => open_tap(tap, config, port).map(Attachment::Tap),
             PortKind::Pcap(files) => {

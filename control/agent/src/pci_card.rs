@@ -5,18 +5,28 @@
 use std::sync::Arc;
 
 use fabnic_api::{PciStatus, Peer};
+use fabnic_avf::{Avf, Control, Generation};
 use fabnic_e1000::{E1000, E1000Config, E1000Settings};
 use fabnic_model::{Role, kind};
 use fabnic_pci::Function;
 use fabnic_port::Port;
 use fabnic_vfio_user::{Endpoint, Handle, Reactor, Settings};
+use parking_lot::Mutex;
 
 use crate::attachment::Failed;
 use crate::settings::{link_is_up, mac};
 
+/// Speed that guests are told, in Mbit/s. It limits nothing.
+const SPEED: u32 = 100_000;
+
 /// What changes a model from outside.
 #[derive(Debug)]
 enum Model {
+    Avf {
+        control: Control,
+        /// The address that it has: another one resets it.
+        mac: Mutex<Option<fabnic_model::Mac>>,
+    },
     E1000(E1000Settings),
 }
 
@@ -28,6 +38,31 @@ pub(crate) struct PciCard {
 }
 
 impl PciCard {
+    /// Makes an adaptive virtual function reachable. Dropped, its session ends and its socket is gone.
+    pub(crate) fn avf(
+        reactor: &Reactor,
+        card: &kind::Avf,
+        config: &fabnic_model::Port,
+        port: &Arc<Port>,
+    ) -> Result<PciCard, Failed> {
+        let made = fabnic_avf::Settings {
+            mac: card.mac.0,
+            fixed_mac: config.mac.is_some(),
+            queues: card.queues,
+            generation: Generation::of(card.generation).unwrap_or(Generation::LATEST),
+            trust: card.trust,
+            spoofchk: card.spoofchk,
+            mtu: config.mtu,
+            link_up: link_is_up(config),
+            speed: SPEED,
+            share_doorbells: card.mmap,
+        };
+        let function = Avf::new(Arc::clone(port), made)
+            .map_err(|e| Failed::new(config, "nic", e, "memory and descriptors to be had"))?;
+        let model = Model::Avf { control: function.control(), mac: Mutex::new(config.effective_mac()) };
+        PciCard::serve(reactor, &card.socket, card.mmap, config, Box::new(function), model)
+    }
+
     /// Makes an 82540EM reachable. Dropped, its session ends and its socket is gone.
     pub(crate) fn e1000(
         reactor: &Reactor,
@@ -66,6 +101,17 @@ impl PciCard {
     /// Follows the configuration.
     pub(crate) fn update(&self, config: &fabnic_model::Port) {
         match &self.model {
+            Model::Avf { control, mac } => {
+                control.set_link(link_is_up(config), SPEED);
+                control.set_trust(config.trust.unwrap_or(false));
+                control.set_spoofchk(config.spoofchk.unwrap_or(false));
+                let address = config.effective_mac();
+                if core::mem::replace(&mut *mac.lock(), address) != address
+                    && let Some(address) = address
+                {
+                    control.set_mac(address.0);
+                }
+            }
             Model::E1000(settings) => {
                 settings.set_link(link_is_up(config));
                 if let Some(address) = config.effective_mac() {

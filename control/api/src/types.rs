@@ -70,7 +70,7 @@ pub struct PortStatus {
     pub id: u32,
     /// Name of the port.
     pub name: String,
-    /// `virtio-net`, `e1000`, `tap`, `pcap` or `loopback`.
+    /// `virtio-net`, `avf`, `e1000`, `tap`, `pcap` or `loopback`.
     pub kind: String,
     /// Configured link state.
     pub state: AdminState,

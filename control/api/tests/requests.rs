@@ -286,7 +286,7 @@ fn errors_are_json_with_place_and_expectation() {
         ("POST", "/v1/ports", Value::Null),
         ("POST", "/v1/ports", json!({ "name": "x", "vlna": { "access": 1 } })),
         ("POST", "/v1/ports", json!({ "name": "x", "nic": "virtio-net", "mtu": "big" })),
-        ("POST", "/v1/ports", json!({ "name": "x", "nic": "avf", "vfio_user": { "socket": "/run/x" } })),
+        ("POST", "/v1/ports", json!({ "name": "x", "uplink": "xdp", "device": "eth1" })),
         ("POST", "/v1/fdb", json!({ "mac": "52:54:00:00:00:01", "vlan": 4095, "port": "vm1" })),
         ("PATCH", "/v1/ports/vm1", json!({ "name": "vm9" })),
         ("PATCH", "/v1/ports/vm1", json!([1])),

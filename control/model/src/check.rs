@@ -3,7 +3,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use crate::{
-    Config, MAX_QUEUES, Nic, Port, Refusal, Refused, Uplink,
+    Config, MAX_AVF_GENERATION, MAX_AVF_QUEUES, MAX_QUEUES, Nic, Port, Refusal, Refused, Uplink,
     parse::shortened,
     refusal::{Path, Step},
 };
@@ -224,7 +224,11 @@ impl Config {
                 );
             }
             if let Some(queues) = port.queues {
-                check.range(key("queues"), queues.into(), 1, MAX_QUEUES.into());
+                let most = if port.nic == Some(Nic::Avf) { MAX_AVF_QUEUES } else { MAX_QUEUES };
+                check.range(key("queues"), queues.into(), 1, most.into());
+            }
+            if let Some(generation) = port.generation {
+                check.range(key("generation"), generation.into(), 1, MAX_AVF_GENERATION.into());
             }
             if let Some(size) = port.queue_size.filter(|s| !s.is_power_of_two() || !(64..=32768).contains(s))
             {
@@ -293,11 +297,14 @@ fn check_keys_of_kind(check: &mut Check, port: &Port, key: &dyn Fn(&str) -> Path
         _ => return,
     };
     let vfio = [Nic::Avf.as_str(), Nic::E1000.as_str()];
-    let given: [(&str, bool, &[&str]); 10] = [
+    let given: [(&str, bool, &[&str]); 13] = [
         ("vhost_user", port.vhost_user.is_some(), &[VIRTIO_NET]),
         ("vfio_user", port.vfio_user.is_some(), &vfio),
         ("queues", port.queues.is_some(), &[VIRTIO_NET, "avf", "tap", "xdp"]),
         ("queue_size", port.queue_size.is_some(), &[VIRTIO_NET]),
+        ("generation", port.generation.is_some(), &["avf"]),
+        ("trust", port.trust.is_some(), &["avf"]),
+        ("spoofchk", port.spoofchk.is_some(), &["avf"]),
         ("mac", port.mac.is_some(), &[VIRTIO_NET, "avf", "e1000"]),
         ("device", port.device.is_some(), &["tap", "xdp"]),
         ("offloads", port.offloads.is_some(), &["tap"]),

@@ -81,11 +81,11 @@ pub struct Port {
     /// How the VMM reaches a `virtio-net` port: `{ socket = "/run/fabnic/vm1.sock", role = "server" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<VhostUser>,
-    /// How the VMM reaches an `e1000` port: `{ socket = "/run/fabnic/vm2.sock" }`.
+    /// How the VMM reaches an `avf` or `e1000` port: `{ socket = "/run/fabnic/vf7.sock" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vfio_user: Option<VfioUser>,
-    /// Queue pairs, 1 to 128. Of a `virtio-net` port: the most that a driver may use, 8 unless said. Of a `tap`
-    /// uplink: as many as are opened, 1 unless said.
+    /// Queue pairs, 1 to 128. Of a `virtio-net` port: the most that a driver may use, 8 unless said. Of an `avf` port
+    /// the same, at most 16. Of a `tap` uplink: as many as are opened, 1 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))]
     #[schema(minimum = 1, maximum = 128)]
@@ -95,6 +95,18 @@ pub struct Port {
     #[schemars(range(min = 64, max = 32768))]
     #[schema(minimum = 64, maximum = 32768)]
     pub queue_size: Option<u16>,
+    /// Generation of cards that an `avf` port pretends to be of, 1 (the base that all have) to 3, which is the default.
+    /// A driver negotiates what there is, so that one image runs on all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3))]
+    #[schema(minimum = 1, maximum = 3)]
+    pub generation: Option<u8>,
+    /// Whether the guest of an `avf` port may be promiscuous and have addresses as it likes. False unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<bool>,
+    /// Whether frames from other addresses than its own are dropped on an `avf` port. False unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoofchk: Option<bool>,
     /// MAC address of a `nic` port. Unless said, a locally administered one that is made from the name and stays the
     /// same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +175,9 @@ impl Port {
             vfio_user: None,
             queues: None,
             queue_size: None,
+            generation: None,
+            trust: None,
+            spoofchk: None,
             mac: None,
             device: None,
             offloads: None,
@@ -198,6 +213,12 @@ impl Port {
         }
     }
 
+    /// An adaptive virtual function on a vfio-user socket, everything else as by default.
+    #[must_use]
+    pub fn avf(name: impl Into<String>, socket: impl Into<String>) -> Self {
+        Self { nic: Some(Nic::Avf), ..Self::e1000(name, socket) }
+    }
+
     /// A TAP uplink, everything else as by default.
     #[must_use]
     pub fn tap(name: impl Into<String>, device: impl Into<String>) -> Self {
@@ -217,7 +238,7 @@ impl Port {
 pub enum Nic {
     /// Para-virtual, over vhost-user.
     VirtioNet,
-    /// Intel Adaptive Virtual Function, over vfio-user. Known, but not in this build.
+    /// Intel Adaptive Virtual Function, over vfio-user.
     Avf,
     /// Intel 82540EM, over vfio-user.
     E1000,

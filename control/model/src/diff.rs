@@ -180,7 +180,7 @@ fn costliest(fields: &[FieldChange]) -> Effect {
 /// what the other side of a connection was promised when it came is not.
 pub(crate) fn port_effect(key: &str) -> Effect {
     match key {
-        "mac" | "vlan" | "mtu" | "state" | "learning" | "fdb_limit" => Effect::Live,
+        "mac" | "vlan" | "mtu" | "state" | "learning" | "fdb_limit" | "trust" | "spoofchk" => Effect::Live,
         _ => Effect::Recreate,
     }
 }

@@ -1,7 +1,7 @@
 //! A port as what it is, with every default filled in.
 
 use crate::{
-    DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, Mac, Nic, Port, Refusal, Refused, Role, Uplink,
+    DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, MAX_AVF_GENERATION, Mac, Nic, Port, Refusal, Refused, Role, Uplink,
     refusal::{Path, Step},
 };
 
@@ -10,6 +10,8 @@ use crate::{
 pub enum PortKind {
     /// A virtio-net card over vhost-user.
     VirtioNet(VirtioNet),
+    /// An Intel Adaptive Virtual Function over vfio-user.
+    Avf(Avf),
     /// An Intel 82540EM over vfio-user.
     E1000(E1000),
     /// A TAP device.
@@ -26,6 +28,7 @@ impl PortKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::VirtioNet(_) => "virtio-net",
+            Self::Avf(_) => "avf",
             Self::E1000(_) => "e1000",
             Self::Tap(_) => "tap",
             Self::Pcap(_) => "pcap",
@@ -47,6 +50,25 @@ pub struct VirtioNet {
     pub queues: u16,
     /// Largest ring, in descriptors; a power of two.
     pub queue_size: u16,
+}
+
+/// An Intel Adaptive Virtual Function over vfio-user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Avf {
+    /// Path of the vfio-user socket.
+    pub socket: String,
+    /// Whether the guest may map doorbells.
+    pub mmap: bool,
+    /// The card's address.
+    pub mac: Mac,
+    /// Most queue pairs, 1 to 16.
+    pub queues: u16,
+    /// Generation of cards, 1 to 3.
+    pub generation: u8,
+    /// Whether the guest may be promiscuous and have addresses as it likes.
+    pub trust: bool,
+    /// Whether frames from other addresses than its own are dropped.
+    pub spoofchk: bool,
 }
 
 /// An Intel 82540EM over vfio-user.
@@ -128,25 +150,29 @@ impl Port {
                     queue_size: self.queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
                 }))
             }
-            (Some(Nic::E1000), None) => {
+            (Some(nic @ (Nic::Avf | Nic::E1000)), None) => {
                 let Some(vfio_user) = &self.vfio_user else {
                     return Err(refuse(
                         key("vfio_user"),
-                        "an e1000 port needs the key `vfio_user`",
+                        format!("an {} port needs the key `vfio_user`", nic.as_str()),
                         "vfio_user = { socket = \"/run/fabnic/NAME.sock\" }",
                     ));
                 };
-                Ok(PortKind::E1000(E1000 {
-                    socket: vfio_user.socket.clone(),
-                    mmap: vfio_user.mmap,
-                    mac: self.mac.unwrap_or_else(|| Mac::of_name(&self.name)),
-                }))
+                let (socket, mmap) = (vfio_user.socket.clone(), vfio_user.mmap);
+                let mac = self.mac.unwrap_or_else(|| Mac::of_name(&self.name));
+                Ok(match nic {
+                    Nic::Avf => PortKind::Avf(Avf {
+                        socket,
+                        mmap,
+                        mac,
+                        queues: self.queues.unwrap_or(DEFAULT_QUEUES),
+                        generation: self.generation.unwrap_or(MAX_AVF_GENERATION),
+                        trust: self.trust.unwrap_or(false),
+                        spoofchk: self.spoofchk.unwrap_or(false),
+                    }),
+                    _ => PortKind::E1000(E1000 { socket, mmap, mac }),
+                })
             }
-            (Some(Nic::Avf), None) => Err(refuse(
-                key("nic"),
-                "`avf` is known, but not in this build",
-                "nic = \"virtio-net\" or \"e1000\"",
-            )),
             (None, Some(Uplink::Tap)) => {
                 let Some(device) = &self.device else {
                     return Err(refuse(
@@ -195,7 +221,7 @@ impl Port {
             (None, None) => Err(refuse(
                 at.to_vec(),
                 "the port is of no kind",
-                "nic = \"virtio-net\" or \"e1000\", or uplink = \"tap\", \"pcap\" or \"loopback\"",
+                "nic = \"virtio-net\", \"avf\" or \"e1000\", or uplink = \"tap\", \"pcap\" or \"loopback\"",
             )),
         }
     }

@@ -50,5 +50,9 @@ pub const DEFAULT_QUEUE_SIZE: u16 = 4096;
 pub const DEFAULT_QUEUES: u16 = 8;
 /// Most queue pairs of a port: what virtio's control queue and every VMM can address (VIRTIO 1.3, 5.1.6.5.5).
 pub const MAX_QUEUES: u16 = 128;
+/// Most queue pairs of an `avf` port.
+pub const MAX_AVF_QUEUES: u16 = 16;
+/// The newest generation of cards that an `avf` port can pretend to be of.
+pub const MAX_AVF_GENERATION: u8 = 3;
 /// Largest configuration text that is read, in bytes. 100,000 ports with all keys written out fit.
 pub const MAX_TEXT: usize = 64 << 20;

@@ -10,16 +10,22 @@ use serde_json::Value;
 use crate::parse::{resolve, schema};
 
 /// Keys that only some kinds of port have: heading, sentence, keys.
-const GROUPS: [(&str, &str, &[&str]); 4] = [
+const GROUPS: [(&str, &str, &[&str]); 5] = [
     (
         "Keys of `nic = \"virtio-net\"`",
         "A VM's own virtio driver, reached over vhost-user.",
         &["vhost_user", "mac", "queues", "queue_size"],
     ),
     (
+        "Keys of `nic = \"avf\"`",
+        "A virtual function that current systems have a driver for, over vfio-user (see vfio-user.md). `mac` and `queues` \
+         as above.",
+        &["vfio_user", "generation", "trust", "spoofchk"],
+    ),
+    (
         "Keys of `nic = \"e1000\"`",
-        "A card that every operating system has a driver for, over vfio-user (see vfio-user.md). `mac` as above.",
-        &["vfio_user"],
+        "A card that every operating system has a driver for, over vfio-user. `vfio_user` and `mac` as above.",
+        &[],
     ),
     (
         "Keys of `uplink = \"tap\"`",
@@ -100,7 +106,7 @@ pub fn markdown() -> String {
     let sentence =
         "Every frame that is delivered to the port comes back from it. It has the keys of every port only.";
     let _ = write!(page, "\n### `uplink = \"loopback\"`\n\n{sentence}\n");
-    let sentence = "`nic = \"avf\"` (with `vfio_user`) and `uplink = \"xdp\"` are known and refused: they are not in this build.";
+    let sentence = "`uplink = \"xdp\"` is known and refused: it is not in this build.";
     let _ = write!(page, "\n### Kinds to come\n\n{sentence}\n");
     table(&mut page, "### `vlan`", "Exactly one of the two shapes.", "Vlan", None);
     table(&mut page, "## `[[fdb]]`", &describe(&root["properties"]["fdb"]), "StaticFdb", None);
@@ -116,6 +122,11 @@ fn table(page: &mut String, heading: &str, sentence: &str, name: &str, keys: Opt
         "Port" => Some(crate::diff::port_effect),
         _ => None,
     };
+    if keys.is_some_and(<[&str]>::is_empty) {
+        page.truncate(page.trim_end().len());
+        page.push('\n');
+        return;
+    }
     let (head, rule) = if effect.is_some() { (" change |", " --- |") } else { ("", "") };
     let _ = write!(page, "| key | value | default | meaning |{head}\n| --- | --- | --- | --- |{rule}\n");
     let all: Vec<&str> = properties.keys().map(String::as_str).collect();

@@ -71,6 +71,8 @@ fn needs(message: u32) -> Option<Caps> {
         | opcode::DISABLE_VLAN_INSERTION_V2 => Caps::VLAN_V2,
         opcode::REQUEST_QUEUES => Caps::REQ_QUEUES,
         opcode::GET_SUPPORTED_RXDIDS => Caps::RX_FLEX_DESC,
+        opcode::ADD_RSS_CFG | opcode::DEL_RSS_CFG => Caps::ADV_RSS_PF,
+        opcode::ADD_FDIR_FILTER | opcode::DEL_FDIR_FILTER => Caps::FDIR_PF,
         _ => return None,
     })
 }
@@ -136,6 +138,10 @@ impl Avf {
             opcode::ENABLE_VLAN_INSERTION_V2 => self.insert_v2(body, true),
             opcode::DISABLE_VLAN_INSERTION_V2 => self.insert_v2(body, false),
             opcode::GET_SUPPORTED_RXDIDS => Ok(Reply::Body(session::FORMATS.to_le_bytes().to_vec())),
+            opcode::ADD_RSS_CFG => self.rss_stack(body, true),
+            opcode::DEL_RSS_CFG => self.rss_stack(body, false),
+            opcode::ADD_FDIR_FILTER => self.add_rule(body),
+            opcode::DEL_FDIR_FILTER => self.remove_rule(body),
             _ => Err(Status::NotSupported),
         }
     }

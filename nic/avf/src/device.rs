@@ -12,7 +12,7 @@ use fabnic_port::{Fault, Port};
 
 use crate::control::Session;
 use crate::doorbell::{AREAS, Doorbells, NoDoorbells};
-use crate::interrupts::Vectors;
+use crate::interrupts::{Pauses, Vectors};
 use crate::mailbox::Mailbox;
 use crate::queues::{MAX_QUEUES, Queues};
 use crate::rss::Hasher;
@@ -26,6 +26,7 @@ pub struct Avf {
     pub(crate) settings: Settings,
     pub(crate) vectors: Arc<Vectors>,
     doorbells: Arc<Doorbells>,
+    pauses: Pauses,
     map: Option<Arc<Map>>,
     /// Not stopped where it stands.
     is_running: bool,
@@ -67,12 +68,12 @@ impl Avf {
     pub fn new(port: Arc<Port>, mut settings: Settings) -> Result<Avf, Fault> {
         let cells = port.ingress().len().min(port.egress().len()).min(MAX_QUEUES);
         settings.queues = settings.queues.clamp(1, u16::try_from(cells).unwrap_or(1));
-        let vectors = Arc::new(Vectors::new());
         let doorbells =
             Doorbells::new(MAX_QUEUES, settings.share_doorbells).map_err(|error| match error {
                 NoDoorbells::Map(error) => Fault(format!("no memory for tail registers: {error}")),
                 NoDoorbells::Event(error) => Fault(format!("no eventfd for a queue: {error}")),
             })?;
+        let vectors = Arc::new(Vectors::new(Arc::clone(&doorbells)));
         let control =
             Control::new(&settings).map_err(|error| Fault(format!("no eventfd for settings: {error}")))?;
         let session = Session::new(&settings);
@@ -89,6 +90,7 @@ impl Avf {
             settings,
             vectors,
             doorbells,
+            pauses: Pauses::default(),
             map: None,
             is_running: true,
             mailbox: Mailbox::default(),
@@ -113,6 +115,7 @@ impl Avf {
         self.queues.reset();
         self.mailbox.reset();
         self.vectors.reset();
+        self.pauses.reset();
         self.doorbells.clear();
         self.session.reset(&self.settings);
         self.apply_rules();
@@ -136,6 +139,7 @@ impl Avf {
         self.queues.set_send_rules(self.session.send_rules(&self.settings));
         self.queues.set_strip(self.session.strip);
         self.queues.set_hasher(Hasher::new(&self.session.rss));
+        self.queues.set_director(&self.session.director);
     }
 
     pub(crate) fn take_inbox(&mut self) -> Option<Box<[u8; MESSAGE]>> {
@@ -202,10 +206,10 @@ impl Avf {
         }
         match offset {
             reg::ICR0_ENA1 => self.vectors.enable_causes(value),
-            reg::DYN_CTL01 => self.vectors.write_control(0, value),
+            reg::DYN_CTL01 => self.vectors.write_control(0, value, &mut self.pauses),
             _ => {
                 if let Some(vector) = queue_vector(offset) {
-                    self.vectors.write_control(vector, value);
+                    self.vectors.write_control(vector, value, &mut self.pauses);
                 }
             }
         }
@@ -322,7 +326,15 @@ impl Function for Avf {
         Some(SharedBar { bar: 0, file, areas: AREAS.to_vec() })
     }
 
-    fn expire(&mut self, _now: u64) {
+    fn deadline(&self) -> Option<u64> {
+        self.pauses.next().filter(|_| self.is_running)
+    }
+
+    fn expire(&mut self, now: u64) {
+        self.pauses.set_now(now);
+        if self.is_running {
+            self.vectors.release(&mut self.pauses);
+        }
         self.follow();
     }
 

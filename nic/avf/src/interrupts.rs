@@ -2,18 +2,24 @@
 //!
 //! Shared by the register side, which one transport thread drives, and the queues, which workers drive. A cause that
 //! meets a vector which is not enabled is kept (see [`Vector`]). WB_ON_ITR asks to write back without interrupting: this
-//! device always writes back at once, so it is enough not to interrupt. Intervals (ITR) are stored and read back; they
-//! limit nothing, since each burst makes at most one cause for each queue.
+//! device always writes back at once, so it is enough not to interrupt.
+//!
+//! # Intervals
+//!
+//! A driver that enables a vector while something is pending is under load: it would be interrupted again at once. There
+//! the interval (ITR) counts: such an interrupt is held until that much time has passed since the last one which the
+//! register side sent. It knows the time, from its transport; queues do not, and send what meets an idle driver at once.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::Arc;
 
-use fabnic_avf_spec::registers::{VECTORS, dyn_ctl, icr};
+use fabnic_avf_spec::registers::{ITRN, VECTORS, dyn_ctl, icr};
 use fabnic_pci::Interrupts;
 use parking_lot::RwLock;
 
+use crate::doorbell::Doorbells;
 use crate::queues::MAX_QUEUES;
-use crate::vector::Vector;
+use crate::vector::{Enabled, Vector};
 
 /// A queue without a vector.
 const UNMAPPED: u8 = u8::MAX;
@@ -33,6 +39,8 @@ pub(crate) struct Vectors {
     transmit: [AtomicU8; MAX_QUEUES],
     icr01: AtomicU32,
     icr0_ena1: AtomicU32,
+    /// Where intervals are kept.
+    doorbells: Arc<Doorbells>,
     /// Taken for each interrupt that is sent: once a burst at the most.
     sink: RwLock<Option<Arc<dyn Interrupts>>>,
 }
@@ -44,13 +52,14 @@ impl core::fmt::Debug for Vectors {
 }
 
 impl Vectors {
-    pub(crate) fn new() -> Vectors {
+    pub(crate) fn new(doorbells: Arc<Doorbells>) -> Vectors {
         Vectors {
             vectors: core::array::from_fn(|_| Vector::new()),
             receive: [const { AtomicU8::new(UNMAPPED) }; MAX_QUEUES],
             transmit: [const { AtomicU8::new(UNMAPPED) }; MAX_QUEUES],
             icr01: AtomicU32::new(0),
             icr0_ena1: AtomicU32::new(0),
+            doorbells,
             sink: RwLock::new(None),
         }
     }
@@ -120,18 +129,49 @@ impl Vectors {
     }
 
     /// The driver writes the control register of a vector.
-    pub(crate) fn write_control(&self, vector: u16, value: u32) {
+    pub(crate) fn write_control(&self, vector: u16, value: u32, pauses: &mut Pauses) {
         let Some(state) = self.vectors.get(usize::from(vector)) else { return };
-        if value & dyn_ctl::INTENA_MSK == 0 && value & dyn_ctl::INTENA == 0 {
-            state.disable();
+        let (index, interval) = dyn_ctl::itr(value);
+        if let Some(place) = itr_register(index, vector).filter(|_| index != dyn_ctl::ITR_NONE) {
+            self.doorbells.write(place, interval.into());
         }
-        // A trigger makes a cause first, so that one write can both enable and send.
-        let mut send = value & dyn_ctl::SWINT_TRIG != 0 && state.cause();
-        if value & dyn_ctl::INTENA_MSK == 0 && value & dyn_ctl::INTENA != 0 {
-            send |= state.enable();
+        if value & dyn_ctl::INTENA_MSK != 0 || value & dyn_ctl::INTENA == 0 {
+            if value & dyn_ctl::INTENA_MSK == 0 {
+                state.disable();
+            }
+            if value & dyn_ctl::SWINT_TRIG != 0 && state.cause() {
+                self.send(vector);
+            }
+            return;
         }
-        if send {
+        // A trigger makes a cause first, so that one write can both enable and send. It is obeyed at once.
+        let trigger = value & dyn_ctl::SWINT_TRIG != 0;
+        if trigger && state.cause() {
             self.send(vector);
+        }
+        let until = pauses.until(vector, self.interval(vector)).filter(|_| !trigger);
+        match state.enable(until.is_some()) {
+            Enabled::Waiting => {}
+            Enabled::Send => {
+                pauses.sent(vector);
+                self.send(vector);
+            }
+            Enabled::Held => pauses.hold(vector, until),
+        }
+    }
+
+    /// The pause of a vector, in nanoseconds: that of receive queues, which drivers make the shorter one.
+    fn interval(&self, vector: u16) -> u64 {
+        itr_register(0, vector).map_or(0, |place| u64::from(self.doorbells.read(place) & 0xfff) * 2000)
+    }
+
+    /// Sends what was held until now.
+    pub(crate) fn release(&self, pauses: &mut Pauses) {
+        while let Some(vector) = pauses.take_due() {
+            if self.vectors.get(usize::from(vector)).is_some_and(Vector::release) {
+                pauses.sent(vector);
+                self.send(vector);
+            }
         }
     }
 
@@ -157,5 +197,61 @@ impl Vectors {
         if self.icr01.load(Ordering::Relaxed) & bits & (icr::ADMINQ | icr::LINK) != 0 {
             self.raise(0);
         }
+    }
+}
+
+/// ITRN\[index\] of a vector of queues.
+fn itr_register(index: u32, vector: u16) -> Option<u64> {
+    let at = u64::from(vector.checked_sub(1)?);
+    (at < 16).then_some(ITRN + 0x40 * u64::from(index) + 4 * at)
+}
+
+/// What the register side knows of time: for each vector, when it sent an interrupt last, and until when one is held.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    now: u64,
+    sent: [Option<u64>; VECTORS as usize],
+    held: [Option<u64>; VECTORS as usize],
+}
+
+impl Pauses {
+    /// It is `now`, in nanoseconds of the transport's clock.
+    pub(crate) fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// Until when an interrupt must wait, if it must.
+    fn until(&self, vector: u16, interval: u64) -> Option<u64> {
+        let sent = (*self.sent.get(usize::from(vector))?)?;
+        Some(sent.saturating_add(interval)).filter(|until| *until > self.now)
+    }
+
+    fn sent(&mut self, vector: u16) {
+        if let Some(sent) = self.sent.get_mut(usize::from(vector)) {
+            *sent = Some(self.now);
+        }
+    }
+
+    fn hold(&mut self, vector: u16, until: Option<u64>) {
+        if let Some(held) = self.held.get_mut(usize::from(vector)) {
+            *held = until;
+        }
+    }
+
+    /// When the next pause is over.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.held.iter().copied().flatten().min()
+    }
+
+    fn take_due(&mut self) -> Option<u16> {
+        let now = self.now;
+        let at = self.held.iter().position(|until| until.is_some_and(|until| until <= now))?;
+        *self.held.get_mut(at)? = None;
+        u16::try_from(at).ok()
+    }
+
+    /// Nothing was sent and nothing is held.
+    pub(crate) fn reset(&mut self) {
+        *self = Pauses { now: self.now, ..Pauses::default() };
     }
 }

@@ -47,6 +47,7 @@ mod classify;
 mod control;
 mod crc;
 mod device;
+mod director;
 mod doorbell;
 mod filter;
 mod interrupts;
@@ -60,6 +61,7 @@ mod settings;
 mod stats;
 mod sync;
 mod transmit;
+mod usual;
 mod vector;
 
 pub use device::Avf;

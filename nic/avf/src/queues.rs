@@ -17,6 +17,7 @@ use std::sync::Arc;
 use fabnic_memory::Map;
 use fabnic_port::{Egress, Fault, Port};
 
+use crate::director::Director;
 use crate::doorbell::Doorbells;
 use crate::filter::Filter;
 use crate::interrupts::Vectors;
@@ -25,6 +26,7 @@ use crate::receive_ring::{ReceiveConfig, Ring};
 use crate::rss::Hasher;
 use crate::stats::{Counters, Counts};
 use crate::transmit::{SendRules, Transmit, TransmitSetup};
+use crate::usual::FlowCache;
 
 /// Queue pairs of a function.
 pub(crate) const MAX_QUEUES: usize = fabnic_avf_spec::MAX_QUEUE_PAIRS as usize;
@@ -69,6 +71,7 @@ pub(crate) struct Queues {
     filter: Filter,
     hasher: Arc<Hasher>,
     strip: bool,
+    director: Option<Arc<Director>>,
 }
 
 /// The receive queues, if that is what is in the cell.
@@ -96,6 +99,7 @@ impl Queues {
             filter,
             hasher: Arc::new(hasher),
             strip: false,
+            director: None,
         }
     }
 
@@ -234,7 +238,9 @@ impl Queues {
             let rules = ReceiveRules {
                 filter: self.filter.clone(),
                 hasher: Arc::clone(&self.hasher),
+                flows: FlowCache::new(),
                 strip: self.strip,
+                director: self.director.clone(),
             };
             let queue = Receive::new(map, rules, Arc::clone(&self.doorbells), Arc::clone(&self.vectors));
             drop(cell.install(Box::new(queue)));
@@ -314,7 +320,17 @@ impl Queues {
     /// Another key, table or set of types.
     pub(crate) fn set_hasher(&mut self, hasher: Hasher) {
         self.hasher = Arc::new(hasher);
-        self.with_rules(|rules| rules.hasher = Arc::clone(&self.hasher));
+        self.with_rules(|rules| {
+            rules.hasher = Arc::clone(&self.hasher);
+            // What was computed with another key is worth nothing.
+            rules.flows = FlowCache::new();
+        });
+    }
+
+    /// Other flow director rules.
+    pub(crate) fn set_director(&mut self, director: &Director) {
+        self.director = (!director.is_empty()).then(|| Arc::new(director.clone()));
+        self.with_rules(|rules| rules.director = self.director.clone());
     }
 
     /// Whether tags are taken out.

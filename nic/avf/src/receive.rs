@@ -10,13 +10,14 @@
 
 use std::sync::Arc;
 
-use fabnic_avf_spec::receive::Found;
+use fabnic_avf_spec::receive::{Cast, Found};
 use fabnic_memory::{Map, Slice};
 use fabnic_port::finish::{Accepts, finish};
 use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Tally};
 use fabnic_wire::Layers;
 
 use crate::classify::{Kind, Transport, classify};
+use crate::director::{Destination, Director};
 use crate::doorbell::Doorbells;
 use crate::filter::{Filter, cast, number};
 use crate::interrupts::{Side, Vectors};
@@ -24,14 +25,18 @@ use crate::queues::MAX_QUEUES;
 use crate::receive_ring::{Plan, Refusal, Ring};
 use crate::rss::Hasher;
 use crate::stats::Counts;
+use crate::usual::{self, FlowCache};
 
 /// What the control side says of what is received, and how.
 #[derive(Debug)]
 pub(crate) struct ReceiveRules {
     pub(crate) filter: Filter,
     pub(crate) hasher: Arc<Hasher>,
+    pub(crate) flows: FlowCache,
     /// Tags are taken out.
     pub(crate) strip: bool,
+    /// Flow director rules, if there are any.
+    pub(crate) director: Option<Arc<Director>>,
 }
 
 /// All receive rings of a function.
@@ -78,7 +83,7 @@ impl Receive {
         self.rings.iter().all(Option::is_none)
     }
 
-    /// Delivers one frame. `looked` has a bit for each ring whose tail was looked at in this burst.
+    /// Delivers one frame, the usual one by the short way. `looked` has a bit for each ring whose tail was looked at in this burst.
     fn deliver_one(
         &mut self,
         frame: &Frame,
@@ -89,10 +94,35 @@ impl Receive {
         let head = frame.head();
         let to = head.first_chunk().copied().map_or(0, number);
         let cast = cast(to);
-        let rules = &self.rules;
+        let rules = &mut self.rules;
         if !rules.filter.takes(to, cast) {
             return Err(Refusal::Drop(DropReason::Filtered));
         }
+        let len = frame.len() as usize;
+        let is_plain = frame.offload.is_plain();
+        if is_plain
+            && rules.director.is_none()
+            && let Some((kind, hash)) =
+                usual::look(head, len, frame.offload.flags, &rules.hasher, &mut rules.flows)
+        {
+            let found = Found { packet_type: kind.packet_type, cast, hash: Some(hash), ..Found::default() };
+            let wanted = rules.hasher.queue(hash);
+            return self.fill(wanted, frame, slices, source, &Plan { found, kind, strip: false }, looked);
+        }
+        self.deliver_other(frame, slices, source, cast, looked)
+    }
+
+    /// Delivers any frame that passed the address filter.
+    #[inline(never)]
+    fn deliver_other(
+        &mut self,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        cast: Cast,
+        looked: &mut u32,
+    ) -> Result<(), Refusal> {
+        let (rules, head) = (&self.rules, frame.head());
         let tag = match head.get(12..16) {
             Some([0x81, 0, high, low]) => Some(u16::from_be_bytes([*high, *low])),
             _ => None,
@@ -111,15 +141,41 @@ impl Receive {
             }
             None => (Kind { packet_type: 0, bad_ip: false, transport: Transport::Unknown }, None),
         };
+        let directed = match (&rules.director, &layers) {
+            (Some(director), Some(layers)) => director.look(head, layers),
+            _ => None,
+        };
+        let hashed = hash.unwrap_or(0);
+        let wanted = match directed.map_or(Destination::PassThrough, |(destination, _)| destination) {
+            Destination::Drop => return Err(Refusal::Drop(DropReason::Filtered)),
+            Destination::PassThrough => hash.map_or(0, |hash| rules.hasher.queue(hash)),
+            Destination::Queue(queue) => usize::from(queue),
+            Destination::Region { first, width } => {
+                usize::from(first) + usize::try_from(hashed & ((1 << (width & 15)) - 1)).unwrap_or(0)
+            }
+        };
         let found = Found {
             packet_type: kind.packet_type,
             cast,
             hash,
             tag: tag.filter(|_| strip),
+            mark: directed.and_then(|(_, mark)| mark),
             ..Found::default()
         };
-        let plan = Plan { found, kind, strip };
-        let wanted = hash.map_or(0, |hash| rules.hasher.queue(hash));
+        self.fill(wanted, frame, slices, source, &Plan { found, kind, strip }, looked)
+    }
+
+    /// Puts a frame into a ring.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        wanted: usize,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        plan: &Plan,
+        looked: &mut u32,
+    ) -> Result<(), Refusal> {
         let queue = match self.rings.get(wanted) {
             Some(Some(_)) => wanted,
             _ => self.lowest,
@@ -127,19 +183,21 @@ impl Receive {
         let Some(Some(ring)) = self.rings.get_mut(queue) else {
             return Err(Refusal::Drop(DropReason::NotReady));
         };
+        let map = &self.map;
         if *looked & 1 << queue == 0 {
             *looked |= 1 << queue;
             ring.look(&self.doorbells)?;
         }
-        let map = &self.map;
-        let result = if frame.offload.is_plain() {
-            ring.place(map, frame, slices, source, &plan)
+        let result = if ring.place_usual(map, frame, slices, source, plan) {
+            Ok(())
+        } else if frame.offload.is_plain() {
+            ring.place(map, frame, slices, source, plan)
         } else {
-            finish(frame, slices, source, &Accepts::default(), |piece| ring.place_piece(map, piece, &plan))
+            finish(frame, slices, source, &Accepts::default(), |piece| ring.place_piece(map, piece, plan))
         };
         if let Some(counts) = self.counts.get_mut(queue) {
             match &result {
-                Ok(()) => counts.pass(cast, frame.len()),
+                Ok(()) => counts.pass(plan.found.cast, frame.len()),
                 Err(_) => counts.discards += 1,
             }
         }

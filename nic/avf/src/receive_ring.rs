@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use fabnic_avf_spec::receive::{DESCRIPTOR, Found, rxdid};
-use fabnic_memory::{AddressSpace, Cursor, Hint, Map, Slice, Table, copy};
+use fabnic_memory::{AddressSpace, Cursor, Hint, Map, Slice, Table, copy, copy_sum};
 use fabnic_port::finish::{HEADERS, Piece};
 use fabnic_port::{DropReason, Fault, Frame};
 use fabnic_wire::checksum::Sum;
@@ -222,6 +222,74 @@ impl Ring {
         }
         let cut = if strip { 4 } else { 0 };
         Ok(len - cut + if self.config.keep_crc { FCS } else { 0 })
+    }
+
+    /// Delivers a frame that needs nothing but one buffer; `false`, and nothing done, if it needs more.
+    #[inline(always)]
+    pub(crate) fn place_usual(
+        &mut self,
+        map: &Map,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        plan: &Plan,
+    ) -> bool {
+        let (len, head, rest) = (frame.len(), frame.head(), frame.rest_len());
+        let size = u16::try_from(len).unwrap_or(u16::MAX);
+        let is_usual = frame.offload.is_plain() && !plan.strip && !self.config.keep_crc;
+        if !is_usual
+            || size > self.config.buffer_len
+            || len > self.config.max_frame
+            || self.head == self.tail
+            || matches!(plan.kind.transport, Transport::Sctp { .. })
+        {
+            return false;
+        }
+        let at = WORDS * usize::from(self.head);
+        let addr = u64::from_le(self.words.load(at));
+        let Some(target) = map.translate(addr, len, &mut self.hint) else { return false };
+        let (own, before) = frame.rest_slices(slices);
+        let from = match own {
+            [one] if one.len() >= before + rest => one.part(before, rest),
+            _ if rest == 0 => Slice::EMPTY,
+            _ => return false,
+        };
+        let to = target.part(len - rest, rest);
+        let mut found = plan.found;
+        found.bad_ip = plan.kind.bad_ip;
+        found.checked = true;
+        map.write(&target, 0, head);
+        match plan.kind.transport {
+            Transport::Sum { from: start, len: covered, seed } => {
+                let end = (start + covered).min(head.len());
+                let mut sum = seed + Sum::of(head.get(start..end).unwrap_or(&[]));
+                let covered =
+                    u32::try_from((start + covered).saturating_sub(head.len())).unwrap_or(0).min(rest);
+                if covered > 0 {
+                    let (_, more) = copy_sum(source, &from.part(0, covered), map, &to.part(0, covered));
+                    sum += Sum::from_memory_order(more).at(head.len().saturating_sub(start));
+                }
+                if covered < rest {
+                    copy(source, &from.part(covered, rest), map, &to.part(covered, rest));
+                }
+                found.bad_l4 = !sum.is_valid();
+            }
+            other => {
+                found.checked = !matches!(other, Transport::Unknown);
+                copy(source, &from, map, &to);
+            }
+        }
+        let [first, second, third, fourth] = match self.config.format {
+            rxdid::LEGACY_32 => found.legacy(size, true),
+            format => found.flexible(format, size, true),
+        };
+        self.words.store(at, first.to_le());
+        self.words.store(at + 2, third.to_le());
+        self.words.store(at + 3, fourth.to_le());
+        self.words.store_release(at + 1, second.to_le());
+        self.head = self.after(self.head);
+        self.written = true;
+        true
     }
 
     /// Delivers a frame that nobody has to finish.

@@ -18,11 +18,13 @@ pub enum Generation {
     Second,
     /// Also: flexible receive descriptors, frames with their check sequence.
     Third,
+    /// Also: RSS by header stacks, flow director rules.
+    Fourth,
 }
 
 impl Generation {
     /// The newest.
-    pub const LATEST: Generation = Generation::Third;
+    pub const LATEST: Generation = Generation::Fourth;
 
     /// The generation with a number, from 1 on.
     pub const fn of(number: u8) -> Option<Generation> {
@@ -30,6 +32,7 @@ impl Generation {
             1 => Some(Generation::Base),
             2 => Some(Generation::Second),
             3 => Some(Generation::Third),
+            4 => Some(Generation::Fourth),
             _ => None,
         }
     }
@@ -43,10 +46,12 @@ impl Generation {
             .union(Caps::RX_POLLING)
             .union(Caps::USO);
         let third = Caps::RX_FLEX_DESC.union(Caps::CRC);
+        let fourth = Caps::ADV_RSS_PF.union(Caps::FDIR_PF);
         match self {
             Generation::Base => Caps::BASE,
             Generation::Second => Caps::BASE.union(second),
             Generation::Third => Caps::BASE.union(second).union(third),
+            Generation::Fourth => Caps::BASE.union(second).union(third).union(fourth),
         }
     }
 }

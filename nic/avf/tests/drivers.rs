@@ -243,7 +243,7 @@ fn vpp() {
 
 #[test]
 fn openbsd() {
-    for generation in [Generation::Base, Generation::Second, Generation::Third] {
+    for generation in (1..=4).filter_map(Generation::of) {
         let mut raw = Raw::new(Settings { generation, ..settings(1) });
         raw.open(Style::OpenBsd);
         assert_eq!(raw.negotiate(L2 | VLAN | RSS_PF), L2 | VLAN | RSS_PF);
@@ -292,6 +292,12 @@ fn generations_offer_what_they_say() {
                 | (WB_ON_ITR | REQ_QUEUES | ADV_LINK_SPEED | VLAN_V2 | USO | 1 << 17)
                 | (CRC | RX_FLEX_DESC),
         ),
+        (
+            Generation::Fourth,
+            L2 | RSS_PF
+                | (WB_ON_ITR | REQ_QUEUES | ADV_LINK_SPEED | VLAN_V2 | USO | 1 << 17)
+                | (CRC | RX_FLEX_DESC | 1 << 27 | 1 << 28),
+        ),
     ];
     for (generation, offer) in offers {
         let mut raw = Raw::new(Settings { generation, ..settings(1) });
@@ -312,7 +318,7 @@ fn generations_offer_what_they_say() {
 fn refusals_are_those_of_hardware() {
     const PARAM: i32 = -5;
     const NOT_SUPPORTED: i32 = -64;
-    let mut raw = Raw::new(Settings { fixed_mac: true, ..settings(2) });
+    let mut raw = Raw::new(Settings { fixed_mac: true, generation: Generation::Third, ..settings(2) });
     raw.open(Style::Linux);
     for opcode in [4, 6, 7, 8, 9, 10, 15, 23, 44, 51, 99, u32::MAX] {
         assert_eq!(raw.ask(opcode, &[0; 12]).0, NOT_SUPPORTED, "opcode {opcode} before resources");
@@ -496,4 +502,62 @@ fn registers_are_read_by_any_width() {
     raw.function.read(3, 0, &mut bytes);
     assert_eq!(bytes, [0; 8]);
     assert_eq!(raw.read(0x1_fffc), 0);
+}
+
+#[test]
+fn pending_interrupts_are_held_for_the_interval() {
+    let mut raw = Raw::new(settings(1));
+    raw.open(Style::Linux);
+    raw.negotiate(L2);
+    raw.must(7, &irq_map(&[[1, 1, 1, 1, 0, 1]], true));
+    raw.must(6, &config_queues(&[pair(0, 512, 512, 2048, 1534, 1)], false));
+    raw.write(0x2000, 511);
+    raw.must(8, &select(1));
+    (0..512).for_each(|n| raw.poke(0x108_0000 + n * 32, &0x20_0000_u64.to_le_bytes()));
+    let deliver = |raw: &Raw| {
+        let mut burst = fabnic_port::Burst::new();
+        burst.push_bytes(&[&[0xff; 6][..], &MAC_A, &[0x88, 0xb5], &[0; 50]].concat());
+        let mut tally = fabnic_port::Tally::default();
+        raw.port.egress()[0].lock().as_mut().unwrap().deliver(&mut burst, &[0], &mut tally).unwrap();
+        assert_eq!(tally.frames, 1);
+    };
+    let at = |raw: &mut Raw, now: u64| raw.function.expire(now);
+    // NAPI's end: enabled, ITR 0, 50 us.
+    let enable = |raw: &mut Raw| raw.function.write(0, 0x3800, &(1_u32 | 25 << 5).to_le_bytes());
+    at(&mut raw, 1_000_000);
+    enable(&mut raw);
+    assert_eq!(raw.function.deadline(), None);
+    deliver(&raw);
+    assert_eq!(raw.interrupts(1), 1, "an idle driver is told at once");
+    deliver(&raw);
+    at(&mut raw, 1_010_000);
+    enable(&mut raw);
+    assert_eq!(raw.interrupts(1), 1, "the first that the register side sends");
+    deliver(&raw);
+    at(&mut raw, 1_020_000);
+    enable(&mut raw);
+    assert_eq!(raw.interrupts(1), 0);
+    assert_eq!(raw.function.deadline(), Some(1_060_000));
+    deliver(&raw);
+    at(&mut raw, 1_059_999);
+    assert_eq!(raw.interrupts(1), 0);
+    at(&mut raw, 1_060_000);
+    assert_eq!(raw.interrupts(1), 1);
+    assert_eq!(raw.function.deadline(), None);
+    // Held, then triggered by software: obeyed at once.
+    deliver(&raw);
+    at(&mut raw, 1_070_000);
+    enable(&mut raw);
+    assert_eq!(raw.interrupts(1), 0);
+    raw.function.write(0, 0x3800, &(1_u32 | 3 << 3 | 1 << 2 | 1 << 24).to_le_bytes());
+    assert_eq!(raw.interrupts(1), 1);
+    // Held, then disabled: kept, not sent.
+    deliver(&raw);
+    enable(&mut raw);
+    raw.function.write(0, 0x3800, &0_u32.to_le_bytes());
+    at(&mut raw, 2_000_000);
+    assert_eq!(raw.interrupts(1), 0);
+    enable(&mut raw);
+    assert_eq!(raw.interrupts(1), 1);
+    assert_eq!(raw.read(0x2800), 25, "the interval is in its register");
 }

@@ -13,7 +13,7 @@ mod vector;
 use bell::Bell;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
-use vector::Vector;
+use vector::{Enabled, Vector};
 
 /// What a sleeper waits for: a count, that of an eventfd or of messages that a VM got.
 #[derive(Default)]
@@ -64,7 +64,7 @@ fn no_interrupt_is_lost() {
         let found = |ring: &AtomicU32| ring.load(Ordering::Acquire);
         while rings.iter().map(found).sum::<u32>() < 2 {
             // Nothing more was found: the driver waits. Enabling may send at once.
-            if vector.enable() {
+            if vector.enable(false) == Enabled::Send {
                 event.write();
             }
             event.wait();
@@ -79,7 +79,7 @@ fn what_happens_while_disabled_is_told_when_enabled() {
     check(|| {
         let shared = Arc::new((Vector::new(), Event::default(), AtomicU32::new(0)));
         let (vector, event, ring) = &*shared;
-        vector.enable();
+        vector.enable(false);
         let queue = {
             let shared = Arc::clone(&shared);
             loom::thread::spawn(move || {
@@ -92,11 +92,45 @@ fn what_happens_while_disabled_is_told_when_enabled() {
         };
         vector.disable();
         if ring.load(Ordering::Acquire) == 0 {
-            if vector.enable() {
+            if vector.enable(false) == Enabled::Send {
                 event.write();
             }
             event.wait();
             assert_eq!(ring.load(Ordering::Acquire), 1);
+        }
+        queue.join().unwrap();
+    });
+}
+
+/// An interrupt that is held for a pause comes when that is over, whatever else happens meanwhile.
+#[test]
+fn a_held_interrupt_comes() {
+    check(|| {
+        let shared = Arc::new((Vector::new(), Event::default(), AtomicU32::new(0)));
+        let queue = {
+            let shared = Arc::clone(&shared);
+            loom::thread::spawn(move || {
+                let (vector, event, ring) = &*shared;
+                for at in 1..=2 {
+                    ring.store(at, Ordering::Release);
+                    if vector.cause() {
+                        event.write();
+                    }
+                }
+            })
+        };
+        let (vector, event, ring) = &*shared;
+        while ring.load(Ordering::Acquire) < 2 {
+            match vector.enable(true) {
+                Enabled::Waiting => {}
+                Enabled::Send => unreachable!("it was to be held"),
+                Enabled::Held => {
+                    if vector.release() {
+                        event.write();
+                    }
+                }
+            }
+            event.wait();
         }
         queue.join().unwrap();
     });

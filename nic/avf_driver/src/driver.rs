@@ -1,10 +1,12 @@
 //! The driver: from a reset to running queues, and what it can ask for.
 
+use fabnic_avf_spec::receive::rxdid;
 use fabnic_avf_spec::registers::{self as reg, dyn_ctl, icr, rstat};
 use fabnic_avf_spec::virtchnl::{
-    Caps, ConfigQueues, EthAddr, EthAddrs, Event, IrqMap, IrqMapEntry, LinkSpeed, Promiscuous, QueuePair,
-    QueueSelect, ReceiveQueue, Resources, RssBytes, RssHash, Stats, Status, TransmitQueue, Version, VlanCaps,
-    VlanFilter, VlanFilters, VlanIds, VlanSetting, opcode, vlan,
+    Caps, ConfigQueues, EthAddr, EthAddrs, Event, FdirAdd, FdirDelete, IrqMap, IrqMapEntry, LinkSpeed,
+    Promiscuous, QueuePair, QueueSelect, ReceiveQueue, Resources, RssBytes, RssConfig, RssHash, Stats,
+    Status, TransmitQueue, Version, VlanCaps, VlanFilter, VlanFilters, VlanIds, VlanSetting, fdir, opcode,
+    vlan,
 };
 
 use crate::arena::Arena;
@@ -23,7 +25,10 @@ pub const ALL_CAPS: Caps = Caps::BASE
     .union(Caps::ADV_LINK_SPEED)
     .union(Caps::VLAN_V2)
     .union(Caps::USO)
-    .union(Caps::CRC);
+    .union(Caps::CRC)
+    .union(Caps::RX_FLEX_DESC)
+    .union(Caps::ADV_RSS_PF)
+    .union(Caps::FDIR_PF);
 
 /// How a driver wants to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +45,21 @@ pub struct Options {
     pub max_frame: u32,
     /// Receive the frame check sequence, too.
     pub keep_crc: bool,
+    /// Format of receive descriptors ([`fabnic_avf_spec::receive::rxdid`]); the legacy one if no other was granted.
+    pub format: u8,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { caps: ALL_CAPS, queues: 1, ring_len: 256, buffer_len: 2048, max_frame: 0, keep_crc: false }
+        Options {
+            caps: ALL_CAPS,
+            queues: 1,
+            ring_len: 256,
+            buffer_len: 2048,
+            max_frame: 0,
+            keep_crc: false,
+            format: rxdid::LEGACY_32,
+        }
     }
 }
 
@@ -267,10 +282,11 @@ impl<B: Bus> Driver<B> {
         if !ring_len.is_multiple_of(32) || !(64..=4096).contains(&ring_len) {
             return Err(Error::Setup("a ring has 64 to 4096 descriptors, in steps of 32"));
         }
+        let format = if self.has(Caps::RX_FLEX_DESC) { self.options.format } else { rxdid::LEGACY_32 };
         let count = self.options.queues.clamp(1, self.resources.queue_pairs.max(1));
         for queue in 0..count {
             self.transmit.push(Transmit::new(&mut self.arena, queue, ring_len, buffer_len)?);
-            self.receive.push(Receive::new(&mut self.arena, queue, ring_len, buffer_len)?);
+            self.receive.push(Receive::new(&mut self.arena, queue, ring_len, buffer_len, format)?);
         }
         for receive in &mut self.receive {
             receive.refill(&mut self.bus);
@@ -300,7 +316,7 @@ impl<B: Bus> Driver<B> {
                 buffer_len: receive.buffer_len.into(),
                 max_frame,
                 keep_crc,
-                format: 1,
+                format,
                 ring: receive.ring,
                 ..ReceiveQueue::default()
             },
@@ -440,6 +456,42 @@ impl<B: Bus> Driver<B> {
     pub fn set_rss_algorithm(&mut self, algorithm: u16) -> Result<(), Error> {
         let body = RssHash { vsi: self.resources.vsi, algorithm }.encode();
         self.request(opcode::CONFIG_RSS_HFUNC, &body).map(drop)
+    }
+
+    /// Says what of packets with a header stack is hashed, or that nothing is.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn set_rss_stack(&mut self, config: &RssConfig, on: bool) -> Result<(), Error> {
+        self.request(if on { opcode::ADD_RSS_CFG } else { opcode::DEL_RSS_CFG }, &config.encode()).map(drop)
+    }
+
+    /// Adds a flow director rule; gives its id.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn add_rule(&mut self, rule: &FdirAdd) -> Result<u32, Error> {
+        let message = opcode::ADD_FDIR_FILTER;
+        let body = FdirAdd { vsi: self.resources.vsi, ..rule.clone() }.encode();
+        let reply = self.request(message, &body)?;
+        match FdirAdd::parse_reply(&reply).ok_or(Error::BadAnswer(message))? {
+            (flow, fdir::SUCCESS) => Ok(flow),
+            (_, status) => Err(Error::Rule(status)),
+        }
+    }
+
+    /// Removes a flow director rule.
+    ///
+    /// # Errors
+    /// There is no such rule.
+    pub fn remove_rule(&mut self, flow: u32) -> Result<(), Error> {
+        let message = opcode::DEL_FDIR_FILTER;
+        let body = FdirDelete { vsi: self.resources.vsi, flow, status: 0 }.encode();
+        let reply = self.request(message, &body)?;
+        match FdirDelete::parse(&reply).ok_or(Error::BadAnswer(message))?.status {
+            fdir::SUCCESS => Ok(()),
+            status => Err(Error::Rule(status)),
+        }
     }
 
     /// What passed.

@@ -22,6 +22,9 @@ pub enum Error {
         /// Why.
         status: Status,
     },
+    /// The device refuses a flow director rule.
+    #[error("flow director rule refused with status {0}")]
+    Rule(i32),
     /// The device speaks a version that this driver does not know.
     #[error("virtchnl version {0}.{1}, expected 1.1")]
     Version(u32, u32),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fabnic_avf_spec::receive::{DESCRIPTOR, Found};
+use fabnic_avf_spec::receive::{DESCRIPTOR, Found, rxdid};
 use fabnic_avf_spec::registers::QRX_TAIL;
 use fabnic_memory::{Map, Slice, Table};
 
@@ -51,6 +51,7 @@ pub struct Receive {
     buffers: Vec<(u64, Slice)>,
     pub(crate) len: u16,
     pub(crate) buffer_len: u16,
+    pub(crate) format: u8,
     /// The next descriptor to be looked at, and the first that is not posted.
     next: u16,
     posted: u16,
@@ -58,12 +59,18 @@ pub struct Receive {
 }
 
 impl Receive {
-    pub(crate) fn new(arena: &mut Arena, queue: u16, len: u16, buffer_len: u16) -> Result<Receive, Error> {
+    pub(crate) fn new(
+        arena: &mut Arena,
+        queue: u16,
+        len: u16,
+        buffer_len: u16,
+        format: u8,
+    ) -> Result<Receive, Error> {
         let (ring, words) = arena.table(WORDS * usize::from(len))?;
         let buffers = arena.buffers(len, buffer_len)?;
         let map = Arc::clone(arena.map());
         let pieces = Vec::with_capacity(usize::from(len));
-        Ok(Receive { queue, map, ring, words, buffers, len, buffer_len, next: 0, posted: 0, pieces })
+        Ok(Receive { queue, map, ring, words, buffers, len, buffer_len, format, next: 0, posted: 0, pieces })
     }
 
     fn after(&self, at: u16) -> u16 {
@@ -112,7 +119,11 @@ impl Receive {
             let place = WORDS * usize::from(at);
             let second = u64::from_le(self.words.load_acquire(place + 1));
             let word = |n: usize| u64::from_le(self.words.load(place + n));
-            let (len, found) = Found::parse_legacy([word(0), second, word(2), word(3)])?;
+            let words = [word(0), second, word(2), word(3)];
+            let (len, found) = match self.format {
+                rxdid::LEGACY_32 => Found::parse_legacy(words),
+                _ => Found::parse_flexible(words),
+            }?;
             let (_, buffer) = self.buffers.get(usize::from(at))?;
             self.pieces.push(buffer.part(0, len.into()));
             at = self.after(at);

@@ -126,6 +126,41 @@ impl Found {
         [first, second, 0, fourth]
     }
 
+    /// The same as [`Found::parse_legacy`] for a flexible format.
+    pub const fn parse_flexible(words: [u64; 4]) -> Option<(u16, Option<Found>)> {
+        let [first, second, _, fourth] = words;
+        if second & DD == 0 {
+            return None;
+        }
+        let len = ((first >> 32) & 0x3fff) as u16;
+        if second & EOP == 0 {
+            return Some((len, None));
+        }
+        let cast = match (first >> 14) & 3 {
+            0 => Cast::Unicast,
+            1 => Cast::Multicast,
+            _ => Cast::Broadcast,
+        };
+        let checked = second & 1 << 3 != 0;
+        let (beside, behind) = ((second >> 32) as u32, (fourth & 0xffff_ffff) as u32);
+        let (hash, mark) = match (first & 0x3f) as u8 {
+            rxdid::FLEX_OVS => (behind, if beside == u32::MAX { None } else { Some(beside) }),
+            _ => (beside, None),
+        };
+        let found = Found {
+            packet_type: ((first >> 16) & 0xff) as u8,
+            checked,
+            bad_ip: checked && second & 1 << 4 != 0,
+            bad_l4: checked && second & 1 << 5 != 0,
+            fcs: second & 1 << 11 != 0,
+            cast,
+            hash: if second & 1 << 12 != 0 { Some(hash) } else { None },
+            tag: if second & 1 << 13 != 0 { Some(((second >> 16) & 0xffff) as u16) } else { None },
+            mark,
+        };
+        Some((len, Some(found)))
+    }
+
     /// Reads a descriptor that a device wrote back in the legacy format: the bytes in its buffer, and what was found if it
     /// is the frame's last. `None` while it is not done.
     pub const fn parse_legacy(words: [u64; 4]) -> Option<(u16, Option<Found>)> {

@@ -6,6 +6,7 @@
 mod features;
 mod queues;
 mod session;
+mod stacks;
 mod traffic;
 
 pub use features::{
@@ -16,6 +17,9 @@ pub use queues::{
     ConfigQueues, IrqMap, IrqMapEntry, QueuePair, QueueSelect, RECEIVE_PTP, ReceiveQueue, TransmitQueue,
 };
 pub use session::{Resources, VSI_ID, VSI_SRIOV, Version};
+pub use stacks::{
+    Action, FdirAdd, FdirDelete, Header, MAX_ACTIONS, MAX_HEADERS, RssConfig, Stack, fdir, field, header,
+};
 pub use traffic::{EthAddr, EthAddrs, Promiscuous, Stats, VlanIds};
 
 /// Numbers of messages.

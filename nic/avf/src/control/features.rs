@@ -1,12 +1,13 @@
-//! Requests about RSS and about VLAN offloads of version 2.
+//! Requests about RSS, about VLAN offloads of version 2, and about flow director rules.
 
 use fabnic_avf_spec::virtchnl::{
-    RssBytes, RssHash, Status, VlanCaps, VlanFilter, VlanFilters, VlanSetting, vlan,
+    FdirAdd, FdirDelete, RssBytes, RssConfig, RssHash, Status, VlanCaps, VlanFilter, VlanFilters,
+    VlanSetting, vlan,
 };
 
 use super::{Answer, DONE, Reply, ours, parsed};
 use crate::Avf;
-use crate::rss::{Hasher, SUPPORTED_HENA};
+use crate::rss::{Hasher, SUPPORTED_HENA, Types};
 
 /// EtherType of the tags that there are.
 const TPID: u16 = 0x8100;
@@ -49,8 +50,33 @@ impl Avf {
 
     pub(super) fn rss_types(&mut self, body: &[u8]) -> Answer {
         let types = u64::from_le_bytes(*parsed(body.first_chunk::<8>())?);
-        self.session.rss.hena = types & SUPPORTED_HENA;
+        self.session.rss.types = Types::of_hena(types & SUPPORTED_HENA);
         self.apply_rss()
+    }
+
+    pub(super) fn rss_stack(&mut self, body: &[u8], add: bool) -> Answer {
+        let config = parsed(RssConfig::parse(body))?;
+        self.session.rss.types.set_stack(&config, add).ok_or(Status::NotSupported)?;
+        self.apply_rss()
+    }
+
+    /// The reply is the message itself: what became of it is written in it.
+    pub(super) fn add_rule(&mut self, body: &[u8]) -> Answer {
+        let rule = parsed(FdirAdd::parse(body))?;
+        ours(rule.vsi)?;
+        let (flow, status) = self.session.director.add(&rule, self.session.queues);
+        self.queues.set_director(&self.session.director);
+        let mut reply = body.get(..FdirAdd::LEN).unwrap_or(&[]).to_vec();
+        FdirAdd::reply(&mut reply, flow, status);
+        Ok(Reply::Body(reply))
+    }
+
+    pub(super) fn remove_rule(&mut self, body: &[u8]) -> Answer {
+        let rule = parsed(FdirDelete::parse(body))?;
+        ours(rule.vsi)?;
+        let status = self.session.director.remove(rule.flow);
+        self.queues.set_director(&self.session.director);
+        Ok(Reply::Body(FdirDelete { status, ..rule }.encode().to_vec()))
     }
 
     /// The shape of hardware that looks at one tag only: what `ice` calls single VLAN mode.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Answer, Reply};
 use crate::Avf;
+use crate::director::Director;
 use crate::filter::{Filter, VlanSet, number};
 use crate::rss::Rss;
 use crate::settings::Settings;
@@ -39,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) strip: bool,
     pub(super) insert: bool,
     pub(crate) rss: Rss,
+    pub(crate) director: Director,
 }
 
 impl Session {
@@ -56,6 +58,7 @@ impl Session {
             strip: false,
             insert: false,
             rss: Rss::new(settings.queues),
+            director: Director::default(),
         };
         session.reset(settings);
         session
@@ -74,6 +77,7 @@ impl Session {
         self.vlans = None;
         (self.strip, self.insert) = (false, false);
         self.rss = Rss::new(self.queues);
+        self.director = Director::default();
     }
 
     /// What only a trusted driver may have ends with its trust.

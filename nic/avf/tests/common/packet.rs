@@ -1,4 +1,5 @@
 //! Packets, put together and finished by a slow and obvious reference.
+#![allow(dead_code, reason = "each test uses some of it")]
 
 /// Network and transport of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
