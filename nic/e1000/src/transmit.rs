@@ -354,9 +354,9 @@ impl Transmit {
             match kind {
                 WholeKind::TooLong => {
                     self.refused += 1;
-                    frame.drop = Some(DropReason::Oversize);
+                    frame.mark(DropReason::Oversize);
                 }
-                _ if len < ETHERNET_LEN as u32 => frame.drop = Some(DropReason::Runt),
+                _ if len < ETHERNET_LEN as u32 => frame.mark(DropReason::Runt),
                 WholeKind::Plain => self.traffic.count(frame.head(), len, 1),
                 WholeKind::Special(special) => self.finish_special(&special, burst, index),
             }
@@ -369,7 +369,7 @@ impl Transmit {
         let Some((frame, slices, source)) = burst.frame_and_source(index) else { return };
         if let Err(reason) = offload::apply(&special.first, &special.context, frame, slices, source) {
             self.refused += 1;
-            frame.drop = Some(reason);
+            frame.mark(reason);
             return;
         }
         if let Some(tci) = special.tag {
@@ -381,7 +381,7 @@ impl Transmit {
     /// Counts a frame as the segments that it would have been on a wire.
     fn count(&mut self, frame: Option<&Frame>) {
         let Some(frame) = frame else { return };
-        let offload = frame.offload;
+        let offload = frame.offload();
         let headers = u32::from(offload.hdr_len);
         let mss = u32::from(offload.gso_size);
         let (Some(payload), true) = (frame.len().checked_sub(headers), offload.is_gso() && mss > 0) else {
@@ -410,7 +410,7 @@ impl Transmit {
         let mut picks = [0_u8; BURST];
         let mut count = 0;
         for (index, frame) in (0..).zip(burst.frames()) {
-            if frame.drop.is_none()
+            if frame.marked().is_none()
                 && let Some(pick) = picks.get_mut(count)
             {
                 *pick = index;
@@ -464,7 +464,7 @@ fn insert_tag(frame: &mut Frame, tpid: u16, tci: u16) {
     let Some(room) = frame.insert(TAG_OFFSET, TAG_LEN) else { return };
     let ([t0, t1], [i0, i1]) = (tpid.to_be_bytes(), tci.to_be_bytes());
     room.copy_from_slice(&[t0, t1, i0, i1]);
-    frame.offload.shift(TAG_LEN as i16);
+    frame.shift_offload(TAG_LEN as i16);
 }
 
 impl Carry {
