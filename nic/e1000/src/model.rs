@@ -234,7 +234,8 @@ impl E1000 {
     fn taken(&self) -> Taken {
         let pages = &self.shared.pages;
         let delay = |side, is_used: bool| match is_used {
-            true => u64::from(pages.register(side, ring::ABSOLUTE_DELAY)) * 1024,
+            // Masked once more: a guest may have written it by itself.
+            true => u64::from(pages.register(side, ring::ABSOLUTE_DELAY) & ring::INDEX_MASK) * 1024,
             false => 0,
         };
         Taken {

@@ -198,7 +198,7 @@ impl Receive {
         }
         let strip = if self.filter.strips() { self.filter.tag(head).map(|tci| tci.0) } else { None };
         let told = Told { status, strip };
-        if strip.is_some() || !frame.offload.is_plain() || !self.place_plain(frame, slices, source, told)? {
+        if strip.is_some() || !frame.offload().is_plain() || !self.place_plain(frame, slices, source, told)? {
             self.place_any(frame, slices, source, told)?;
         }
         Ok(frame.len())
@@ -268,7 +268,7 @@ impl Receive {
             self.ring.log_written(map, &target, total);
         }
         let checked =
-            if frame.offload.flags & DATA_VALID != 0 { self.checked(head) } else { ReceiveStatus::IXSM };
+            if frame.offload().flags & DATA_VALID != 0 { self.checked(head) } else { ReceiveStatus::IXSM };
         let status = told.status | checked | ReceiveStatus::DD | ReceiveStatus::EOP;
         self.ring.write_back(self.at, receive_done((total & 0xffff) as u16, status, 0));
         self.at = next;
@@ -304,14 +304,14 @@ impl Receive {
         told: Told,
     ) -> Result<(), Refusal> {
         self.expect_room(frame)?;
-        let is_summed = !frame.offload.is_plain() || frame.offload.flags & DATA_VALID != 0;
+        let is_summed = !frame.offload().is_plain() || frame.offload().flags & DATA_VALID != 0;
         finish(frame, slices, source, &Accepts::default(), |piece| self.place_piece(piece, told, is_summed))
     }
 
     /// Refuses a large frame whose segments do not all fit, unless they never would.
     fn expect_room(&mut self, frame: &Frame) -> Result<(), Refusal> {
-        let Offload { gso_size, hdr_len, .. } = frame.offload;
-        if !frame.offload.is_gso() || gso_size == 0 {
+        let Offload { gso_size, hdr_len, .. } = frame.offload();
+        if !frame.offload().is_gso() || gso_size == 0 {
             return Ok(());
         }
         let segments = frame.len().saturating_sub(u32::from(hdr_len)).div_ceil(u32::from(gso_size));

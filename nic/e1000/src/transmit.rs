@@ -21,7 +21,7 @@ use crate::ring::{DescriptorRing, Position, Side};
 use crate::shared::Shared;
 use crate::spec::FCS_LEN;
 use crate::spec::descriptor::{
-    Buffer, Command, Context, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
+    Buffer, Command, Context, DESCRIPTOR_LEN, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
 };
 use crate::spec::register::{Cause, Ctrl, TXDCTL_LOW_SHIFT, ring, statistics};
 use crate::state::{Reader, StateError, Writer};
@@ -354,9 +354,9 @@ impl Transmit {
             match kind {
                 WholeKind::TooLong => {
                     self.refused += 1;
-                    frame.drop = Some(DropReason::Oversize);
+                    frame.mark(DropReason::Oversize);
                 }
-                _ if len < ETHERNET_LEN as u32 => frame.drop = Some(DropReason::Runt),
+                _ if len < ETHERNET_LEN as u32 => frame.mark(DropReason::Runt),
                 WholeKind::Plain => self.traffic.count(frame.head(), len, 1),
                 WholeKind::Special(special) => self.finish_special(&special, burst, index),
             }
@@ -369,7 +369,7 @@ impl Transmit {
         let Some((frame, slices, source)) = burst.frame_and_source(index) else { return };
         if let Err(reason) = offload::apply(&special.first, &special.context, frame, slices, source) {
             self.refused += 1;
-            frame.drop = Some(reason);
+            frame.mark(reason);
             return;
         }
         if let Some(tci) = special.tag {
@@ -381,7 +381,7 @@ impl Transmit {
     /// Counts a frame as the segments that it would have been on a wire.
     fn count(&mut self, frame: Option<&Frame>) {
         let Some(frame) = frame else { return };
-        let offload = frame.offload;
+        let offload = frame.offload();
         let headers = u32::from(offload.hdr_len);
         let mss = u32::from(offload.gso_size);
         let (Some(payload), true) = (frame.len().checked_sub(headers), offload.is_gso() && mss > 0) else {
@@ -410,7 +410,7 @@ impl Transmit {
         let mut picks = [0_u8; BURST];
         let mut count = 0;
         for (index, frame) in (0..).zip(burst.frames()) {
-            if frame.drop.is_none()
+            if frame.marked().is_none()
                 && let Some(pick) = picks.get_mut(count)
             {
                 *pick = index;
@@ -453,7 +453,7 @@ impl Transmit {
     /// Descriptors that the device still has.
     fn left(&self, head: u32) -> u32 {
         let pages = &self.shared.pages;
-        let len = pages.register(Side::Transmit, ring::LENGTH) / crate::spec::descriptor::DESCRIPTOR_LEN;
+        let len = pages.register(Side::Transmit, ring::LENGTH) / DESCRIPTOR_LEN;
         let tail = pages.tail(Side::Transmit);
         if tail >= head { tail - head } else { (tail + len).saturating_sub(head) }
     }
@@ -464,7 +464,7 @@ fn insert_tag(frame: &mut Frame, tpid: u16, tci: u16) {
     let Some(room) = frame.insert(TAG_OFFSET, TAG_LEN) else { return };
     let ([t0, t1], [i0, i1]) = (tpid.to_be_bytes(), tci.to_be_bytes());
     room.copy_from_slice(&[t0, t1, i0, i1]);
-    frame.offload.shift(TAG_LEN as i16);
+    frame.shift_offload(TAG_LEN as i16);
 }
 
 impl Carry {
@@ -493,7 +493,8 @@ impl Ingress for Transmit {
         let pages = &self.shared.pages;
         let (head, tail) = (pages.head(Side::Transmit), pages.tail(Side::Transmit));
         // A ring without a length has nothing, whatever its tail says: nobody is to wait for it awake.
-        if head == tail || self.waits_at == Some(tail) || pages.register(Side::Transmit, ring::LENGTH) == 0 {
+        let length = pages.register(Side::Transmit, ring::LENGTH) & ring::LENGTH_MASK;
+        if head == tail || self.waits_at == Some(tail) || length == 0 {
             return 0;
         }
         // Behind the wrap it is not known how many; some.

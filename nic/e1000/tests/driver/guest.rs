@@ -157,10 +157,10 @@ pub(crate) fn forward(from: &Port, to: &Port) -> Tally {
         assert!(turn < 100_000, "work that does not end");
         let received = ingress.receive(&mut burst);
         if !burst.is_empty() {
-            let good = |index: &u8| burst.frames()[usize::from(*index)].drop.is_none();
+            let good = |index: &u8| burst.frames()[usize::from(*index)].marked().is_none();
             let picks: Vec<u8> = (0..burst.len() as u8).filter(good).collect();
             for frame in burst.frames() {
-                if let Some(reason) = frame.drop {
+                if let Some(reason) = frame.marked() {
                     total.drop(reason, 1);
                 }
             }

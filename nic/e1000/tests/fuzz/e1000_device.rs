@@ -138,7 +138,7 @@ impl Bench {
             let received = ingress.receive(&mut self.burst);
             if !self.burst.is_empty() {
                 let picks: Vec<u8> = (0..self.burst.len() as u8)
-                    .filter(|index| self.burst.frames()[usize::from(*index)].drop.is_none())
+                    .filter(|index| self.burst.frames()[usize::from(*index)].marked().is_none())
                     .collect();
                 delivered += Bench::deliver(&port, &mut self.burst, &picks);
                 ingress.complete(&self.burst);
@@ -163,14 +163,14 @@ impl Bench {
             self.burst.slices_mut().push(slice);
             let Some(frame) = self.burst.push(first, 1, 0, len) else { return };
             if gso_size > 0 {
-                frame.offload = Offload {
+                frame.set_offload(Offload {
                     flags: NEEDS_CSUM,
                     gso_type: GSO_TCPV4,
                     hdr_len: 54,
                     gso_size,
                     csum_start: 34,
                     csum_offset: 16,
-                };
+                });
             }
         }
         let picks: Vec<u8> = (0..self.burst.len() as u8).collect();
