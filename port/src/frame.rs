@@ -171,7 +171,7 @@ impl Frame {
         self.start = HEADROOM as u16;
         let head = head.min(HEAD);
         self.end = (HEADROOM + head) as u16;
-        self.unusual = u8::from(len as usize > head) * REST | u8::from(head < SHORTEST_START) * SHORT;
+        self.unusual = (u8::from(len as usize > head) * REST) | (u8::from(head < SHORTEST_START) * SHORT);
         self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
     }
 
