@@ -108,13 +108,16 @@ fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
     let options =
         RingOptions { size: RING, packed: case.packed, in_order: case.in_order, ..RingOptions::default() };
     let mac = |id: u8| [2, 0, 0, 0, 0, id + 1];
-    let frame = |flow| Prebuilt {
-        header: Offload::default().encode(0),
-        bytes: Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
-            .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id])
-            .udp(1, 2)
-            .size(case.size)
-            .build(),
+    let frame = |place| {
+        let flow = place % case.flows.max(1);
+        Prebuilt {
+            header: Offload::default().encode(0),
+            bytes: Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
+                .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id])
+                .udp(1, 2)
+                .size(case.size)
+                .build(),
+        }
     };
     let transmit = LightTransmit::new(&mut memory, options, u32::MAX, case.flows, FlowFields::Mac, frame)?;
     let receive = LightReceive::new(&mut memory, options, 1526)?;

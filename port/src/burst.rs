@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use fabnic_memory::{Map, Slice};
-use fabnic_wire::Offload;
+use fabnic_memory::{Map, Reach, Slice};
 
-use crate::frame::{Frame, HEAD, HEADER_ROOM};
+use crate::frame::{Frame, HEAD, HEADER_ROOM, MAX_FRAME, SHORTEST_START};
 
 /// The most frames in a burst.
 pub const BURST: usize = 64;
@@ -122,7 +121,44 @@ impl Burst {
     pub fn filler(&mut self) -> Option<Filler<'_>> {
         let Burst { frames, len, slices, source } = self;
         let free = frames.get_mut(*len..)?.iter_mut();
-        Some(Filler { free, len, slices, source: source.as_deref()? })
+        let source = source.as_deref()?;
+        Some(Filler { free, len, slices, source, reach: source.reach() })
+    }
+
+    /// Adds frames that lie in one slice each, side by side from slice `first` on, behind `HEADER` bytes of the sender's own
+    /// (at most [`HEADER_ROOM`]): as long as `plain` says that the next is such a one, and it is neither too short for a
+    /// look at its headers nor longer than [`MAX_FRAME`]. `look` sees each. Gives how many. The others are for
+    /// [`Filler::push`].
+    #[inline(always)]
+    pub fn fill_run<const HEADER: usize>(
+        &mut self,
+        first: usize,
+        plain: impl Iterator<Item = bool>,
+        mut look: impl FnMut(&mut Frame),
+    ) -> usize {
+        let Some(reach) = self.source.as_deref().map(Map::reach) else { return 0 };
+        let frames = self.frames.get_mut(self.len..).unwrap_or(&mut []);
+        let slices = self.slices.get(first..).unwrap_or(&[]);
+        let mut added = 0;
+        for ((frame, slice), plain) in frames.iter_mut().zip(slices).zip(plain) {
+            // Of another map's slice the length is beyond all bounds.
+            let len = reach.len_or_more(slice).wrapping_sub(HEADER as u64);
+            if !plain || !(SHORTEST_START as u64..=u64::from(MAX_FRAME)).contains(&len) {
+                break;
+            }
+            let head = HEAD.min(len as usize);
+            let room = frame.reset(len as u32, HEADER, head);
+            if !reach.read_exact(slice, room) {
+                break;
+            }
+            if len as usize > head {
+                frame.set_rest(first + added, 1, HEADER + head);
+            }
+            look(frame);
+            added += 1;
+        }
+        self.len += added;
+        added
     }
 
     /// All that it takes to deliver frames: the frames, the slices that their rests lie in, and the memory of those.
@@ -139,8 +175,6 @@ impl Burst {
         let frame = self.frames.get_mut(self.len)?;
         self.len += 1;
         frame.reset(len, 0, bytes.len()).copy_from_slice(bytes);
-        (frame.first, frame.count, frame.skip) = (0, 0, 0);
-        frame.offload = Offload::default();
         Some(frame)
     }
 
@@ -166,6 +200,7 @@ pub struct Filler<'a> {
     len: &'a mut usize,
     slices: &'a [Slice],
     source: &'a Map,
+    reach: Reach<'a>,
 }
 
 impl<'a> Filler<'a> {
@@ -179,19 +214,19 @@ impl<'a> Filler<'a> {
         let head = HEAD.min(len as usize);
         let header = header.min(HEADER_ROOM);
         let room = frame.reset(len, header, head);
-        let got = match (count, self.slices.get(first)) {
-            // One piece, as senders of small frames have it.
-            (1, Some(one)) => self.source.read(one, 0, room),
-            _ => {
-                let own = self.slices.get(first..first.saturating_add(count)).unwrap_or(&[]);
-                fabnic_memory::Cursor::new(own).read(self.source, room)
-            }
-        };
+        let mut got = room.len();
+        // One piece, as senders of small frames have it.
+        if count != 1 || !self.slices.get(first).is_some_and(|one| self.reach.read_exact(one, room)) {
+            got = read_pieces(self.source, self.slices, first, count, room);
+        }
         debug_assert_eq!(got, header + head, "the sender's slices are shorter than it said");
-        frame.first = first as u32;
-        frame.count = count as u32;
-        frame.skip = got as u32;
-        frame.offload = Offload::default();
+        frame.set_rest(first, count, got);
         Some(frame)
     }
+}
+
+#[inline(never)]
+fn read_pieces(source: &Map, slices: &[Slice], first: usize, count: usize, to: &mut [u8]) -> usize {
+    let own = slices.get(first..first.saturating_add(count)).unwrap_or(&[]);
+    fabnic_memory::Cursor::new(own).read(source, to)
 }

@@ -136,8 +136,8 @@ fn expect_frames(ingress: &mut dyn Ingress, burst: &mut Burst, expected: &[Vec<u
         ingress.receive(burst).unwrap_or_else(|fault| panic!("receive: {fault}"));
         for index in 0..burst.len() {
             let frame = &burst.frames()[index];
-            assert_eq!(frame.drop, None, "frame {got} of {} bytes is marked", frame.len());
-            assert!(frame.offload.is_plain(), "a plain frame came with {:?}", frame.offload);
+            assert_eq!(frame.marked(), None, "frame {got} of {} bytes is marked", frame.len());
+            assert!(frame.offload().is_plain(), "a plain frame came with {:?}", frame.offload());
             assert!(got < expected.len(), "more frames came than were sent");
             assert_frame(&whole(burst, index), &expected[got], "received");
             got += 1;
@@ -311,7 +311,7 @@ fn deliver_and_expect(
     picks: &[u8],
     expected: &[Vec<u8>],
 ) {
-    let before: Vec<_> = (0..burst.len()).map(|i| (whole(burst, i), burst.frames()[i].offload)).collect();
+    let before: Vec<_> = (0..burst.len()).map(|i| (whole(burst, i), burst.frames()[i].offload())).collect();
     let mut tally = Tally::default();
     egress.deliver(burst, picks, &mut tally).unwrap_or_else(|fault| panic!("deliver: {fault}"));
     assert_eq!((tally.frames, tally.dropped()), (picks.len() as u64, 0), "delivered and dropped: {tally:?}");
@@ -325,7 +325,7 @@ fn deliver_and_expect(
     }
     for (index, (bytes, offload)) in before.iter().enumerate() {
         assert_frame(&whole(burst, index), bytes, "in the burst after deliver");
-        assert_eq!(burst.frames()[index].offload, *offload, "offload in the burst after deliver");
+        assert_eq!(burst.frames()[index].offload(), *offload, "offload in the burst after deliver");
     }
 }
 
@@ -429,6 +429,8 @@ fn every_pick_is_delivered_or_counted(mut endpoint: Endpoint) {
 
 #[cfg(test)]
 mod tests {
+    use fabnic_wire::Offload;
+
     use std::collections::VecDeque;
 
     use super::{Endpoint, Outside, Sender, check, whole};
@@ -528,7 +530,10 @@ mod tests {
                 let first = picks.first().map_or(0, |pick| usize::from(*pick));
                 burst.frames_mut()[first].head_mut()[0] ^= 1;
             },
-            |burst, _, _| burst.frames_mut().iter_mut().for_each(|frame| frame.offload.flags = 1),
+            |burst, _, _| {
+                let changed = Offload { flags: 1, ..Offload::PLAIN };
+                burst.frames_mut().iter_mut().for_each(|frame| frame.set_offload(changed));
+            },
             |_, _, tally| tally.bytes += 1,
             |_, picks, tally| tally.frames += u64::from(picks.len() > 30),
         ];

@@ -84,8 +84,8 @@ impl<Q: Ingress> Ingress for Faulty<Q> {
             let lost = self.happens(self.mishaps.lose);
             let corrupt = self.happens(self.mishaps.corrupt).then(|| self.random());
             let Some(frame) = burst.frames_mut().get_mut(index) else { break };
-            if lost && frame.drop.is_none() {
-                frame.drop = Some(DropReason::Injected);
+            if lost && frame.marked().is_none() {
+                frame.mark(DropReason::Injected);
             }
             let payload = frame.head_mut().get_mut(14..).unwrap_or(&mut []);
             if let Some(bit) = corrupt
@@ -217,7 +217,7 @@ mod tests {
             egress.deliver(&mut burst, &picks, &mut tally).unwrap();
             ingress.receive(&mut burst).unwrap();
             for frame in burst.frames() {
-                lost += usize::from(frame.drop == Some(DropReason::Injected));
+                lost += usize::from(frame.marked() == Some(DropReason::Injected));
                 let bits: u32 = frame.head().iter().map(|byte| byte.count_ones()).sum();
                 assert!(bits <= 1 && frame.head()[..14] == [0; 14]);
                 corrupt += bits;

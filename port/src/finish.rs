@@ -187,7 +187,7 @@ pub fn finish<E: From<CannotFinish>>(
     accepts: &Accepts,
     mut each: impl FnMut(&Piece<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (head, offload) = (frame.head(), frame.offload);
+    let (head, offload) = (frame.head(), frame.offload());
     let rest = frame.rest(slices);
     let whole = |work| Piece { work, private: &[], rest, rest_len: frame.rest_len(), source };
     if accepts.takes(&offload, head) {

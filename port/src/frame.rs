@@ -3,6 +3,8 @@
 use fabnic_memory::{Cursor, Map, Slice};
 use fabnic_wire::Offload;
 
+use crate::DropReason;
+
 /// Private bytes kept free before the head: what tags and tunnel headers are pushed into.
 pub const HEADROOM: usize = 64;
 /// Bytes of a frame that become private when it is received; a frame that is not longer is private as a whole.
@@ -24,29 +26,45 @@ pub const MAX_FRAME: u32 = 65535 + 14 + 8;
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Frame {
-    pub(crate) len: u32,
+    len: u32,
     start: u16,
     end: u16,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    pub(crate) skip: u32,
-    /// Why the frame must not be delivered, if so.
-    pub drop: Option<crate::DropReason>,
-    /// What the sender left to be done.
-    pub offload: Offload,
+    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`]. What belongs to a
+    /// bit that is not set means nothing: it is not even reset.
+    unusual: u8,
+    reason: DropReason,
+    offload: Offload,
+    first: u32,
+    count: u32,
+    skip: u32,
     bytes: [u8; PRIVATE],
 }
+
+/// Not private as a whole: `first`, `count` and `skip` say where the rest lies.
+const REST: u8 = 1;
+/// Fewer than [`SHORTEST_START`] private bytes.
+const SHORT: u8 = 2;
+/// Private bytes were put in or taken out or pulled up.
+const MOVED: u8 = 4;
+/// Not to be delivered, for `reason`.
+const MARKED: u8 = 8;
+/// Something is left to be done, or known of a checksum: `offload`.
+const OFFLOAD: u8 = 16;
+
+/// Private bytes that a frame must have for [`Frame::plain_start`].
+pub(crate) const SHORTEST_START: usize = 16;
 
 impl Frame {
     pub(crate) const EMPTY: Frame = Frame {
         len: 0,
         start: HEADROOM as u16,
         end: HEADROOM as u16,
+        unusual: SHORT,
+        reason: DropReason::Runt,
+        offload: Offload::PLAIN,
         first: 0,
         count: 0,
         skip: 0,
-        drop: None,
-        offload: Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 },
         bytes: [0; PRIVATE],
     };
 
@@ -69,21 +87,55 @@ impl Frame {
         self.bytes.get_mut(usize::from(self.start)..usize::from(self.end)).unwrap_or(&mut [])
     }
 
-    /// The first 16 bytes of a frame that nothing is special about: as it was received, not to be dropped or segmented,
-    /// and not shorter than that. For the parser's fast path.
+    /// Why the frame must not be delivered, if so.
+    #[inline(always)]
+    pub fn marked(&self) -> Option<DropReason> {
+        (self.unusual & MARKED != 0).then_some(self.reason)
+    }
+
+    /// Says that the frame must not be delivered, and why.
+    pub fn mark(&mut self, reason: DropReason) {
+        self.reason = reason;
+        self.unusual |= MARKED;
+    }
+
+    /// What the sender left to be done.
+    #[inline(always)]
+    pub fn offload(&self) -> Offload {
+        if self.unusual & OFFLOAD == 0 { Offload::PLAIN } else { self.offload }
+    }
+
+    /// Says what is left to be done.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
+        self.unusual =
+            if offload == Offload::PLAIN { self.unusual & !OFFLOAD } else { self.unusual | OFFLOAD };
+    }
+
+    /// Moves the offsets in what is left to be done with the headers: a tag came or went.
+    pub fn shift_offload(&mut self, by: i16) {
+        if self.unusual & OFFLOAD != 0 {
+            self.offload.shift(by);
+        }
+    }
+
+    /// The first 16 bytes of a frame that nothing is unusual about but its length: as it was received, not marked, nothing
+    /// left to be done. For the parser's fast path.
     #[inline(always)]
     pub fn plain_start(&self) -> Option<&[u8; 16]> {
-        let is_plain = self.start == HEADROOM as u16
-            && self.end >= (HEADROOM + 16) as u16
-            && self.drop.is_none()
-            && self.offload.gso_type == 0;
-        if is_plain { self.bytes.get(HEADROOM..)?.first_chunk() } else { None }
+        if self.unusual & !REST == 0 { self.bytes.get(HEADROOM..)?.first_chunk() } else { None }
+    }
+
+    /// The whole frame, if it is private as a whole and nothing is unusual about it.
+    #[inline(always)]
+    pub fn plain_whole(&self) -> Option<&[u8]> {
+        if self.unusual == 0 { self.bytes.get(HEADROOM..)?.get(..self.len as usize) } else { None }
     }
 
     /// Whether all of it is private.
     #[inline(always)]
     pub fn is_private(&self) -> bool {
-        self.len <= u32::from(self.end.wrapping_sub(self.start))
+        self.unusual & REST == 0
     }
 
     /// Bytes that are not private.
@@ -95,16 +147,18 @@ impl Frame {
     /// The bytes that are not private, as places in the sender's memory; `slices` are the burst's.
     #[inline]
     pub fn rest<'a>(&self, slices: &'a [Slice]) -> Cursor<'a> {
-        let first = self.first as usize;
-        let own = slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]);
+        let (own, skip) = self.rest_slices(slices);
         let mut cursor = Cursor::new(own);
-        cursor.skip(self.skip);
+        cursor.skip(skip);
         cursor
     }
 
     /// The slices that the rest begins in, and how many of their first bytes do not belong to it.
     #[inline]
     pub fn rest_slices<'a>(&self, slices: &'a [Slice]) -> (&'a [Slice], u32) {
+        if self.is_private() {
+            return (&[], 0);
+        }
         let first = self.first as usize;
         (slices.get(first..first.saturating_add(self.count as usize)).unwrap_or(&[]), self.skip)
     }
@@ -117,8 +171,14 @@ impl Frame {
         self.start = HEADROOM as u16;
         let head = head.min(HEAD);
         self.end = (HEADROOM + head) as u16;
-        self.drop = None;
+        self.unusual = (u8::from(len as usize > head) * REST) | (u8::from(head < SHORTEST_START) * SHORT);
         self.bytes.get_mut(HEADROOM - header.min(HEADER_ROOM)..HEADROOM + head).unwrap_or(&mut [])
+    }
+
+    /// Says where the rest lies: behind the first `skip` bytes of the `count` slices from `first` on.
+    #[inline(always)]
+    pub(crate) fn set_rest(&mut self, first: usize, count: usize, skip: usize) {
+        (self.first, self.count, self.skip) = (first as u32, count as u32, skip as u32);
     }
 
     /// The sender's header that [`crate::Burst::push`] was told of.
@@ -152,6 +212,7 @@ impl Frame {
         }
         self.bytes.copy_within(start..start + at, new_start);
         self.start = u16::try_from(new_start).ok()?;
+        self.unusual |= MOVED;
         self.len = self.len.saturating_add(u32::try_from(n).ok()?);
         self.bytes.get_mut(new_start + at..new_start + at + n)
     }
@@ -163,6 +224,7 @@ impl Frame {
         let (Ok(by), Ok(by_len)) = (u16::try_from(n), u32::try_from(n)) else { return false };
         self.bytes.copy_within(start..start + at, start + end - at);
         self.start += by;
+        self.unusual |= MOVED;
         self.len = self.len.saturating_sub(by_len);
         true
     }
@@ -178,6 +240,10 @@ impl Frame {
                 let got = rest.read(map, room);
                 self.end += u16::try_from(got).unwrap_or(0);
                 self.skip += u32::try_from(got).unwrap_or(0);
+                self.unusual |= MOVED;
+                if self.rest_len() == 0 {
+                    self.unusual &= !REST;
+                }
             }
         }
         self.head()

@@ -129,7 +129,7 @@ impl Ingress for LoopbackIngress {
             let first = burst.slices().len();
             burst.slices_mut().push(shared.slice(stored.place, stored.len, hint));
             if let Some(frame) = burst.push(first, 1, 0, stored.len) {
-                frame.offload = stored.offload;
+                frame.set_offload(stored.offload);
             }
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Egress for LoopbackEgress {
                 tally.drop(DropReason::Refused, 1);
                 continue;
             };
-            let (len, offload) = (frame.len(), frame.offload);
+            let (len, offload) = (frame.len(), frame.offload());
             if len > MAX_FRAME {
                 tally.drop(DropReason::Oversize, 1);
                 continue;

@@ -12,7 +12,7 @@ use fabnic_wire::Vid;
 use zerocopy::FromZeros;
 
 use crate::fdb::{Fdb, Version};
-use crate::key::Key;
+use crate::key::{self, Key};
 
 const WAYS: usize = 4;
 const FIRST_SETS: usize = 1024;
@@ -78,14 +78,7 @@ impl Entry {
         self.front == key.front && self.back == key.back && self.tag == key.tag
     }
 
-    /// The decision, if it is good now. `refresh`: ticks after which the flow's source must be refreshed in the FDB.
-    #[inline(always)]
-    pub(crate) fn good(&mut self, fdb: &Fdb, when: When, refresh: u32) -> Option<Outcome> {
-        (self.stamp == when.stamp || self.revalidate(fdb, when, refresh)).then_some(self.outcome)
-    }
-
     /// Looks at all that the decision depends on, and stamps the entry if it is good.
-    #[inline(never)]
     fn revalidate(&mut self, fdb: &Fdb, when: When, refresh: u32) -> bool {
         let good = self.generation == when.generation
             && fdb.version(self.src_slot) == self.src_value
@@ -129,30 +122,37 @@ impl Outcome {
         match self.way() {
             FLOOD => Target::Flood,
             DROP => Target::Drop(
-                DropReason::ALL.get(usize::from((self.0 >> 48) as u8)).copied().unwrap_or(DropReason::Stopped),
+                DropReason::ALL
+                    .get(usize::from((self.0 >> 48) as u8))
+                    .copied()
+                    .unwrap_or(DropReason::Stopped),
             ),
             index => Target::Port(index),
         }
     }
 }
 
-/// Where a cache keeps its sets, for the loop that asks for their lines.
+/// A cache that is only looked at.
 #[derive(Clone, Copy)]
-pub(crate) struct Places<'a> {
+pub(crate) struct View<'a> {
     sets: &'a [[Entry; WAYS]],
-    mask: u32,
+    mask: usize,
     secret: [u64; 2],
 }
 
-impl Places<'_> {
-    /// The place of a key; its memory is on its way when this returns.
+impl View<'_> {
+    /// What was decided for a frame without tag, if one of its set's first two entries says so and is stamped.
     #[inline(always)]
-    pub(crate) fn place(&self, key: &Key) -> u32 {
-        let place = key.hash(&self.secret) as u32 & self.mask;
-        if let Some([first, ..]) = self.sets.get(place as usize) {
-            fabnic_memory::prefetch(first);
+    pub(crate) fn find(&self, (front, back): (u64, u64), stamp: u64) -> Option<Outcome> {
+        let place = key::hash(front, back, &self.secret) as usize & self.mask;
+        let [first, second, ..] = self.sets.get(place)?;
+        let is = |entry: &Entry| {
+            entry.front == front && entry.back == back && entry.tag == 0 && entry.stamp == stamp
+        };
+        if is(first) {
+            return Some(first.outcome);
         }
-        place
+        is(second).then_some(second.outcome)
     }
 }
 
@@ -173,29 +173,48 @@ impl FlowCache {
         FlowCache { sets: table(FIRST_SETS), max_sets, secret, crowded: 0, victim: 0 }
     }
 
-    /// What tells where keys have their places.
+    /// The place of a key.
     #[inline(always)]
-    pub(crate) fn places(&self) -> Places<'_> {
-        // A power of two of at most 2^26; without any set every place is outside.
-        Places { sets: &self.sets, mask: (self.sets.len() as u32).wrapping_sub(1), secret: self.secret }
+    fn place(&self, key: &Key) -> usize {
+        // A power of two; without any set every place is outside.
+        key.hash(&self.secret) as usize & self.sets.len().wrapping_sub(1)
     }
 
-    /// The entry of a key, stale or not.
+    /// Whether it is too large to be in the CPU's own caches.
     #[inline(always)]
-    pub(crate) fn find(&mut self, place: u32, key: &Key) -> Option<&mut Entry> {
-        let [first, others @ ..] = self.sets.get_mut(place as usize)?;
-        if first.is(key) {
-            return Some(first);
+    pub(crate) fn is_large(&self) -> bool {
+        self.sets.len() > FIRST_SETS
+    }
+
+    /// Asks for the line that a key is most likely in.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, key: &Key) {
+        if let Some([first, ..]) = self.sets.get(self.place(key)) {
+            fabnic_memory::prefetch(first);
         }
-        others.iter_mut().find(|entry| entry.is(key))
+    }
+
+    /// What the loop over plain frames needs of the cache.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View<'_> {
+        View { sets: &self.sets, mask: self.sets.len().wrapping_sub(1), secret: self.secret }
+    }
+
+    /// What was decided for a key, if it is good now. `refresh`: ticks after which the flow's source must be refreshed in
+    /// the FDB.
+    pub(crate) fn hit(&mut self, key: &Key, fdb: &Fdb, when: When, refresh: u32) -> Option<Outcome> {
+        let place = self.place(key);
+        let entry = self.sets.get_mut(place)?.iter_mut().find(|entry| entry.is(key))?;
+        (entry.stamp == when.stamp || entry.revalidate(fdb, when, refresh)).then_some(entry.outcome)
     }
 
     /// Remembers a decision, and gives it packed. In a full set it takes the place of a stale entry, else of any.
-    pub(crate) fn insert(&mut self, place: u32, key: &Key, decision: &Decision, when: When) -> Outcome {
+    pub(crate) fn insert(&mut self, key: &Key, decision: &Decision, when: When) -> Outcome {
+        let place = self.place(key);
         let outcome = Outcome::new(decision.target, decision.vlan);
         self.victim = (self.victim + 1) % WAYS;
         let victim = self.victim;
-        let Some(set) = self.sets.get_mut(place as usize) else { return outcome };
+        let Some(set) = self.sets.get_mut(place) else { return outcome };
         let own = set.iter().position(|entry| entry.is(key));
         let free = || set.iter().position(|entry| entry.generation != when.generation);
         let way = own.or_else(free).unwrap_or_else(|| {
@@ -244,6 +263,9 @@ fn table(sets: usize) -> Vec<[Entry; WAYS]> {
 
 #[cfg(test)]
 mod tests {
+    use fabnic_port::PortId;
+    use fabnic_wire::MacAddr;
+
     use super::*;
 
     fn key(n: u64) -> Key {
@@ -265,30 +287,45 @@ mod tests {
         let first = cache.capacity();
         for round in 0..4 {
             for n in 1..20_000 {
-                let place = cache.places().place(&key(n));
-                cache.insert(
-                    place,
-                    &key(n),
-                    &decision(n as u32),
-                    When { generation: 1, tick: round, stamp: 1 },
-                );
+                cache.insert(&key(n), &decision(n as u32), When { generation: 1, tick: round, stamp: 1 });
             }
             cache.grow_if_crowded();
         }
         assert!(cache.capacity() > first && cache.capacity() <= 1 << 16);
+        let (fdb, when) = (Fdb::new(10), When { generation: 1, tick: 3, stamp: 1 });
         let mut found = 0;
         for n in 1..20_000 {
-            let place = cache.places().place(&key(n));
-            if let Some(entry) = cache.find(place, &key(n)) {
-                assert_eq!(entry.outcome.target(), Target::Port(n as u32));
-                assert_eq!(entry.stamp, 1);
-                assert_eq!((entry.src_value, entry.dst_slot, entry.generation), (2, 3, 1));
+            if let Some(outcome) = cache.hit(&key(n), &fdb, when, 30) {
+                assert_eq!(outcome.target(), Target::Port(n as u32));
                 found += 1;
             }
         }
         assert!(found > 19_000, "{found} of 19999 flows fit into {}", cache.capacity());
-        let place = cache.places().place(&key(30_000));
-        assert!(cache.find(place, &key(30_000)).is_none());
+        assert_eq!(cache.hit(&key(30_000), &fdb, when, 30), None);
+    }
+
+    #[test]
+    fn an_entry_is_good_as_long_as_what_it_depends_on() {
+        let mut cache = FlowCache::new(1 << 16, [3, 5]);
+        let fdb = Fdb::new(10);
+        let (vlan, mac) = (Vid::DEFAULT, MacAddr::new([2, 0, 0, 0, 0, 1]));
+        let made = Decision {
+            src: fdb.version_of(vlan, mac),
+            dst: fdb.version_of(vlan, MacAddr::BROADCAST),
+            ..decision(7)
+        };
+        let when = |stamp, generation, tick| When { stamp, generation, tick };
+        cache.insert(&key(1), &made, when(1, 1, 100));
+        let mut hit = |when| cache.hit(&key(1), &fdb, when, 30).map(|outcome| outcome.target());
+        assert_eq!(hit(when(1, 1, 100)), Some(Target::Port(7)));
+        assert_eq!(hit(when(2, 1, 129)), Some(Target::Port(7)), "nothing changed that it depends on");
+        assert_eq!(hit(when(3, 1, 130)), None, "its source is to be refreshed");
+        assert_eq!(hit(when(4, 2, 100)), None, "another topology");
+        assert_eq!(hit(when(2, 1, 100)), Some(Target::Port(7)), "still stamped with 2");
+        let quota = fdb.quota(PortId(1));
+        quota.set_limit(1);
+        fdb.learn(vlan, mac, PortId(1), &quota, 100);
+        assert_eq!(hit(when(5, 1, 100)), None, "its source moved");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   burst: up to 64 frames of one port
-//!     1  read     key of each frame, place in the cache (its line on the way), sizes, tags
-//!     2  decide   hit: an outcome; miss: walk the stages, remember                    (1 and 2: `flows`)
+//!     1  key      of each frame: its place in the flow cache, size, tag             (1 and 2: `flows`)
+//!     2  decide   hit: an outcome; miss: walk the stages, remember
 //!     3  group    frames of one target together, in order
 //!     4  deliver  per target: state, MTU, tag; choose the queue; lock it once; hand the group over
 //! ```
@@ -18,7 +18,7 @@ use fabnic_wire::{Vid, flow_hash};
 
 use crate::cache::Target;
 use crate::fdb::{Fdb, Tick};
-use crate::flows::Flows;
+use crate::flows::{Flows, size};
 use crate::stage::egress;
 use crate::topology::{Member, Topology};
 
@@ -163,7 +163,7 @@ impl Engine {
         if frames > 0 {
             cell.counters.frames.add(frames as u64);
             cell.counters.bursts.add(1);
-            self.process(at.topology, at.fdb, at.now, index, burst);
+            self.process(at, index, burst);
             cell.counters.bytes.add(self.flows.bytes);
             cell.counters.calls.add(u64::from(ingress.complete(burst)));
         }
@@ -171,19 +171,12 @@ impl Engine {
     }
 
     /// Decides on and delivers all frames of a burst that came from the port with this index.
-    pub(crate) fn process(
-        &mut self,
-        topology: &Topology,
-        fdb: &Fdb,
-        now: Tick,
-        ingress: u32,
-        burst: &mut Burst,
-    ) {
+    pub(crate) fn process(&mut self, at: &Moment<'_>, ingress: u32, burst: &mut Burst) {
+        let topology = at.topology;
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
-        self.flows.read(member, ingress, burst);
+        let (uniform, walked) = self.flows.decide(at, (member, ingress), burst);
         self.tagged = self.flows.tagged;
-        let (uniform, walked) = self.flows.decide(topology, fdb, now, (member, ingress), burst.len());
         self.counters.misses += walked.misses;
         self.counters.hits += (burst.len() as u64).saturating_sub(walked.misses + walked.gone);
         if member.port.captures.is_active() {
@@ -202,7 +195,7 @@ impl Engine {
     fn capture_ingress(&self, topology: &Topology, member: &Member, ingress: u32, burst: &Burst) {
         for (index, frame) in burst.frames().iter().enumerate() {
             let Some(outcome) = self.flows.outcome(index) else { break };
-            let verdict = match (frame.drop, outcome.target()) {
+            let verdict = match (frame.marked(), outcome.target()) {
                 (Some(reason), _) | (None, Target::Drop(reason)) => Verdict::Dropped(reason),
                 (None, Target::Port(port)) => match topology.member(port) {
                     Some(to) => Verdict::Forwarded(&to.port.name),
@@ -237,7 +230,7 @@ impl Engine {
         let mut drops = core::mem::take(&mut self.tally);
         let mut flooded = Picks::NONE;
         for (index, frame) in burst.frames_mut().iter_mut().enumerate() {
-            if let Some(reason) = frame.drop {
+            if let Some(reason) = frame.marked() {
                 drops.drop(reason, 1);
                 continue;
             }
@@ -246,7 +239,7 @@ impl Engine {
                 Target::Port(port) => self.groups.push(port, index),
                 Target::Flood => flooded.push(index),
                 Target::Drop(reason) => {
-                    frame.drop = Some(reason);
+                    frame.mark(reason);
                     drops.drop(reason, 1);
                 }
             }
@@ -307,6 +300,10 @@ impl Engine {
         }
     }
 
+    fn has_tag(&self, frame: u8) -> bool {
+        self.tagged & (1_u64 << (usize::from(frame) % BURST)) != 0
+    }
+
     fn vid_of(&self, frame: u8) -> Option<Vid> {
         Vid::new(self.flows.outcome(usize::from(frame))?.vid()).ok()
     }
@@ -322,7 +319,8 @@ impl Engine {
         if self.flows.longest > limit {
             let (mut fit, mut too_long) = (Picks::NONE, Picks::NONE);
             for &frame in picks.as_slice() {
-                let fits = self.flows.size(usize::from(frame)) <= limit;
+                let size = burst.frames().get(usize::from(frame)).map_or(0, |f| size(f, self.has_tag(frame)));
+                let fits = size <= limit;
                 if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
             self.refuse(member, DropReason::EgressMtu, &too_long, burst);
@@ -346,7 +344,7 @@ impl Engine {
 
     fn set_tags(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
         for &index in picks.as_slice() {
-            let bit = 1_u64 << index;
+            let bit = 1_u64 << (usize::from(index) % BURST);
             let Some(vlan) = self.vid_of(index) else { continue };
             let wanted = egress::tag(member, vlan, self.flows.tci(usize::from(index)));
             let Some(frame) = burst.frames_mut().get_mut(usize::from(index)) else { continue };

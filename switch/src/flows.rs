@@ -1,45 +1,23 @@
 //! Steps 1 and 2 of a burst: from frames to outcomes.
 //!
 //! ```text
-//!   frames --read--> key, place in the cache (its line on the way), size, tag --decide--> outcome of each
-//!             |                                                                  ^
-//!             +-- special: tagged, large, short, dropped (out of the line)       +-- hit of this moment: one compare
-//!                                                                                +-- else revalidated, or walked
+//!   frames --> key --> place in the cache --> hit of this moment: one compare --> outcome of each
+//!      |                                      +-- else revalidated, or walked ----^
+//!      +-- special: tagged, large, short, marked (out of the line) ---------------^
 //! ```
 //!
-//! Two loops, so that the cache lines of all flows of a burst are on their way before the first is looked at. What nearly
-//! every frame is (untagged, one segment, within the MTU, of a flow that was decided before) stays in the loops; what is
-//! not leaves them by a call.
+//! What nearly every frame is (untagged, one segment, within the MTU, of a flow that was decided before) stays in one
+//! loop ([`Run::go`]); what is not leaves it for a moment. While the cache is small it is in the CPU's; when it has grown, another loop runs
+//! ahead and asks for the lines of all flows of the burst.
 
 use fabnic_port::{BURST, Burst, DropReason, Frame};
 
 use crate::cache::{FlowCache, Outcome, Target, When};
-use crate::fdb::{Fdb, Tick};
+use crate::engine::Moment;
+use crate::fdb::Tick;
 use crate::key::{self, Key};
 use crate::stage::{self, egress};
-use crate::topology::{Member, Topology};
-
-/// What was read of one frame.
-#[derive(Clone, Copy, Default)]
-struct Read {
-    key: Key,
-    place: u32,
-    /// Length without tag; of a frame to be segmented, the length of its longest segment; 0 of one that is dropped.
-    size: u32,
-    tci: u16,
-    state: State,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    /// Same flow as the frame before it.
-    #[default]
-    Same,
-    /// To be looked up.
-    Fresh,
-    /// Dropped already, or, if its size is beyond the MTU, to be decided by itself and not remembered.
-    Special,
-}
+use crate::topology::Member;
 
 /// Of how many frames of a burst what was the case.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,11 +31,12 @@ pub(crate) struct Walked {
 /// One worker's flows, and what became of those of the burst in work.
 pub(crate) struct Flows {
     cache: FlowCache,
-    reads: Box<[Read; BURST]>,
     outcomes: Box<[Outcome; BURST]>,
+    /// The tag that each frame came with, as far as [`Flows::tagged`] says that it did.
+    tags: Box<[u16; BURST]>,
     /// Which frames came with a tag, one bit each.
     pub(crate) tagged: u64,
-    /// The longest size in the burst.
+    /// The longest size in the burst: see [`size`].
     pub(crate) longest: u32,
     /// Bytes in the burst.
     pub(crate) bytes: u64,
@@ -74,8 +53,8 @@ impl Flows {
     pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick) -> Flows {
         Flows {
             cache: FlowCache::new(flow_cache_max, secret),
-            reads: Box::new([Read::default(); BURST]),
             outcomes: Box::new([Outcome::default(); BURST]),
+            tags: Box::new([0; BURST]),
             tagged: 0,
             longest: 0,
             bytes: 0,
@@ -101,134 +80,202 @@ impl Flows {
         self.outcomes.get(frame).copied()
     }
 
-    /// Its length without tag; of a frame to be segmented, the length of its longest segment.
-    #[inline(always)]
-    pub(crate) fn size(&self, frame: usize) -> u32 {
-        self.reads.get(frame).map_or(0, |read| read.size)
-    }
-
     /// The tag that it came with, or 0.
     #[inline(always)]
     pub(crate) fn tci(&self, frame: usize) -> u16 {
-        self.reads.get(frame).map_or(0, |read| read.tci)
-    }
-
-    /// Step 1.
-    #[inline(never)]
-    pub(crate) fn read(&mut self, member: &Member, ingress: u32, burst: &mut Burst) {
-        let limit = egress::longest(member);
-        let cache = self.cache.places();
-        // No frame has this key: it is another port's.
-        let none = Key { front: 0, back: u64::from(!ingress) << 32, tag: 0 };
-        let mut last = none;
-        let (mut tagged, mut longest, mut bytes) = (0, 0, 0);
-        for (index, (frame, read)) in burst.frames_mut().iter_mut().zip(self.reads.iter_mut()).enumerate() {
-            let size = frame.len();
-            bytes += u64::from(size);
-            match frame.plain_start() {
-                Some(first) if size <= limit && !key::has_tag(first) => {
-                    longest = size.max(longest);
-                    (read.size, read.tci) = (size, 0);
-                    let key = Key::untagged(first, ingress);
-                    if key == last {
-                        read.state = State::Same;
-                        continue;
-                    }
-                    (read.key, read.state) = (key, State::Fresh);
-                    read.place = cache.place(&key);
-                    last = key;
-                }
-                _ => {
-                    *read = special(frame, ingress, limit);
-                    tagged |= u64::from(read.key.is_tagged()) << index;
-                    longest = read.size.max(longest);
-                    if read.state == State::Special {
-                        // The outcome before the next frame's will be this one's, not its flow's.
-                        last = none;
-                    } else if read.key == last {
-                        read.state = State::Same;
-                    } else {
-                        read.place = cache.place(&read.key);
-                        last = read.key;
-                    }
-                }
-            }
+        match self.tagged & (1_u64 << (frame % BURST)) {
+            0 => 0,
+            _ => self.tags.get(frame).copied().unwrap_or(0),
         }
-        (self.tagged, self.longest, self.bytes) = (tagged, longest, bytes);
     }
 
-    /// Step 2. Gives the target if it is one port for all frames.
-    #[inline(never)]
+    /// Decides on all frames. Gives the target if it is one port for all of them.
     pub(crate) fn decide(
         &mut self,
-        topology: &Topology,
-        fdb: &Fdb,
-        now: Tick,
+        at: &Moment<'_>,
         ingress: (&Member, u32),
-        frames: usize,
+        burst: &mut Burst,
     ) -> (Option<Target>, Walked) {
-        let moment = (topology.generation, fdb.changes(), now);
+        let moment = (at.topology.generation, at.fdb.changes(), at.now);
         if moment != self.moment || self.stamp == 0 {
             self.moment = moment;
             self.stamp += 1;
         }
-        let when = When { generation: topology.generation, tick: now, stamp: self.stamp };
-        let mut walked = Walked::default();
-        let mut last = Outcome::default();
-        // Equal at the end if all went the same way.
-        let (mut lowest, mut highest) = (u32::MAX, 0);
-        let reads = self.reads.get(..frames).unwrap_or(&[]);
-        for (read, outcome) in reads.iter().zip(self.outcomes.iter_mut()) {
-            if read.state == State::Fresh {
-                let found = self.cache.find(read.place, &read.key);
-                last = match found.and_then(|entry| entry.good(fdb, when, self.refresh)) {
-                    Some(good) => good,
-                    // A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk does
-                    // too.
-                    None => {
-                        let decision = stage::decide(topology, fdb, now, ingress, &read.key, false);
-                        walked.misses += 1;
-                        self.cache.insert(read.place, &read.key, &decision, when)
-                    }
-                };
-            } else if read.state == State::Special {
-                if read.size == 0 {
-                    // No way at all: the burst is not uniform.
-                    (lowest, highest) = (0, u32::MAX);
-                    walked.gone += 1;
-                } else {
-                    let decision = stage::decide(topology, fdb, now, ingress, &read.key, true);
-                    walked.misses += 1;
-                    last = Outcome::new(decision.target, decision.vlan);
-                }
-            }
-            *outcome = last;
-            lowest = lowest.min(last.way());
-            highest = highest.max(last.way());
+        let when = When { generation: at.topology.generation, tick: at.now, stamp: self.stamp };
+        if self.cache.is_large() {
+            self.look_ahead(ingress.1, burst);
         }
-        let uniform = (lowest == highest).then(|| self.outcomes.first().map(Outcome::target));
+        let mut walked = Walked::default();
+        let mut run = Run::new(ingress);
+        self.tagged = 0;
+        let frames = burst.frames_mut();
+        let mut done = 0;
+        while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
+            let outcomes = self.outcomes.get_mut(done..).unwrap_or(&mut []);
+            done += run.go(left, outcomes, &self.cache, when.stamp);
+            let (Some(frame), Some(_)) = (frames.get_mut(done), self.outcomes.get(done)) else { break };
+            let special = self.special(at, ingress, when, frame, done, &mut walked);
+            run.bytes += u64::from(frame.len());
+            let outcome = match special {
+                Some((size, outcome)) => {
+                    run.longest = size.max(run.longest);
+                    run.note(outcome);
+                    outcome
+                }
+                None => {
+                    // No way at all: the burst is not uniform.
+                    (run.any, run.all) = (u32::MAX, 0);
+                    Outcome::default()
+                }
+            };
+            if let Some(place) = self.outcomes.get_mut(done) {
+                *place = outcome;
+            }
+            done += 1;
+        }
+        (self.longest, self.bytes) = (run.longest, run.bytes);
+        let uniform = (run.any == run.all).then(|| self.outcomes.first().map(Outcome::target));
         (uniform.flatten(), walked)
+    }
+
+    /// Asks for the cache lines of the burst's flows.
+    #[inline(never)]
+    fn look_ahead(&self, ingress: u32, burst: &Burst) {
+        for frame in burst.frames() {
+            if let Some(first) = frame.plain_start() {
+                self.cache.prefetch(&Key::untagged(first, ingress));
+            }
+        }
+    }
+
+    /// Decides on a frame that is not as nearly all are. Gives its size; `None` if it is marked.
+    #[inline(never)]
+    fn special(
+        &mut self,
+        at: &Moment<'_>,
+        ingress: (&Member, u32),
+        when: When,
+        frame: &mut Frame,
+        index: usize,
+        walked: &mut Walked,
+    ) -> Option<(u32, Outcome)> {
+        if frame.marked().is_some() {
+            walked.gone += 1;
+            return None;
+        }
+        let Some((key, tci)) = Key::read(frame, ingress.1) else {
+            frame.mark(DropReason::Runt);
+            walked.gone += 1;
+            return None;
+        };
+        if key.is_tagged() {
+            self.tagged |= 1_u64 << (index % BURST);
+            if let Some(tag) = self.tags.get_mut(index) {
+                *tag = tci;
+            }
+        }
+        let size = size(frame, key.is_tagged());
+        if size > egress::longest(ingress.0) {
+            // The frame's own decision, not the flow's: it is not remembered.
+            walked.misses += 1;
+            let decision = stage::decide(at, ingress, &key, true);
+            return Some((size, Outcome::new(decision.target, decision.vlan)));
+        }
+        let outcome = self.cache.hit(&key, at.fdb, when, self.refresh).unwrap_or_else(|| {
+            walked.misses += 1;
+            walk(&mut self.cache, at, ingress, &key, when)
+        });
+        Some((size, outcome))
     }
 }
 
-/// Reads a frame that is not as nearly all are.
-#[inline(never)]
-fn special(frame: &mut Frame, ingress: u32, limit: u32) -> Read {
-    let gone = Read { state: State::Special, ..Read::default() };
-    if frame.drop.is_some() {
-        return gone;
+/// Frames one behind the other about which nothing is unusual: where they go, and what was seen on the way.
+struct Run {
+    /// The longest frame that the sender may send.
+    limit: u32,
+    /// The index of the ingress port, where keys have it.
+    ingress: u64,
+    /// The last key that was looked up, and what was found.
+    key: (u64, u64),
+    last: Outcome,
+    /// Bits that any frame's way has, and that all have: the same if all go the same way.
+    any: u32,
+    all: u32,
+    longest: u32,
+    bytes: u64,
+}
+
+impl Run {
+    fn new(ingress: (&Member, u32)) -> Run {
+        Run {
+            limit: egress::longest(ingress.0),
+            ingress: u64::from(ingress.1) << 32,
+            // No frame has this key: it is another port's.
+            key: (0, !(u64::from(ingress.1) << 32)),
+            last: Outcome::default(),
+            any: 0,
+            all: u32::MAX,
+            longest: 0,
+            bytes: 0,
+        }
     }
-    let Some((key, tci)) = Key::read(frame, ingress) else {
-        frame.drop = Some(DropReason::Runt);
-        return gone;
-    };
-    let mut size = match frame.offload.is_gso() {
-        true => u32::from(frame.offload.hdr_len) + u32::from(frame.offload.gso_size),
+
+    /// Goes on behind a frame that was decided otherwise.
+    fn note(&mut self, outcome: Outcome) {
+        self.any |= outcome.way();
+        self.all &= outcome.way();
+        // The next frame must not be taken for one of the flow before.
+        self.key = (0, !self.ingress);
+    }
+
+    /// Decides on frames up to the first that is unusual, or that the first entries of its set do not decide on. Gives
+    /// how many.
+    #[inline(never)]
+    fn go(&mut self, frames: &[Frame], outcomes: &mut [Outcome], cache: &FlowCache, stamp: u64) -> usize {
+        let cache = cache.view();
+        let Run { limit, ingress, .. } = *self;
+        let (mut key, mut last) = (self.key, self.last);
+        let (mut any, mut all) = (self.any, self.all);
+        let (mut longest, mut bytes) = (self.longest, self.bytes);
+        let mut done = 0;
+        for (frame, place) in frames.iter().zip(outcomes) {
+            let size = frame.len();
+            let Some(first) = frame.plain_start().filter(|first| size <= limit && !key::has_tag(first))
+            else {
+                break;
+            };
+            let this = key::halves(first, ingress);
+            if this != key {
+                let Some(outcome) = cache.find(this, stamp) else { break };
+                (key, last) = (this, outcome);
+            }
+            any |= last.way();
+            all &= last.way();
+            *place = last;
+            longest = size.max(longest);
+            bytes += u64::from(size);
+            done += 1;
+        }
+        (self.key, self.last) = (key, last);
+        (self.any, self.all, self.longest, self.bytes) = (any, all, longest, bytes);
+        done
+    }
+}
+
+/// Length of a frame without its tag; of a frame to be segmented, the length of its longest segment.
+#[inline]
+pub(crate) fn size(frame: &Frame, is_tagged: bool) -> u32 {
+    let offload = frame.offload();
+    let size = match offload.is_gso() {
+        true => u32::from(offload.hdr_len) + u32::from(offload.gso_size),
         false => frame.len(),
     };
-    if key.is_tagged() {
-        size = size.saturating_sub(4);
-    }
-    let state = if size > limit { State::Special } else { State::Fresh };
-    Read { key, place: 0, size, tci, state }
+    if is_tagged { size.saturating_sub(4) } else { size }
+}
+
+/// A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk does too.
+#[inline(never)]
+fn walk(cache: &mut FlowCache, at: &Moment<'_>, ingress: (&Member, u32), key: &Key, when: When) -> Outcome {
+    let decision = stage::decide(at, ingress, key, false);
+    cache.insert(key, &decision, when)
 }

@@ -18,6 +18,20 @@ pub(crate) fn has_tag(first: &[u8; 16]) -> bool {
     [kind_high, kind_low] == EtherType::VLAN.0.to_be_bytes()
 }
 
+/// The two words of the key of a frame without tag; `ingress` is the port's index, shifted to its place.
+#[inline(always)]
+pub(crate) fn halves(first: &[u8; 16], ingress: u64) -> (u64, u64) {
+    let first = u128::from_le_bytes(*first);
+    (first as u64, (first >> 64) as u64 & 0xffff_ffff | ingress)
+}
+
+#[inline(always)]
+pub(crate) fn hash(front: u64, back: u64, secret: &[u64; 2]) -> u64 {
+    let product = u128::from(front ^ secret[0]) * u128::from(back ^ secret[1]);
+    let folded = (product >> 64) as u64 ^ product as u64;
+    folded ^ (folded >> 29)
+}
+
 /// The exact key of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -33,9 +47,8 @@ impl Key {
     /// The key of a frame without tag.
     #[inline(always)]
     pub(crate) fn untagged(first: &[u8; 16], ingress: u32) -> Key {
-        let first = u128::from_le_bytes(*first);
-        let (front, back) = (first as u64, (first >> 64) as u64);
-        Key { front, back: (back & 0xffff_ffff) | (u64::from(ingress) << 32), tag: 0 }
+        let (front, back) = halves(first, u64::from(ingress) << 32);
+        Key { front, back, tag: 0 }
     }
 
     /// Reads the key of any frame. `None` for a runt. The second value is the whole tag as it came.
@@ -92,11 +105,7 @@ impl Key {
     /// A hash with a secret: whoever chooses addresses cannot choose where they fall.
     #[inline(always)]
     pub(crate) fn hash(&self, secret: &[u64; 2]) -> u64 {
-        let a = self.front ^ secret[0];
-        let b = (Wrapping(self.back) + Wrapping(u64::from(self.tag) << 40)).0 ^ secret[1];
-        let product = u128::from(a) * u128::from(b);
-        let folded = (product >> 64) as u64 ^ product as u64;
-        folded ^ (folded >> 29)
+        hash(self.front, (Wrapping(self.back) + Wrapping(u64::from(self.tag) << 40)).0, secret)
     }
 }
 

@@ -20,45 +20,52 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, n: usize) {
         unsafe {
             let load = |o: usize| _mm_loadu_si128(src.add(o).cast::<__m128i>());
             let store = |o: usize, v| _mm_storeu_si128(dst.add(o).cast::<__m128i>(), v);
-            if n <= 16 {
-                return copy_tiny(dst, src, n);
-            }
-            if n <= 32 {
-                let (a, b) = (load(0), load(n - 16));
-                store(0, a);
-                store(n - 16, b);
-                return;
-            }
-            if n <= 64 {
+            let pair = |o: usize| store(o, load(o));
+            // The lengths that come most often are asked for first: those of short frames with and without a header.
+            if n > 64 {
+                if n <= 80 {
+                    let (a, b, c, d, e) = (load(0), load(16), load(32), load(48), load(n - 16));
+                    store(0, a);
+                    store(16, b);
+                    store(32, c);
+                    store(48, d);
+                    store(n - 16, e);
+                    return;
+                }
+                if n <= 144 {
+                    pair(0);
+                    pair(16);
+                    pair(32);
+                    pair(48);
+                    if n > 112 {
+                        pair(64);
+                        pair(80);
+                        pair(96);
+                        if n > 128 {
+                            pair(112);
+                        }
+                    } else if n > 96 {
+                        pair(64);
+                        pair(80);
+                    } else {
+                        pair(64);
+                    }
+                    return pair(n - 16);
+                }
+            } else if n > 32 {
                 let (a, b, c, d) = (load(0), load(16), load(n - 32), load(n - 16));
                 store(0, a);
                 store(16, b);
                 store(n - 32, c);
                 store(n - 16, d);
                 return;
-            }
-            if n <= 80 {
-                // A frame of 64 bytes behind a virtio header is here.
-                let (a, b, c, d, e) = (load(0), load(16), load(32), load(48), load(n - 16));
+            } else if n > 16 {
+                let (a, b) = (load(0), load(n - 16));
                 store(0, a);
-                store(16, b);
-                store(32, c);
-                store(48, d);
-                store(n - 16, e);
+                store(n - 16, b);
                 return;
-            }
-            if n <= 128 {
-                let (a, b, c, d) = (load(0), load(16), load(32), load(48));
-                let (e, f, g, h) = (load(n - 64), load(n - 48), load(n - 32), load(n - 16));
-                store(0, a);
-                store(16, b);
-                store(32, c);
-                store(48, d);
-                store(n - 64, e);
-                store(n - 48, f);
-                store(n - 32, g);
-                store(n - 16, h);
-                return;
+            } else {
+                return copy_tiny(dst, src, n);
             }
         }
     }

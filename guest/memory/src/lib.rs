@@ -48,7 +48,7 @@ mod table;
 
 pub use dirty::{DirtyCache, DirtyLog};
 pub use map::{AddressSpace, Hint, MAX_REGIONS, Map, MapError, RegionSpec, Window};
-pub use slice::{Cursor, MAX_SLICE, Slice, copy, copy_sum};
+pub use slice::{Cursor, MAX_SLICE, Reach, Slice, copy, copy_sum};
 pub use table::{Plain, Table};
 
 /// Hints that `value` will be read soon. For tables of our own; guest bytes have [`Map::prefetch`].

@@ -1,5 +1,6 @@
 //! Checked runs of guest bytes, and the copies between them.
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::kernel;
@@ -81,46 +82,22 @@ impl Map {
         slice.map_id() == self.id()
     }
 
-    /// Bytes of the slice from `at` on; 0 of another map's slice.
-    #[inline(always)]
-    fn room(&self, slice: &Slice, at: u32) -> usize {
-        // With the map's own number in the upper bits only the length is left.
-        let len = slice.tag ^ (self.id() << 24);
-        if len > u64::from(MAX_SLICE) { 0 } else { (len as u32).saturating_sub(at) as usize }
-    }
-
     /// Copies the slice's bytes from `at` on into `to`; gives how many there were. None for a slice of another map.
     #[inline(always)]
     pub fn read(&self, slice: &Slice, at: u32, to: &mut [u8]) -> usize {
-        let n = to.len().min(self.room(slice, at));
-        // SAFETY: the map lives and is the slice's own, so [at, at + n) of it is mapped; `to` is private and holds n.
-        unsafe { kernel::copy(to.as_mut_ptr(), slice.ptr.as_ptr().add(at as usize), n) };
-        n
+        self.reach().read(slice, at, to)
     }
 
     /// Copies `from` to the slice's bytes from `at` on; gives how many fitted. None for a slice of another map.
     #[inline(always)]
     pub fn write(&self, slice: &Slice, at: u32, from: &[u8]) -> usize {
-        let n = from.len().min(self.room(slice, at));
-        // SAFETY: as for `read`, the other way.
-        unsafe { kernel::copy(slice.ptr.as_ptr().add(at as usize), from.as_ptr(), n) };
-        n
+        self.reach().write(slice, at, from)
     }
 
-    /// Writes `header` to the slice's beginning and `body` behind it. `false`, and nothing is written, if they do not fit
-    /// or the slice is of another map.
+    /// What a loop over many slices needs of the map, held ready: it is not loaded anew for each.
     #[inline(always)]
-    pub fn write_both<const N: usize>(&self, slice: &Slice, header: &[u8; N], body: &[u8]) -> bool {
-        if self.room(slice, 0) < N + body.len() {
-            return false;
-        }
-        // SAFETY: as for `write`: [0, N + body.len()) of the slice is mapped, both sources are private.
-        unsafe {
-            let to = slice.ptr.as_ptr();
-            core::ptr::copy_nonoverlapping(header.as_ptr(), to, N);
-            kernel::copy(to.add(N), body.as_ptr(), body.len());
-        }
-        true
+    pub fn reach(&self) -> Reach<'_> {
+        Reach { tag: self.id() << 24, _map: PhantomData }
     }
 
     /// Hints that the slice's first bytes will be used soon.
@@ -139,6 +116,78 @@ impl Map {
     #[inline(always)]
     pub fn prefetch_write_at(&self, slice: &Slice, at: u32) {
         kernel::prefetch_write(slice.ptr.as_ptr().wrapping_add(at as usize));
+    }
+}
+
+/// The right to touch one map's bytes, for as long as the map is borrowed: [`Map::reach`].
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// The map's id, where slices have it.
+    tag: u64,
+    _map: PhantomData<&'a Map>,
+}
+
+impl Reach<'_> {
+    /// Length of a slice of this map. Of another map's slice some number above [`MAX_SLICE`], so that one comparison with
+    /// what is wanted tells both.
+    #[inline(always)]
+    pub fn len_or_more(self, slice: &Slice) -> u64 {
+        // With the map's own number in the upper bits only the length is left.
+        slice.tag ^ self.tag
+    }
+
+    /// Bytes of the slice from `at` on; 0 of another map's slice.
+    #[inline(always)]
+    fn room(self, slice: &Slice, at: u32) -> usize {
+        let len = self.len_or_more(slice);
+        if len > u64::from(MAX_SLICE) { 0 } else { (len as u32).saturating_sub(at) as usize }
+    }
+
+    /// As [`Map::read`].
+    #[inline(always)]
+    pub fn read(self, slice: &Slice, at: u32, to: &mut [u8]) -> usize {
+        let n = to.len().min(self.room(slice, at));
+        // SAFETY: the map lives, because it is borrowed, and is the slice's own, so [at, at + n) of it is mapped; `to` is
+        // private and holds n.
+        unsafe { kernel::copy(to.as_mut_ptr(), slice.ptr.as_ptr().wrapping_add(at as usize), n) };
+        n
+    }
+
+    /// Fills `to` with the slice's first bytes. `false`, and nothing is read, if there are fewer or the slice is of
+    /// another map.
+    #[inline(always)]
+    pub fn read_exact(self, slice: &Slice, to: &mut [u8]) -> bool {
+        if self.room(slice, 0) < to.len() {
+            return false;
+        }
+        // SAFETY: as for `read`.
+        unsafe { kernel::copy(to.as_mut_ptr(), slice.ptr.as_ptr(), to.len()) };
+        true
+    }
+
+    /// As [`Map::write`].
+    #[inline(always)]
+    pub fn write(self, slice: &Slice, at: u32, from: &[u8]) -> usize {
+        let n = from.len().min(self.room(slice, at));
+        // SAFETY: as for `read`, the other way.
+        unsafe { kernel::copy(slice.ptr.as_ptr().wrapping_add(at as usize), from.as_ptr(), n) };
+        n
+    }
+
+    /// Writes `header` to the slice's beginning and `body` behind it. `false`, and nothing is written, if they do not fit
+    /// or the slice is of another map.
+    #[inline(always)]
+    pub fn write_both<const N: usize>(self, slice: &Slice, header: &[u8; N], body: &[u8]) -> bool {
+        if self.room(slice, 0) < N + body.len() {
+            return false;
+        }
+        // SAFETY: as for `write`: [0, N + body.len()) of the slice is mapped, both sources are private.
+        unsafe {
+            let to = slice.ptr.as_ptr();
+            core::ptr::copy_nonoverlapping(header.as_ptr(), to, N);
+            kernel::copy(to.add(N), body.as_ptr(), body.len());
+        }
+        true
     }
 }
 

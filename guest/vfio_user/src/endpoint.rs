@@ -125,7 +125,10 @@ impl Body {
     /// Begins a session over a connected, non-blocking socket.
     pub(crate) fn begin(&mut self, socket: OwnedFd) {
         let pid = rustix::net::sockopt::socket_peercred(&socket).ok().map(|c| c.pid.as_raw_nonzero().get());
-        match Session::new(self.function.as_mut(), self.settings) {
+        let (function, settings) = (self.function.as_mut(), self.settings);
+        let made = catch_unwind(AssertUnwindSafe(|| Session::new(function, settings)));
+        let Ok(made) = made else { return self.note(Error::Panicked.to_string()) };
+        match made {
             Ok(session) => {
                 self.live = Some(Live { connection: Connection::new(socket), session, pid });
                 self.sessions += 1;

@@ -61,6 +61,7 @@
 //!
 //! # Not done
 //!
+//! Windows that the device may only read are not reached, so a guest behind a virtual IOMMU must map its memory as a whole.
 //! DMA by messages (DMA_READ, DMA_WRITE): a window without a file is outside of the map. QEMU's client serves such
 //! messages under its big lock, and Cloud Hypervisor not at all. Doorbells as eventfds (GET_REGION_IO_FDS answers that
 //! there are none): no client asks. The twin socket: no client offers it.

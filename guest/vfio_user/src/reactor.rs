@@ -316,7 +316,7 @@ impl Work {
         }
         entry.interest = Interest { read: true, write: false };
         body.begin(socket);
-        if body.may_log() {
+        if body.is_live() && body.may_log() {
             tracing::info!(port = body.name(), "vfio-user client connected");
         }
         drop(body);

@@ -90,7 +90,8 @@ pub(crate) fn info(
         flags |= MMAP | CAPS;
     }
     let with_caps = shared.filter(|_| fits);
-    let cap_offset = if with_caps.is_some() { FIXED } else { 0 };
+    // Said even where it leads behind the end of this answer: QEMU looks at it before it asks again.
+    let cap_offset = if shared.is_some() { FIXED } else { 0 };
     // The file begins where the region does.
     let mut payload = Payload::default().u32(whole).u32(flags).u32(index).u32(cap_offset).u64(size).u64(0);
     if let Some(shared) = with_caps {

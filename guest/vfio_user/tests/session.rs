@@ -179,7 +179,7 @@ fn shared_pages_are_offered_if_configured() {
     assert_eq!(off.ask(5, info(64)), Ok(payload![32_u32, 3_u32, 0_u32, 0_u32, 4096_u64, 0_u64]));
     let mut on = Client::of(Toy::shared(), Settings { mmap: true });
     let (short, fd) = on.ask_fds(5, info(32), Vec::new()).unwrap();
-    assert_eq!(short, payload![64_u32, 15_u32, 0_u32, 0_u32, 4096_u64, 0_u64]);
+    assert_eq!(short, payload![64_u32, 15_u32, 0_u32, 32_u32, 4096_u64, 0_u64]);
     assert!(fd.is_none(), "the client asks again");
     let (long, fd) = on.ask_fds(5, info(64), Vec::new()).unwrap();
     let caps = payload![1_u16, 1_u16, 0_u32, 1_u32, 0_u32, 0_u64, 4096_u64];

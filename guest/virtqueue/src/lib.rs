@@ -104,6 +104,16 @@ pub trait Ring: Sized + Send + 'static {
         chains: &mut Vec<Chain>,
     ) -> Result<usize, RingError>;
 
+    /// As [`Ring::take`], for the burst after the one in work: takes only chains of one buffer each, and only what is known
+    /// to be there without a look at what the driver may be writing just now. Stops quietly before anything else, which
+    /// [`Ring::take`] meets again. Neither vector grows: both need room for `max`.
+    fn take_ahead<const WRITABLE: bool>(
+        &mut self,
+        max: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    );
+
     /// Gives the last chains that were taken back to be taken again.
     fn give_back(&mut self, chains: &[Chain]);
 

@@ -201,6 +201,14 @@ impl PackedRing {
         Err(RingError::TooLong { place: head, limit: usize::from(limit) })
     }
 
+    /// Descriptors that may be taken: no more than one lap can be in flight, or descriptors that we hold would look
+    /// available again.
+    #[inline(always)]
+    fn free(&self) -> usize {
+        let in_flight = self.next.distance(self.used, self.size);
+        u32::from(self.size).saturating_sub(in_flight) as usize
+    }
+
     #[inline(always)]
     fn take_all<const WRITABLE: bool>(
         &mut self,
@@ -234,7 +242,7 @@ impl PackedRing {
 
     /// Takes chains of one buffer of the wanted kind, as long as they are such, and asks for the buffers: at most `run`,
     /// which does not go beyond the ring's end. Gives the descriptor of the first that is not such.
-    #[inline(always)]
+    #[inline(never)]
     fn take_plain<const WRITABLE: bool>(
         &mut self,
         run: usize,
@@ -274,6 +282,30 @@ impl PackedRing {
         }
     }
 
+    /// Writes used entries side by side. Gives where the next one goes.
+    #[inline(always)]
+    fn write_others<const WRITABLE: bool>(&self, mut at: Position, chains: &[Chain]) -> Position {
+        let (words, mut left) = (&self.areas.words, chains);
+        while !left.is_empty() {
+            // Up to the ring's end, and as long as chains take up one entry each, nothing but the place changes.
+            let run = usize::from(self.size - at.index).min(left.len());
+            let mut place = 2 * usize::from(at.index) + 1;
+            let mut written = 0;
+            for chain in left.iter().take(run) {
+                words.store(place, used_word::<WRITABLE>(at, chain.id, chain.len).to_le());
+                place += 2;
+                written += 1;
+                if chain.entries != 1 {
+                    at = at.forward(chain.entries - 1, self.size);
+                    break;
+                }
+            }
+            at = at.forward(written as u16, self.size);
+            left = left.get(written..).unwrap_or(&[]);
+        }
+        at
+    }
+
     /// Writes the used entries of a burst, the first one last.
     #[inline(always)]
     fn write_burst<const WRITABLE: bool>(&mut self, chains: &[Chain]) {
@@ -290,12 +322,16 @@ impl PackedRing {
             journal.note(old.bits(), new.bits(), used_word::<WRITABLE>(old, id, first.len));
         }
         let mut at = old.forward(first.entries, self.size);
-        for chain in others {
-            if !as_one {
-                self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
-                self.log_used(at);
+        if as_one || self.is_used_logged {
+            for chain in others {
+                if !as_one {
+                    self.write_used::<WRITABLE>(at, chain.id, chain.len, Ordering::Relaxed);
+                    self.log_used(at);
+                }
+                at = at.forward(chain.entries, self.size);
             }
-            at = at.forward(chain.entries, self.size);
+        } else {
+            at = self.write_others::<WRITABLE>(at, others);
         }
         // The driver looks at them one after the other: with the first all become visible.
         self.write_used::<WRITABLE>(old, id, first.len, Ordering::Release);
@@ -395,10 +431,7 @@ impl Ring for PackedRing {
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
     ) -> Result<usize, RingError> {
-        // No more than one lap can be in flight, or descriptors that we hold would look available again.
-        let in_flight = self.next.distance(self.used, self.size);
-        let free = u32::from(self.size).saturating_sub(in_flight) as usize;
-        let count = max.min(chains.capacity() - chains.len()).min(free);
+        let count = max.min(chains.capacity() - chains.len()).min(self.free());
         let before = (self.next, slices.len(), chains.len());
         if let Err(error) = self.take_all::<WRITABLE>(count, slices, chains) {
             self.next = before.0;
@@ -409,6 +442,21 @@ impl Ring for PackedRing {
         let taken = chains.len() - before.2;
         self.known = self.known.saturating_sub(taken as u16);
         Ok(taken)
+    }
+
+    #[inline]
+    fn take_ahead<const WRITABLE: bool>(
+        &mut self,
+        max: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) {
+        // Buffers to receive into were given long ago.
+        let known = if WRITABLE { self.free() } else { self.free().min(usize::from(self.known)) };
+        let run = usize::from(self.size - self.next.index).min(known).min(max).min(GROUP);
+        let before = chains.len();
+        self.take_plain::<WRITABLE>(run, slices, chains);
+        self.known = self.known.saturating_sub((chains.len() - before) as u16);
     }
 
     #[inline]

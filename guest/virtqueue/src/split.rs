@@ -174,7 +174,7 @@ impl SplitRing {
 
     /// Takes up to `count` chains, at most [`GROUP`], of one buffer of the wanted kind, as long as they are such, and asks
     /// for the buffers. Gives how many; and head and descriptor of the one that is not such.
-    #[inline(always)]
+    #[inline(never)]
     fn take_plain<const WRITABLE: bool>(
         &mut self,
         count: usize,
@@ -332,6 +332,17 @@ impl Ring for SplitRing {
             return Err(error);
         }
         Ok(chains.len() - before.2)
+    }
+
+    #[inline]
+    fn take_ahead<const WRITABLE: bool>(
+        &mut self,
+        max: usize,
+        slices: &mut Vec<Slice>,
+        chains: &mut Vec<Chain>,
+    ) {
+        let known = usize::from(self.seen.wrapping_sub(self.next));
+        self.take_plain::<WRITABLE>(known.min(max).min(GROUP), slices, chains);
     }
 
     #[inline]

@@ -88,7 +88,8 @@ fn prepare_inner(
             (false, true) => GSO_TCPV6,
         } | if ecn { GSO_ECN } else { GSO_NONE };
     }
-    frame.offload = offload.validate(len as usize, frame.head()).ok()?;
+    let offload = offload.validate(len as usize, frame.head()).ok()?;
+    frame.set_offload(offload);
     Some(())
 }
 

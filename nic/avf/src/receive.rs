@@ -99,11 +99,11 @@ impl Receive {
             return Err(Refusal::Drop(DropReason::Filtered));
         }
         let len = frame.len() as usize;
-        let is_plain = frame.offload.is_plain();
+        let is_plain = frame.offload().is_plain();
         if is_plain
             && rules.director.is_none()
             && let Some((kind, hash)) =
-                usual::look(head, len, frame.offload.flags, &rules.hasher, &mut rules.flows)
+                usual::look(head, len, frame.offload().flags, &rules.hasher, &mut rules.flows)
         {
             let found = Found { packet_type: kind.packet_type, cast, hash: Some(hash), ..Found::default() };
             let wanted = rules.hasher.queue(hash);
@@ -135,7 +135,7 @@ impl Receive {
         let layers = Layers::of(head);
         let (kind, hash) = match &layers {
             Some(layers) => {
-                let kind = classify(head, frame.len() as usize, layers, &frame.offload);
+                let kind = classify(head, frame.len() as usize, layers, &frame.offload());
                 let hash = layers.ip.and_then(|ip| rules.hasher.hash(head, layers.l3.into(), &ip));
                 (kind, hash)
             }
@@ -190,7 +190,7 @@ impl Receive {
         }
         let result = if ring.place_usual(map, frame, slices, source, plan) {
             Ok(())
-        } else if frame.offload.is_plain() {
+        } else if frame.offload().is_plain() {
             ring.place(map, frame, slices, source, plan)
         } else {
             finish(frame, slices, source, &Accepts::default(), |piece| ring.place_piece(map, piece, plan))

@@ -236,7 +236,7 @@ impl Ring {
     ) -> bool {
         let (len, head, rest) = (frame.len(), frame.head(), frame.rest_len());
         let size = u16::try_from(len).unwrap_or(u16::MAX);
-        let is_usual = frame.offload.is_plain() && !plan.strip && !self.config.keep_crc;
+        let is_usual = frame.offload().is_plain() && !plan.strip && !self.config.keep_crc;
         if !is_usual
             || size > self.config.buffer_len
             || len > self.config.max_frame

@@ -221,7 +221,7 @@ impl Transmit {
         if let Some(reason) = reason {
             burst.slices_mut().truncate(first);
             if let Some(frame) = burst.push_bytes(&[]) {
-                frame.drop = Some(reason);
+                frame.mark(reason);
                 self.counts.errors += 1;
             }
             return;
@@ -241,7 +241,7 @@ impl Transmit {
                 self.counts.pass(cast(to), len);
             }
             Err(reason) => {
-                frame.drop = Some(reason);
+                frame.mark(reason);
                 match reason {
                     DropReason::BadSource => self.counts.discards += 1,
                     _ => self.counts.errors += 1,
@@ -260,7 +260,7 @@ fn finish(frame: &mut Frame, rules: &SendRules, data: &Data) -> Result<(), DropR
             return Err(DropReason::BadSource);
         }
     }
-    if frame.offload.gso_kind() == fabnic_wire::offload::GSO_UDP_L4 && !rules.uso {
+    if frame.offload().gso_kind() == fabnic_wire::offload::GSO_UDP_L4 && !rules.uso {
         return Err(DropReason::BadOffload);
     }
     if data.cmd & cmd::IL2TAG1 != 0 {
@@ -270,7 +270,7 @@ fn finish(frame: &mut Frame, rules: &SendRules, data: &Data) -> Result<(), DropR
         let Some(room) = frame.insert(TAG_AT, 4) else { return Err(DropReason::BadOffload) };
         let [high, low] = data.tag.to_be_bytes();
         room.copy_from_slice(&[0x81, 0, high, low]);
-        frame.offload.shift(4);
+        frame.shift_offload(4);
     }
     Ok(())
 }

@@ -165,7 +165,7 @@ proptest! {
             let ingress = guard.as_mut().unwrap();
             ingress.receive(&mut burst).unwrap();
             let frame = &burst.frames()[0];
-            prop_assert_eq!((burst.len(), frame.drop), (1, None));
+            prop_assert_eq!((burst.len(), frame.marked()), (1, None));
             let shift = if insert.is_some() { 4 } else { 0 };
             let large = shape.payload > mss.into();
             let kind = match (packet.proto, packet.v6) {
@@ -174,8 +174,8 @@ proptest! {
                 (_, false) => GSO_TCPV4,
                 (_, true) => GSO_TCPV6,
             };
-            prop_assert_eq!(frame.offload.gso_kind(), kind);
-            prop_assert_eq!(usize::from(frame.offload.csum_start), packet.l4 + shift);
+            prop_assert_eq!(frame.offload().gso_kind(), kind);
+            prop_assert_eq!(usize::from(frame.offload().csum_start), packet.l4 + shift);
             let mut seen = vec![0; frame.len() as usize];
             burst.copy_out(0, &mut seen);
             if shift > 0 {

@@ -141,7 +141,7 @@ fn forward(from: &Port, to: &Port, burst: &mut Burst, state: &mut u32, loss: u32
     ingress.receive(burst).unwrap();
     let picks: Vec<u8> = (0..burst.len() as u8)
         .filter(|index| {
-            assert_eq!(burst.frames()[usize::from(*index)].drop, None);
+            assert_eq!(burst.frames()[usize::from(*index)].marked(), None);
             *state ^= *state << 13;
             *state ^= *state >> 17;
             *state ^= *state << 5;

@@ -8,6 +8,10 @@ use fabnic_wire::MacAddr;
 use crate::spec::eeprom::{CHECKSUM, INIT_CONTROL_1, INIT_CONTROL_2, INSTRUCTION_BITS, READ, SUM, WORDS};
 use crate::spec::register::{EERD_DONE, EERD_START, Eecd};
 use crate::spec::{DEVICE, SUBSYSTEM, VENDOR};
+use crate::state::{Reader, StateError, Writer};
+
+/// Bits of an instruction with its data.
+const MOST_BITS: u32 = INSTRUCTION_BITS + 16;
 
 /// The chip, and where its serial protocol stands.
 #[derive(Debug)]
@@ -56,6 +60,27 @@ impl Eeprom {
         Eeprom { words, wires: Eecd::empty(), shifted: 0, count: 0, reading: None }
     }
 
+    pub(crate) fn save(&self, to: &mut Writer) {
+        self.words.iter().for_each(|word| to.u16(*word));
+        to.u32(self.wires.bits());
+        to.u16(self.shifted);
+        to.u32(self.count);
+        to.flag(self.reading.is_some());
+        to.u16(self.reading.unwrap_or(0));
+    }
+
+    pub(crate) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for word in &mut self.words {
+            *word = from.u16()?;
+        }
+        self.wires = Eecd::from_bits_retain(from.u32()?);
+        self.shifted = from.u16()?;
+        self.count = from.u32()?.min(MOST_BITS);
+        let is_reading = from.flag()?;
+        self.reading = Some(from.u16()?).filter(|_| is_reading);
+        Ok(())
+    }
+
     fn word(&self, at: u16) -> u16 {
         self.words.get(usize::from(at) % WORDS).copied().unwrap_or(0xffff)
     }
@@ -82,7 +107,7 @@ impl Eeprom {
             return;
         }
         self.shifted = self.shifted << 1 | bit;
-        self.count = (self.count + 1).min(INSTRUCTION_BITS + 16);
+        self.count = (self.count + 1).min(MOST_BITS);
         if self.count == INSTRUCTION_BITS && self.shifted >> 6 == READ {
             // Before the first bit there is a zero, while no bit was clocked out yet.
             self.reading = Some(((self.shifted & 0x3f) << 4).wrapping_sub(1));

@@ -3,7 +3,8 @@
 use fabnic_wire::Tci;
 use fabnic_wire::ethernet::TAG_OFFSET;
 
-use crate::spec::register::{Ctrl, RAH_VALID, Rctl};
+use crate::spec::register::{Ctrl, RAH_MASK, RAH_VALID, Rctl};
+use crate::state::{Reader, StateError, Writer};
 
 /// Words of the multicast and of the VLAN table.
 pub(crate) const TABLE: usize = 128;
@@ -50,6 +51,31 @@ pub(crate) enum Verdict {
 }
 
 impl Filter {
+    pub(crate) fn save(&self, to: &mut Writer) {
+        for word in [self.rctl.bits(), self.ctrl.bits(), self.vet.into(), self.rxcsum] {
+            to.u32(word);
+        }
+        self.addresses.as_flattened().iter().for_each(|word| to.u32(*word));
+        self.multicast.iter().chain(&self.vlans).for_each(|word| to.u32(*word));
+    }
+
+    pub(crate) fn restore(from: &mut Reader<'_>) -> Result<Filter, StateError> {
+        let mut filter = Filter {
+            rctl: Rctl::from_bits_truncate(from.u32()?),
+            ctrl: Ctrl::from_bits_retain(from.u32()?),
+            vet: (from.u32()? & 0xffff) as u16,
+            rxcsum: from.u32()?,
+            ..Filter::default()
+        };
+        for [low, high] in &mut filter.addresses {
+            (*low, *high) = (from.u32()?, from.u32()? & RAH_MASK);
+        }
+        for word in filter.multicast.iter_mut().chain(&mut filter.vlans) {
+            *word = from.u32()?;
+        }
+        Ok(filter)
+    }
+
     /// Whether a frame that begins with these bytes is taken.
     #[inline]
     pub(crate) fn judge(&self, head: &[u8]) -> Verdict {

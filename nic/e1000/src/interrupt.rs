@@ -21,6 +21,7 @@ use fabnic_pci::Interrupts;
 use parking_lot::Mutex;
 
 use crate::spec::register::Cause;
+use crate::state::{Reader, StateError, Writer};
 
 /// When an interrupt was taken, and how long the next is to be held off, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +56,8 @@ struct State {
     mask: Cause,
     asserted: bool,
     held_until: Option<u64>,
+    /// The device stands still: the line does not change.
+    is_stopped: bool,
     output: Option<Arc<dyn Interrupts>>,
 }
 
@@ -72,6 +75,9 @@ impl core::fmt::Debug for InterruptLine {
 impl State {
     /// Lets the line follow; `true` if it rose.
     fn follow(&mut self) -> bool {
+        if self.is_stopped {
+            return false;
+        }
         let wanted = self.causes.intersects(self.mask) && self.held_until.is_none();
         if wanted == self.asserted {
             return false;
@@ -159,6 +165,31 @@ impl InterruptLine {
         (state.causes, state.mask) = (Cause::empty(), Cause::empty());
         state.held_until = None;
         state.follow();
+    }
+
+    /// The device stands still, or goes on.
+    pub(crate) fn set_stopped(&self, is_stopped: bool) {
+        let mut state = self.0.lock();
+        state.is_stopped = is_stopped;
+        state.follow();
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer) {
+        let state = self.0.lock();
+        to.u32(state.causes.bits());
+        to.u32(state.mask.bits());
+        to.flag(state.asserted);
+        to.flag(state.held_until.is_some());
+    }
+
+    /// Takes another's state, while stopped. What was held off is due at `now`: clocks differ.
+    pub(crate) fn restore(&self, from: &mut Reader<'_>, now: u64) -> Result<(), StateError> {
+        let mut state = self.0.lock();
+        state.causes = Cause::from_bits_truncate(from.u32()?);
+        state.mask = Cause::from_bits_truncate(from.u32()?);
+        state.asserted = from.flag()?;
+        state.held_until = from.flag()?.then_some(now);
+        Ok(())
     }
 
     /// When an interrupt is held off no longer.

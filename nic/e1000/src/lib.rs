@@ -26,6 +26,9 @@
 //! 3. The driver resets the device, sets up rings and enables them: queues are installed in the port's first cells.
 //! 4. It disables them, resets the device, or its VMM goes: the queues are removed, and nothing is in flight.
 //!
+//! A device can be stopped, saved, and restored as another one: its whole state but the guest's memory is in the bytes that
+//! [`fabnic_pci::Function::save`] gives.
+//!
 //! # Invariants
 //!
 //! * A driver's descriptor is read once for each decision; a frame is judged on private bytes, which the receiver gets.
@@ -45,6 +48,7 @@ mod registers;
 mod ring;
 mod shared;
 pub mod spec;
+mod state;
 mod statistics;
 mod transmit;
 

@@ -14,9 +14,10 @@
 //!   another map --> removed and made anew; what the ring's registers and the contexts say stays
 //! ```
 
+use core::any::Any;
 use std::sync::Arc;
 
-use fabnic_memory::{Map, MapError};
+use fabnic_memory::{DirtyLog, Map, MapError};
 use fabnic_pci::{Bar, Description, Function, Interrupts, Pin, Reset, SharedBar};
 use fabnic_port::{Ingress, Port};
 use fabnic_wire::MacAddr;
@@ -36,6 +37,7 @@ use crate::spec::register::{
     TRANSMIT_PAGE, TRANSMIT_RING, VET, VFTA, ring,
 };
 use crate::spec::{BAR_LEN, DEVICE, IO_BAR_LEN, REVISION, SUBSYSTEM, VENDOR};
+use crate::state::{Reader, StateError, Writer};
 use crate::statistics::StatisticsReader;
 use crate::transmit::{Carry, Transmit};
 
@@ -106,6 +108,8 @@ pub struct E1000 {
     carry: Carry,
     transmits: bool,
     receives: bool,
+    /// No queue is served and nothing changes by itself, while the state is carried to another host.
+    is_stopped: bool,
 }
 
 impl E1000 {
@@ -135,6 +139,7 @@ impl E1000 {
             carry: Carry::default(),
             transmits: false,
             receives: false,
+            is_stopped: false,
         };
         model.reset_registers();
         Ok(model)
@@ -158,6 +163,9 @@ impl E1000 {
         self.shared.pages.reset();
         self.shared.statistics.reset();
         self.shared.set_looped_in_mac(false);
+        // The wire is a bit of CTRL; the PHY itself goes on as it was.
+        let now = self.now;
+        self.shared.with_phy(|phy| phy.set_reset_wire(false, now));
         let [a, b, c, d, e, f] = mac.octets();
         let address = [u32::from_le_bytes([a, b, c, d]), RAH_VALID | u32::from_le_bytes([e, f, 0, 0])];
         self.shared.change_filter(|filter| {
@@ -184,7 +192,7 @@ impl E1000 {
             && let Some(mut queue) = self.port.ingress().first().and_then(|cell| cell.remove())
         {
             let queue: &mut dyn Ingress = queue.as_mut();
-            let queue: &mut dyn core::any::Any = queue;
+            let queue: &mut dyn Any = queue;
             if let Some(transmit) = queue.downcast_mut::<Transmit>() {
                 self.carry = transmit.carry;
             }
@@ -194,8 +202,9 @@ impl E1000 {
     /// Has the queues in their cells that the registers and the map allow.
     fn update_queues(&mut self) {
         let rctl = self.shared.filter(|filter| filter.rctl);
-        let receives = rctl.contains(Rctl::EN) && self.memory.is_some();
-        let transmits = self.tctl & TCTL_EN != 0 && self.memory.is_some();
+        let may_run = self.memory.is_some() && !self.is_stopped;
+        let receives = rctl.contains(Rctl::EN) && may_run;
+        let transmits = self.tctl & TCTL_EN != 0 && may_run;
         if (self.receives && !receives) || (self.transmits && !transmits) {
             self.remove_queues();
         }
@@ -225,7 +234,8 @@ impl E1000 {
     fn taken(&self) -> Taken {
         let pages = &self.shared.pages;
         let delay = |side, is_used: bool| match is_used {
-            true => u64::from(pages.register(side, ring::ABSOLUTE_DELAY)) * 1024,
+            // Masked once more: a guest may have written it by itself.
+            true => u64::from(pages.register(side, ring::ABSOLUTE_DELAY) & ring::INDEX_MASK) * 1024,
             false => 0,
         };
         Taken {
@@ -485,24 +495,116 @@ impl Function for E1000 {
         }
     }
 
-    fn shared(&self) -> Option<SharedBar> {
-        if !self.is_shared {
-            return None;
+    fn faults(&self) -> u64 {
+        self.shared.faults()
+    }
+
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> bool {
+        self.shared.set_log(log.clone());
+        if let Some(cell) = self.port.egress().first().filter(|_| self.receives) {
+            cell.with(|queue| {
+                let queue: &mut dyn Any = queue;
+                queue.downcast_mut::<Receive>().map(|queue| queue.set_log(log.clone()))
+            });
         }
-        let file = self.shared.pages.file().try_clone().ok()?;
+        if let Some(cell) = self.port.ingress().first().filter(|_| self.transmits) {
+            cell.with(|queue| {
+                let queue: &mut dyn Any = queue;
+                queue.downcast_mut::<Transmit>().map(|queue| queue.set_log(log))
+            });
+        }
+        true
+    }
+
+    fn is_migratable(&self) -> bool {
+        // A guest that has mapped the registers of its rings changes them without anybody knowing of it.
+        !self.is_shared
+    }
+
+    fn set_running(&mut self, running: bool) {
+        self.is_stopped = !running;
+        if !running {
+            self.remove_queues();
+        }
+        self.shared.line.set_stopped(!running);
+        self.update_queues();
+    }
+
+    fn save(&mut self) -> Option<Vec<u8>> {
+        let mut to = Writer::new();
+        for word in [self.ctrl.bits(), self.tctl, self.itr, self.eerd, self.mdic, self.io_address] {
+            to.u32(word);
+        }
+        self.stored.save(&mut to);
+        self.eeprom.save(&mut to);
+        self.shared.with_phy(|phy| phy.save(&mut to));
+        self.shared.line.save(&mut to);
+        self.shared.filter(|filter| filter.save(&mut to));
+        self.shared.pages.save(&mut to);
+        self.shared.statistics.save(&mut to);
+        self.reader.save(&mut to);
+        self.carry.save(&mut to);
+        Some(to.into_bytes())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
+        self.remove_queues();
+        self.restore_state(state).map_err(|error| {
+            self.reset(Reset::Device);
+            format!("the state of an e1000: {error}")
+        })
+    }
+
+    fn shared(&self) -> Option<SharedBar> {
+        let file = self.shared.pages.file()?.try_clone().ok()?;
         let areas = vec![(RECEIVE_PAGE.into(), PAGE), (TRANSMIT_PAGE.into(), PAGE)];
         Some(SharedBar { bar: MEMORY_BAR, file, areas })
     }
 
     fn deadline(&self) -> Option<u64> {
+        if self.is_stopped {
+            return None;
+        }
         let link = self.shared.with_phy(|phy| phy.deadline());
         [link, self.shared.line.deadline()].into_iter().flatten().min()
     }
 
     fn expire(&mut self, now: u64) {
         self.now = now;
+        if self.is_stopped {
+            return;
+        }
         self.shared.with_phy(|phy| phy.expire(now));
         self.shared.line.expire(now);
+    }
+}
+
+impl E1000 {
+    fn restore_state(&mut self, state: &[u8]) -> Result<(), StateError> {
+        let mut reader = Reader::new(state)?;
+        let from = &mut reader;
+        self.ctrl = Ctrl::from_bits_retain(from.u32()?);
+        for place in [&mut self.tctl, &mut self.itr, &mut self.eerd, &mut self.mdic, &mut self.io_address] {
+            *place = from.u32()?;
+        }
+        self.itr &= 0xffff;
+        self.stored.restore(from)?;
+        self.eeprom.restore(from)?;
+        let now = self.now;
+        let carrier = self.shared.with_phy(|phy| phy.carrier());
+        self.shared.with_phy(|phy| phy.restore(from, now))?;
+        self.shared.line.restore(from, now)?;
+        let filter = Filter::restore(from)?;
+        self.shared.set_looped_in_mac(filter.rctl.intersects(Rctl::LBM));
+        self.shared.change_filter(|place| *place = filter);
+        self.shared.pages.restore(from)?;
+        self.shared.statistics.restore(from)?;
+        self.reader.restore(from)?;
+        self.carry = Carry::restore(from)?;
+        reader.end()?;
+        // The partner here may be another: that is news to the driver.
+        self.shared.with_phy(|phy| phy.set_carrier(carrier));
+        Ok(())
     }
 }
 

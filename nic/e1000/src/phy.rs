@@ -14,6 +14,8 @@ use crate::spec::phy::{
     REGISTERS, STATUS, STATUS_1000T, STATUS_1000T_VALUE, STATUS_ABILITIES, STATUS_COMPLETE, STATUS_LINK,
 };
 
+use crate::state::{Reader, StateError, Writer};
+
 /// How long a negotiation takes. On copper it is seconds; nobody is served by waiting for them.
 const NEGOTIATION: u64 = 50_000_000;
 
@@ -51,6 +53,32 @@ impl Phy {
     /// Power-on: the partner stays.
     pub(crate) fn power_on(&mut self) {
         *self = Phy::new(self.carrier);
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer) {
+        self.registers.iter().for_each(|register| to.u16(*register));
+        for flag in [self.carrier, self.link, self.was_down, self.held, self.negotiating.is_some()] {
+            to.flag(flag);
+        }
+    }
+
+    /// Takes another's state. A negotiation begins anew: clocks differ. The partner is the other's; configuration says
+    /// which there is here, afterwards.
+    pub(crate) fn restore(&mut self, from: &mut Reader<'_>, now: u64) -> Result<(), StateError> {
+        for register in &mut self.registers {
+            *register = from.u16()?;
+        }
+        self.carrier = from.flag()?;
+        self.link = from.flag()?;
+        self.was_down = from.flag()?;
+        self.held = from.flag()?;
+        self.negotiating = from.flag()?.then_some(now.saturating_add(NEGOTIATION));
+        Ok(())
+    }
+
+    /// Whether there is a partner.
+    pub(crate) fn carrier(&self) -> bool {
+        self.carrier
     }
 
     fn defaults(&mut self) {

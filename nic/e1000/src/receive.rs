@@ -10,9 +10,9 @@
 
 use std::sync::Arc;
 
-use fabnic_memory::{Cursor, Hint, Map, Slice, copy};
+use fabnic_memory::{Cursor, DirtyLog, Hint, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Tally};
+use fabnic_port::{BURST, Burst, DropReason, Egress, Fault, Frame, Tally};
 use fabnic_wire::checksum::ipv4_header_is_valid;
 use fabnic_wire::ethernet::{TAG_LEN, TAG_OFFSET};
 use fabnic_wire::layers::{Fragment, Network};
@@ -30,6 +30,9 @@ use crate::statistics::{Traffic, Way};
 /// What is written behind a frame: the padding of a short one, and its FCS, which nobody looks at.
 const ZEROS: [u8; 64] = [0; 64];
 
+/// Bytes of a frame's buffer that are asked for ahead.
+const ANNOUNCED: u32 = 128;
+
 /// The most buffers of a frame: the longest in the smallest.
 const MAX_BUFFERS: usize = LONGEST_LARGE.div_ceil(256) as usize;
 
@@ -45,6 +48,9 @@ pub(crate) struct Receive {
     /// Where the ring stands in this burst, and the next descriptor.
     position: Position,
     at: u32,
+    /// Buffer addresses of descriptors from the head on that were read ahead.
+    ahead: [u64; BURST],
+    ahead_len: u32,
     /// Room for the buffers of a frame.
     targets: Vec<Slice>,
     buffers: Vec<(u32, u32)>,
@@ -75,21 +81,29 @@ struct Told {
 
 impl Receive {
     pub(crate) fn new(shared: Arc<Shared>, map: Arc<Map>) -> Receive {
+        let log = shared.log();
         Receive {
             shared,
             map,
-            ring: DescriptorRing::new(Side::Receive),
+            ring: DescriptorRing::new(Side::Receive, log),
             hint: Hint::default(),
             filter: Filter::default(),
             generation: 0,
             position: Position { head: 0, tail: 0, len: 0 },
             at: 0,
+            ahead: [0; BURST],
+            ahead_len: 0,
             targets: Vec::with_capacity(2 * MAX_BUFFERS),
             buffers: Vec::with_capacity(MAX_BUFFERS),
             traffic: Traffic::default(),
             missed: 0,
             oversize: 0,
         }
+    }
+
+    /// Begins, changes or ends the logging of writes.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.ring.set_log(log);
     }
 
     /// Delivers frames that the device itself sent.
@@ -104,15 +118,51 @@ impl Receive {
         }
         let Receive { shared, filter, generation, .. } = self;
         shared.renew(generation, |newest| filter.clone_from(newest));
-        self.position = match self.ring.look(&self.shared.pages, &self.map)? {
+        self.position = match self.ring.look(&self.shared, &self.map)? {
             Some(position) => position,
             None => Position { head: 0, tail: 0, len: 0 },
         };
         self.at = self.position.head;
-        self.ring.prefetch(self.at);
+        self.look_ahead(burst, picks);
         let result = self.deliver_all(burst, picks, tally);
         self.settle(tally);
         result
+    }
+
+    /// Reads the descriptors of so many frames, if each needs one, and asks for their buffers: so that these are on their
+    /// way while the first frames are written.
+    fn look_ahead(&mut self, burst: &Burst, picks: &[u8]) {
+        let mut at = self.position.head;
+        self.ahead_len = 0;
+        for (place, pick) in self.ahead.iter_mut().zip(picks) {
+            if at == self.position.tail {
+                break;
+            }
+            let [addr, _] = self.ring.load(at);
+            *place = addr;
+            self.ahead_len += 1;
+            if let Some(target) = self.map.translate(addr, ANNOUNCED, &mut self.hint) {
+                self.map.prefetch_write_at(&target, 0);
+                if burst.frames().get(usize::from(*pick)).is_some_and(|frame| frame.len() > 60) {
+                    self.map.prefetch_write_at(&target, 64);
+                }
+            }
+            at = self.position.next(at);
+        }
+    }
+
+    /// The buffer of a descriptor, read once.
+    #[inline]
+    fn buffer(&self, at: u32) -> u64 {
+        let index = if at >= self.position.head {
+            at - self.position.head
+        } else {
+            at + self.position.len - self.position.head
+        };
+        match self.ahead.get(index as usize) {
+            Some(addr) if index < self.ahead_len => *addr,
+            _ => self.ring.load(at)[0],
+        }
     }
 
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
@@ -148,7 +198,7 @@ impl Receive {
         }
         let strip = if self.filter.strips() { self.filter.tag(head).map(|tci| tci.0) } else { None };
         let told = Told { status, strip };
-        if strip.is_some() || !frame.offload.is_plain() || !self.place_plain(frame, slices, source, told)? {
+        if strip.is_some() || !frame.offload().is_plain() || !self.place_plain(frame, slices, source, told)? {
             self.place_any(frame, slices, source, told)?;
         }
         Ok(frame.len())
@@ -188,13 +238,12 @@ impl Receive {
         if self.at == self.position.tail {
             return Err(self.no_buffer());
         }
-        let [addr, _] = self.ring.load(self.at);
+        let addr = self.buffer(self.at);
         if addr == 0 {
             return Ok(false);
         }
         let Some(target) = self.map.translate(addr, total, &mut self.hint) else { return Ok(false) };
         let next = self.position.next(self.at);
-        self.ring.prefetch(next);
         let map = &*self.map;
         let head = frame.head();
         if map.write(&target, 0, head) != head.len() {
@@ -215,8 +264,11 @@ impl Receive {
         }
         let behind = ZEROS.get(..(total - frame.len()) as usize).unwrap_or(&ZEROS);
         map.write(&target, frame.len(), behind);
+        if self.ring.is_logging() {
+            self.ring.log_written(map, &target, total);
+        }
         let checked =
-            if frame.offload.flags & DATA_VALID != 0 { self.checked(head) } else { ReceiveStatus::IXSM };
+            if frame.offload().flags & DATA_VALID != 0 { self.checked(head) } else { ReceiveStatus::IXSM };
         let status = told.status | checked | ReceiveStatus::DD | ReceiveStatus::EOP;
         self.ring.write_back(self.at, receive_done((total & 0xffff) as u16, status, 0));
         self.at = next;
@@ -252,14 +304,14 @@ impl Receive {
         told: Told,
     ) -> Result<(), Refusal> {
         self.expect_room(frame)?;
-        let is_summed = !frame.offload.is_plain() || frame.offload.flags & DATA_VALID != 0;
+        let is_summed = !frame.offload().is_plain() || frame.offload().flags & DATA_VALID != 0;
         finish(frame, slices, source, &Accepts::default(), |piece| self.place_piece(piece, told, is_summed))
     }
 
     /// Refuses a large frame whose segments do not all fit, unless they never would.
     fn expect_room(&mut self, frame: &Frame) -> Result<(), Refusal> {
-        let Offload { gso_size, hdr_len, .. } = frame.offload;
-        if !frame.offload.is_gso() || gso_size == 0 {
+        let Offload { gso_size, hdr_len, .. } = frame.offload();
+        if !frame.offload().is_gso() || gso_size == 0 {
             return Ok(());
         }
         let segments = frame.len().saturating_sub(u32::from(hdr_len)).div_ceil(u32::from(gso_size));
@@ -280,7 +332,7 @@ impl Receive {
             if at == self.position.tail || self.buffers.len() + nulls >= 2 * MAX_BUFFERS {
                 return Err(self.no_buffer());
             }
-            let [addr, _] = self.ring.load(at);
+            let addr = self.buffer(at);
             if addr == 0 {
                 // A null descriptor is passed over (SDM 3.2.3), for good if no frame has begun.
                 self.ring.write_back(at, receive_done(0, ReceiveStatus::DD, 0));
@@ -299,6 +351,7 @@ impl Receive {
                     }
                     fits
                 }) {
+                    self.shared.count_fault();
                     return Err(Refusal::Fault(Fault(format!(
                         "receive ring: descriptor {at}: {len} bytes at {addr:#x} are not in the guest's memory"
                     ))));
@@ -338,6 +391,11 @@ impl Receive {
             return Err(CannotFinish.into());
         }
 
+        if self.ring.is_logging() {
+            for target in &self.targets {
+                self.ring.log_written(map, target, target.len());
+            }
+        }
         let mut done = told.status | checked | ReceiveStatus::EOP;
         done.set(ReceiveStatus::VP, told.strip.is_some());
         let last = self.buffers.len().saturating_sub(1);
@@ -355,6 +413,7 @@ impl Receive {
     fn settle(&mut self, tally: &mut Tally) {
         let mut causes = Cause::empty();
         let position = self.position;
+        self.ring.flush_log();
         if self.at != position.head {
             self.shared.pages.set_head(Side::Receive, self.at);
             causes |= Cause::RXT0;

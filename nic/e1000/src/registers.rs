@@ -4,6 +4,8 @@ use crate::spec::register::{
     AIT, CTRL_EXT, FCAH, FCAL, FCT, FCTTV, FLA, LEDCTL, MANC, PBA, TIPG, TXCW, WUC, WUFC, WUS,
 };
 
+use crate::state::{Reader, StateError, Writer};
+
 /// A stored register: its offset, the bits that can be written, its value after reset.
 struct Kept {
     offset: u32,
@@ -44,6 +46,17 @@ impl Default for StoredRegisters {
 }
 
 impl StoredRegisters {
+    pub(crate) fn save(&self, to: &mut Writer) {
+        self.0.iter().for_each(|value| to.u32(*value));
+    }
+
+    pub(crate) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for (kept, place) in KEPT.iter().zip(&mut self.0) {
+            *place = kept.reset & !kept.bits | from.u32()? & kept.bits;
+        }
+        Ok(())
+    }
+
     /// The register's value; one that does not exist is zero.
     pub(crate) fn read(&self, offset: u32) -> u32 {
         let found = KEPT.iter().zip(&self.0).find(|(kept, _)| kept.offset == offset);

@@ -9,15 +9,18 @@
 //!                                     page 0x3000: TDBAL TDBAH TDLEN TDH TDT ...   <-- worker: head
 //! ```
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fabnic_memory::{AddressSpace, Map, MapError, Table};
+use fabnic_memory::{AddressSpace, DirtyCache, DirtyLog, Map, MapError, Slice, Table};
 use fabnic_port::Fault;
 
+use crate::shared::Shared;
 use crate::spec::descriptor::DESCRIPTOR_LEN;
 use crate::spec::register::{FCRTH, RECEIVE_PAGE, RECEIVE_RING, TRANSMIT_PAGE, TRANSMIT_RING, ring};
 use crate::spec::{BAR_LEN, register};
+use crate::state::{Reader, StateError, Writer};
 
 /// Which of the two rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +49,19 @@ impl Side {
 #[derive(Debug)]
 pub(crate) struct RingPages {
     words: Table<u32>,
-    file: OwnedFd,
+    /// What a guest maps; only where it may.
+    file: Option<OwnedFd>,
+    /// Not all zero any more. A device that nobody uses takes no page.
+    is_used: AtomicBool,
 }
 
 impl RingPages {
     /// Fresh ones, all zero.
-    pub(crate) fn new() -> Result<RingPages, MapError> {
+    pub(crate) fn new(is_shared: bool) -> Result<RingPages, MapError> {
         // As long as the BAR, so that offsets are the same; only the two pages are ever touched.
         let (map, file) = Map::anonymous(u64::from(BAR_LEN))?;
         let words = map.table(AddressSpace::Guest, 0, BAR_LEN as usize / 4)?;
-        Ok(RingPages { words, file })
+        Ok(RingPages { words, file: Some(file).filter(|_| is_shared), is_used: AtomicBool::new(is_shared) })
     }
 
     /// Whether a register lies here.
@@ -64,8 +70,8 @@ impl RingPages {
     }
 
     /// The file behind them, to be mapped by a guest.
-    pub(crate) fn file(&self) -> &OwnedFd {
-        &self.file
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.file.as_ref()
     }
 
     pub(crate) fn read(&self, offset: u32) -> u32 {
@@ -83,11 +89,27 @@ impl RingPages {
             _ if offset == FCRTH || offset == register::FCRTL => 0x8000_fff8,
             _ => u32::MAX,
         };
+        self.is_used.store(true, Ordering::Relaxed);
         self.words.store_release(offset as usize / 4, (value & mask).to_le());
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer) {
+        (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4).for_each(|offset| to.u32(self.read(offset)));
+    }
+
+    pub(crate) fn restore(&self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for offset in (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4) {
+            self.write(offset, from.u32()?);
+        }
+        Ok(())
     }
 
     /// All zero again.
     pub(crate) fn reset(&self) {
+        // Pages that a guest has mapped were written by it, for all that is known.
+        if !self.is_used.swap(self.file.is_some(), Ordering::Relaxed) {
+            return;
+        }
         for offset in (RECEIVE_PAGE..TRANSMIT_PAGE + 0x1000).step_by(4) {
             self.words.store(offset as usize / 4, 0);
         }
@@ -144,16 +166,47 @@ pub(crate) struct DescriptorRing {
     side: Side,
     place: (u64, u32),
     descriptors: Option<(Table<[u64; 2]>, Table<u64>)>,
+    /// Notes what is written to guest memory, while that is wanted.
+    log: Option<DirtyCache>,
 }
 
 impl DescriptorRing {
-    pub(crate) fn new(side: Side) -> DescriptorRing {
-        DescriptorRing { side, place: (0, 0), descriptors: None }
+    pub(crate) fn new(side: Side, log: Option<Arc<DirtyLog>>) -> DescriptorRing {
+        DescriptorRing { side, place: (0, 0), descriptors: None, log: log.map(DirtyCache::new) }
+    }
+
+    /// Begins, changes or ends logging.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.flush_log();
+        self.log = log.map(DirtyCache::new);
+    }
+
+    /// Notes that a buffer was written.
+    #[inline]
+    pub(crate) fn log_written(&mut self, map: &Map, slice: &Slice, len: u32) {
+        if let Some(log) = &mut self.log {
+            log.mark_slice(map, slice, len);
+        }
+    }
+
+    /// Whether writes are logged.
+    #[inline]
+    pub(crate) fn is_logging(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Everything that was noted is in the log: before the head moves.
+    #[inline]
+    pub(crate) fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Where the ring stands, if it has a descriptor for the device.
     #[inline]
-    pub(crate) fn look(&mut self, pages: &RingPages, map: &Arc<Map>) -> Result<Option<Position>, Fault> {
+    pub(crate) fn look(&mut self, shared: &Shared, map: &Arc<Map>) -> Result<Option<Position>, Fault> {
+        let pages = &shared.pages;
         let tail = pages.tail(self.side);
         let head = pages.head(self.side);
         if head == tail {
@@ -170,7 +223,7 @@ impl DescriptorRing {
             return Err(self.beyond(head, tail, len));
         }
         if self.place != (base, len) || self.descriptors.is_none() {
-            self.open(map, base, len)?;
+            self.open(map, base, len).inspect_err(|_| shared.count_fault())?;
         }
         Ok(Some(Position { head, tail, len }))
     }
@@ -212,9 +265,13 @@ impl DescriptorRing {
 
     /// Writes the second word of a descriptor, which has its status: everything that it tells of was written before.
     #[inline]
-    pub(crate) fn write_back(&self, at: u32, word: u64) {
+    pub(crate) fn write_back(&mut self, at: u32, word: u64) {
         if let Some((_, words)) = &self.descriptors {
             words.store_release(2 * at as usize + 1, word.to_le());
+            if let Some(log) = &mut self.log {
+                let (base, _) = self.place;
+                log.mark(base + u64::from(at * DESCRIPTOR_LEN), DESCRIPTOR_LEN.into());
+            }
         }
     }
 }
@@ -235,12 +292,13 @@ mod tests {
     #[test]
     fn a_ring_is_looked_at_where_the_registers_say() {
         let (map, _) = Map::anonymous(0x1_0000).unwrap();
-        let pages = RingPages::new().unwrap();
+        let shared = Shared::new(true, false).unwrap();
+        let pages = &shared.pages;
         for side in [Side::Receive, Side::Transmit] {
-            let mut ring = DescriptorRing::new(side);
-            assert_eq!(ring.look(&pages, &map).unwrap(), None);
-            write(&pages, side, 0x1000, 256, 14, 3);
-            let position = ring.look(&pages, &map).unwrap().unwrap();
+            let mut ring = DescriptorRing::new(side, None);
+            assert_eq!(ring.look(&shared, &map).unwrap(), None);
+            write(pages, side, 0x1000, 256, 14, 3);
+            let position = ring.look(&shared, &map).unwrap().unwrap();
             assert_eq!(position, Position { head: 14, tail: 3, len: 16 });
             assert_eq!([position.available(14), position.next(15), position.next(3)], [5, 0, 4]);
             map.table(AddressSpace::Guest, 0x1000 + 14 * 16, 2).unwrap().store(1, 7_u64);
@@ -248,8 +306,8 @@ mod tests {
             ring.write_back(14, 9);
             assert_eq!(ring.load(14), [0, 9]);
             // The driver moves it.
-            write(&pages, side, 0x2000, 128, 0, 1);
-            assert_eq!(ring.look(&pages, &map).unwrap(), Some(Position { head: 0, tail: 1, len: 8 }));
+            write(pages, side, 0x2000, 128, 0, 1);
+            assert_eq!(ring.look(&shared, &map).unwrap(), Some(Position { head: 0, tail: 1, len: 8 }));
             assert_eq!(ring.load(6), [0, 0]);
         }
     }
@@ -257,11 +315,12 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said() {
         let (map, _) = Map::anonymous(0x1_0000).unwrap();
-        let pages = RingPages::new().unwrap();
-        let mut ring = DescriptorRing::new(Side::Transmit);
+        let shared = Shared::new(true, false).unwrap();
+        let pages = &shared.pages;
+        let mut ring = DescriptorRing::new(Side::Transmit, None);
         let mut fault = |base, len, head, tail| {
-            write(&pages, Side::Transmit, base, len, head, tail);
-            ring.look(&pages, &map).unwrap_err().0
+            write(pages, Side::Transmit, base, len, head, tail);
+            ring.look(&shared, &map).unwrap_err().0
         };
         assert!(fault(0x1000, 128, 0, 8).contains("tail 8, expected both below its 8"));
         assert!(fault(0x1000, 128, 9, 1).contains("head 9"));
@@ -269,13 +328,13 @@ mod tests {
         assert!(fault(0xff80, 0x1000, 0, 1).contains("not inside one memory region"));
         assert!(fault(!0xf, 128, 0, 1).contains("transmit ring"));
         // Nothing to do is no fault, wherever it points.
-        write(&pages, Side::Transmit, 0x10_0000, 128, 0xffff, 0xffff);
-        assert_eq!(ring.look(&pages, &map).unwrap(), None);
+        write(pages, Side::Transmit, 0x10_0000, 128, 0xffff, 0xffff);
+        assert_eq!(ring.look(&shared, &map).unwrap(), None);
     }
 
     #[test]
     fn bits_that_do_not_exist_stay_zero() {
-        let pages = RingPages::new().unwrap();
+        let pages = RingPages::new(false).unwrap();
         let expected = [
             (0x2800, 0xffff_fff0),
             (0x2804, u32::MAX),

@@ -10,10 +10,11 @@
 //!     statistics        <-------- | counters             | <-- counts
 //! ```
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use fabnic_memory::MapError;
+use fabnic_memory::{DirtyLog, MapError};
 use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 
@@ -72,6 +73,10 @@ pub(crate) struct Shared {
     link: AtomicBool,
     looped_in_phy: AtomicBool,
     looped_in_mac: AtomicBool,
+    /// Where writes to guest memory are logged, while they are.
+    log: Mutex<Option<Arc<DirtyLog>>>,
+    /// Accesses outside the guest's memory that were refused.
+    faults: AtomicU64,
     /// What was transmitted last asked for no haste (IDE).
     may_delay_transmit: AtomicBool,
 }
@@ -81,7 +86,7 @@ impl Shared {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|source| MapError::Kernel { guest_addr: 0, len: 0, source })?;
         Ok(Shared {
-            pages: RingPages::new()?,
+            pages: RingPages::new(is_polled)?,
             line: InterruptLine::default(),
             statistics: Statistics::default(),
             doorbell: Doorbell { event, armed: AtomicBool::new(false), is_polled },
@@ -91,6 +96,8 @@ impl Shared {
             link: AtomicBool::new(carrier),
             looped_in_phy: AtomicBool::new(false),
             looped_in_mac: AtomicBool::new(false),
+            log: Mutex::new(None),
+            faults: AtomicU64::new(0),
             may_delay_transmit: AtomicBool::new(false),
         })
     }
@@ -132,6 +139,24 @@ impl Shared {
             self.line.raise(Cause::LSC);
         }
         result
+    }
+
+    /// Where writes to guest memory are logged.
+    pub(crate) fn log(&self) -> Option<Arc<DirtyLog>> {
+        self.log.lock().clone()
+    }
+
+    pub(crate) fn set_log(&self, log: Option<Arc<DirtyLog>>) {
+        *self.log.lock() = log;
+    }
+
+    /// Counts a refused access to memory.
+    pub(crate) fn count_fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Whether the interrupts of what is transmitted may be delayed.

@@ -6,6 +6,7 @@ use crate::spec::register::statistics::{
     BPRC, BPTC, COUNT, GORC, GOTC, GPRC, GPTC, MPRC, MPTC, PAIRS, PRC64, PTC64, TOR, TOT, TPR, TPT,
 };
 use crate::spec::{FCS_LEN, SHORTEST_FRAME};
+use crate::state::{Reader, StateError, Writer};
 
 /// All of them; pairs of 64 bits are in the place of their lower half.
 #[derive(Debug)]
@@ -30,6 +31,17 @@ impl Statistics {
 
     fn take(&self, which: usize) -> u64 {
         self.0.get(which).map_or(0, |counter| counter.swap(0, Ordering::Relaxed))
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer) {
+        self.0.iter().for_each(|counter| to.u64(counter.load(Ordering::Relaxed)));
+    }
+
+    pub(crate) fn restore(&self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for counter in &self.0 {
+            counter.store(from.u64()?, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Everything is zero again.
@@ -64,6 +76,23 @@ impl StatisticsReader {
         }
         // They stick at the end and do not wrap.
         u32::try_from(statistics.take(word)).unwrap_or(u32::MAX)
+    }
+}
+
+impl StatisticsReader {
+    pub(crate) fn save(&self, to: &mut Writer) {
+        for held in &self.held {
+            to.flag(held.is_some());
+            to.u64(held.unwrap_or(0));
+        }
+    }
+
+    pub(crate) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        for held in &mut self.held {
+            let is_held = from.flag()?;
+            *held = Some(from.u64()?).filter(|_| is_held);
+        }
+        Ok(())
     }
 }
 

@@ -1,16 +1,18 @@
 //! The queue that the guest transmits on (SDM 3.3).
 //!
 //! A burst goes like this: descriptors from the head on are read once each; context descriptors are remembered, data
-//! descriptors gathered until one ends a packet, which becomes a frame. Its head becomes private, what the descriptors ask
-//! for is turned into what the switch understands ([`offload`]), the rest stays where it is. When the switch is done,
-//! [`Ingress::complete`] writes back the descriptors that want it, moves the head register, and interrupts once.
+//! descriptors gathered until one ends a packet. Then each packet becomes a frame: its head becomes private (its lines were
+//! asked for when its descriptors were read, so that the copies run one behind the other without waiting), what the
+//! descriptors ask for is turned into what the switch understands ([`offload`]), the rest stays where it is. When the
+//! switch is done, [`Ingress::complete`] writes back the descriptors that want it, moves the head register, and interrupts
+//! once.
 //!
 //! A packet whose end is not there yet waits in the ring: its descriptors are read again when the tail has moved.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use fabnic_memory::{Hint, Map};
+use fabnic_memory::{DirtyLog, Hint, Map};
 use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES, Port, Tally};
 use fabnic_wire::ethernet::{ETHERNET_LEN, TAG_LEN, TAG_OFFSET};
 
@@ -19,9 +21,10 @@ use crate::ring::{DescriptorRing, Position, Side};
 use crate::shared::Shared;
 use crate::spec::FCS_LEN;
 use crate::spec::descriptor::{
-    Buffer, Command, Context, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
+    Buffer, Command, Context, DESCRIPTOR_LEN, Kind, TRANSMIT_DONE, TRANSMIT_STATUS, Transmit as Descriptor,
 };
 use crate::spec::register::{Cause, Ctrl, TXDCTL_LOW_SHIFT, ring, statistics};
+use crate::state::{Reader, StateError, Writer};
 use crate::statistics::{Traffic, Way};
 
 pub(crate) mod offload;
@@ -69,6 +72,34 @@ struct Packet {
     write_backs: usize,
 }
 
+/// A packet that is whole.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    /// Its first slice, and how many it has.
+    slice: usize,
+    count: usize,
+    len: u32,
+    kind: WholeKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum WholeKind {
+    /// As it is.
+    Plain,
+    /// With something to be done.
+    Special(Special),
+    /// It was passed over.
+    TooLong,
+}
+
+/// What is to be done on a packet.
+#[derive(Clone, Copy, Debug)]
+struct Special {
+    first: Buffer,
+    context: Context,
+    tag: Option<u16>,
+}
+
 /// A guest's transmit ring, from which the switch receives.
 #[derive(Debug)]
 pub(crate) struct Transmit {
@@ -83,6 +114,8 @@ pub(crate) struct Transmit {
     vet: u16,
     /// Descriptors up to here are in the burst in flight.
     done: Option<u32>,
+    /// The packets of a burst, before they are frames.
+    packets: Vec<Whole>,
     write_backs: Vec<WriteBack>,
     /// One of them is to be told of at once.
     in_haste: bool,
@@ -96,17 +129,19 @@ pub(crate) struct Transmit {
 
 impl Transmit {
     pub(crate) fn new(shared: Arc<Shared>, port: Arc<Port>, map: Arc<Map>, carry: Carry) -> Transmit {
+        let log = shared.log();
         Transmit {
             shared,
             port,
             map,
-            ring: DescriptorRing::new(Side::Transmit),
+            ring: DescriptorRing::new(Side::Transmit, log),
             hint: Hint::default(),
             carry,
             generation: 0,
             ctrl: Ctrl::empty(),
             vet: 0,
             done: None,
+            packets: Vec::with_capacity(BURST),
             write_backs: Vec::with_capacity(MAX_DESCRIPTORS),
             in_haste: false,
             waits_at: None,
@@ -117,14 +152,20 @@ impl Transmit {
         }
     }
 
-    /// Reads descriptors and makes frames of them.
+    /// Begins, changes or ends the logging of writes.
+    pub(crate) fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.ring.set_log(log);
+    }
+
+    /// Reads descriptors and gathers packets.
     fn gather(&mut self, burst: &mut Burst, position: Position) -> Result<(), Fault> {
         let mut at = position.head;
         let mut packet: Option<Packet> = None;
         let mut seen = 0;
         let mut result = Ok(());
+        self.packets.clear();
         self.ring.prefetch(at);
-        while at != position.tail && seen < MAX_DESCRIPTORS && burst.room() > 0 {
+        while at != position.tail && seen < MAX_DESCRIPTORS && self.packets.len() < BURST {
             if packet.is_none() && burst.slices().len() + MAX_PIECES * SLICES_A_PIECE > MAX_SLICES {
                 break;
             }
@@ -135,6 +176,10 @@ impl Transmit {
             }
             let words = self.ring.load(at);
             seen += 1;
+            if packet.is_none() && self.take_plain(burst, at, words) {
+                at = next;
+                continue;
+            }
             match Descriptor::decode(words) {
                 Descriptor::Context(context, command) => {
                     self.note(at, words, command);
@@ -156,7 +201,7 @@ impl Transmit {
                     if buffer.command.contains(Command::EOP)
                         && let Some(whole) = packet.take()
                     {
-                        self.finish(&whole, &buffer, burst);
+                        self.end(&whole, &buffer, burst);
                     }
                 }
             }
@@ -239,53 +284,95 @@ impl Transmit {
         if inside {
             return Ok(());
         }
+        self.shared.count_fault();
         Err(Fault(format!(
             "transmit ring: descriptor {at}: {len} bytes at {addr:#x} are not in the guest's memory"
         )))
     }
 
-    /// Makes a frame of a packet whose last buffer is this.
-    #[inline]
-    fn finish(&mut self, packet: &Packet, last: &Buffer, burst: &mut Burst) {
+    /// Takes a packet of one descriptor of which nothing is asked, as most are; `false`, and nothing done, if it is not
+    /// such.
+    #[inline(always)]
+    fn take_plain(&mut self, burst: &mut Burst, at: u32, words: [u64; 2]) -> bool {
+        let [addr, second] = words;
+        let [b8, b9, _, command, ..] = second.to_le_bytes();
+        let command = Command::from_bits_retain(command);
+        let (wanted, looked_at) = (
+            Command::EOP | Command::IFCS,
+            Command::EOP | Command::IFCS | Command::IC_TSE | Command::DEXT | Command::VLE,
+        );
+        if (command & looked_at) != wanted || self.carry.passing_over {
+            return false;
+        }
+        // A legacy one: its length has 16 bits.
+        let len = u32::from(u16::from_le_bytes([b8, b9]));
+        if len == 0 {
+            return false;
+        }
+        let Some(slice) = self.map.translate(addr, len, &mut self.hint) else { return false };
+        self.map.prefetch(&slice);
+        if len > 64 {
+            self.map.prefetch_at(&slice, 64);
+        }
+        self.note(at, words, command);
+        self.packets.push(Whole { slice: burst.slices().len(), count: 1, len, kind: WholeKind::Plain });
+        burst.slices_mut().push(slice);
+        true
+    }
+
+    /// A packet is whole with this buffer.
+    fn end(&mut self, packet: &Packet, last: &Buffer, burst: &Burst) {
+        let slice = packet.slice;
+        let own = burst.slices().get(slice..).unwrap_or(&[]);
         if core::mem::take(&mut self.carry.passing_over) {
-            self.refused += 1;
-            if let Some(frame) = burst.push_bytes(&[]) {
-                frame.drop = Some(DropReason::Oversize);
-            }
+            self.packets.push(Whole { slice, count: 0, len: 0, kind: WholeKind::TooLong });
             return;
+        }
+        if let Some(first) = own.first() {
+            self.map.prefetch(first);
+            self.map.prefetch_at(first, 64);
         }
         // Without IFCS the driver brought the FCS along.
         let fcs = if last.command.contains(Command::IFCS) { 0 } else { FCS_LEN };
-        let len = packet.len.saturating_sub(fcs);
-        let count = burst.slices().len() - packet.slice;
-        let index = burst.len();
-        let Some(frame) = burst.push(packet.slice, count, 0, len) else { return };
-        if len < ETHERNET_LEN as u32 {
-            frame.drop = Some(DropReason::Runt);
-            return;
-        }
-        let plain = match packet.first.kind {
-            Kind::Legacy(_) => !packet.first.command.contains(Command::IC_TSE),
-            Kind::Data(options) => options == 0 && !packet.first.command.contains(Command::IC_TSE),
+        let asks = match packet.first.kind {
+            Kind::Legacy(_) => false,
+            Kind::Data(options) => options != 0,
         };
         let tag = packet.tag.filter(|_| self.ctrl.contains(Ctrl::VME));
-        if plain && tag.is_none() {
-            self.traffic.count(frame.head(), len, 1);
-            return;
+        let kind = match asks || packet.first.command.contains(Command::IC_TSE) || tag.is_some() {
+            true => WholeKind::Special(Special { first: packet.first, context: packet.context, tag }),
+            false => WholeKind::Plain,
+        };
+        self.packets.push(Whole { slice, count: own.len(), len: packet.len.saturating_sub(fcs), kind });
+    }
+
+    /// Makes frames of the packets.
+    fn make_frames(&mut self, burst: &mut Burst) {
+        for index in 0..self.packets.len() {
+            let Some(Whole { slice, count, len, kind }) = self.packets.get(index).copied() else { break };
+            let Some(frame) = burst.push(slice, count, 0, len) else { break };
+            match kind {
+                WholeKind::TooLong => {
+                    self.refused += 1;
+                    frame.mark(DropReason::Oversize);
+                }
+                _ if len < ETHERNET_LEN as u32 => frame.mark(DropReason::Runt),
+                WholeKind::Plain => self.traffic.count(frame.head(), len, 1),
+                WholeKind::Special(special) => self.finish_special(&special, burst, index),
+            }
         }
-        self.finish_special(packet, tag, burst, index);
     }
 
     /// What is not a plain frame: checksums, segments, tags.
     #[inline(never)]
-    fn finish_special(&mut self, packet: &Packet, tag: Option<u16>, burst: &mut Burst, index: usize) {
+    fn finish_special(&mut self, special: &Special, burst: &mut Burst, index: usize) {
         let Some((frame, slices, source)) = burst.frame_and_source(index) else { return };
-        if let Err(reason) = offload::apply(&packet.first, &packet.context, frame, slices, source) {
+        if let Err(reason) = offload::apply(&special.first, &special.context, frame, slices, source) {
             self.refused += 1;
-            frame.drop = Some(reason);
+            frame.mark(reason);
             return;
         }
-        if let Some(tci) = tag {
+        if let Some(tci) = special.tag {
             insert_tag(frame, self.vet, tci);
         }
         self.count(burst.frames().get(index));
@@ -294,7 +381,7 @@ impl Transmit {
     /// Counts a frame as the segments that it would have been on a wire.
     fn count(&mut self, frame: Option<&Frame>) {
         let Some(frame) = frame else { return };
-        let offload = frame.offload;
+        let offload = frame.offload();
         let headers = u32::from(offload.hdr_len);
         let mss = u32::from(offload.gso_size);
         let (Some(payload), true) = (frame.len().checked_sub(headers), offload.is_gso() && mss > 0) else {
@@ -323,7 +410,7 @@ impl Transmit {
         let mut picks = [0_u8; BURST];
         let mut count = 0;
         for (index, frame) in (0..).zip(burst.frames()) {
-            if frame.drop.is_none()
+            if frame.marked().is_none()
                 && let Some(pick) = picks.get_mut(count)
             {
                 *pick = index;
@@ -346,6 +433,7 @@ impl Transmit {
         for WriteBack { at, word } in self.write_backs.drain(..) {
             self.ring.write_back(at, word);
         }
+        self.ring.flush_log();
         let pages = &self.shared.pages;
         pages.set_head(Side::Transmit, head);
         if pages.tail(Side::Transmit) == head {
@@ -365,7 +453,7 @@ impl Transmit {
     /// Descriptors that the device still has.
     fn left(&self, head: u32) -> u32 {
         let pages = &self.shared.pages;
-        let len = pages.register(Side::Transmit, ring::LENGTH) / crate::spec::descriptor::DESCRIPTOR_LEN;
+        let len = pages.register(Side::Transmit, ring::LENGTH) / DESCRIPTOR_LEN;
         let tail = pages.tail(Side::Transmit);
         if tail >= head { tail - head } else { (tail + len).saturating_sub(head) }
     }
@@ -376,7 +464,27 @@ fn insert_tag(frame: &mut Frame, tpid: u16, tci: u16) {
     let Some(room) = frame.insert(TAG_OFFSET, TAG_LEN) else { return };
     let ([t0, t1], [i0, i1]) = (tpid.to_be_bytes(), tci.to_be_bytes());
     room.copy_from_slice(&[t0, t1, i0, i1]);
-    frame.offload.shift(TAG_LEN as i16);
+    frame.shift_offload(TAG_LEN as i16);
+}
+
+impl Carry {
+    pub(crate) fn save(&self, to: &mut Writer) {
+        for context in [&self.segmentation, &self.checksum] {
+            for word in context.encode() {
+                to.u64(word);
+            }
+        }
+        to.flag(self.passing_over);
+    }
+
+    pub(crate) fn restore(from: &mut Reader<'_>) -> Result<Carry, StateError> {
+        let mut context = || match Descriptor::decode([from.u64()?, from.u64()?]) {
+            Descriptor::Context(context, _) => Ok(context),
+            Descriptor::Buffer(_) => Ok(Context::default()),
+        };
+        let (segmentation, checksum) = (context()?, context()?);
+        Ok(Carry { segmentation, checksum, passing_over: from.flag()? })
+    }
 }
 
 impl Ingress for Transmit {
@@ -385,7 +493,8 @@ impl Ingress for Transmit {
         let pages = &self.shared.pages;
         let (head, tail) = (pages.head(Side::Transmit), pages.tail(Side::Transmit));
         // A ring without a length has nothing, whatever its tail says: nobody is to wait for it awake.
-        if head == tail || self.waits_at == Some(tail) || pages.register(Side::Transmit, ring::LENGTH) == 0 {
+        let length = pages.register(Side::Transmit, ring::LENGTH) & ring::LENGTH_MASK;
+        if head == tail || self.waits_at == Some(tail) || length == 0 {
             return 0;
         }
         // Behind the wrap it is not known how many; some.
@@ -400,8 +509,9 @@ impl Ingress for Transmit {
         let Transmit { shared, generation, ctrl, vet, .. } = self;
         shared.renew(generation, |filter| (*ctrl, *vet) = (filter.ctrl, filter.vet));
         self.waits_at = None;
-        let Some(position) = self.ring.look(&self.shared.pages, &self.map)? else { return Ok(()) };
+        let Some(position) = self.ring.look(&self.shared, &self.map)? else { return Ok(()) };
         let mut result = self.gather(burst, position);
+        self.make_frames(burst);
         if self.shared.is_looped() && !burst.is_empty() {
             result = result.and(self.loop_back(burst));
             burst.begin(&self.map);

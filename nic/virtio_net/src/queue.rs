@@ -154,20 +154,28 @@ pub fn open_receive(setup: QueueSetup) -> Result<Box<dyn Egress>, Fault> {
     })
 }
 
-/// The controls of a queue that [`open_transmit`] made.
+/// The controls of a queue that [`open_transmit`] made. What it had taken ahead is given back.
 pub fn transmit_control(queue: &mut dyn Ingress) -> Option<&mut dyn QueueControl> {
     let queue: &mut dyn core::any::Any = queue;
     if queue.is::<Transmit<SplitRing>>() {
-        return Some(&mut queue.downcast_mut::<Transmit<SplitRing>>()?.queue);
+        let queue = queue.downcast_mut::<Transmit<SplitRing>>()?;
+        queue.give_back();
+        return Some(&mut queue.queue);
     }
-    Some(&mut queue.downcast_mut::<Transmit<PackedRing>>()?.queue)
+    let queue = queue.downcast_mut::<Transmit<PackedRing>>()?;
+    queue.give_back();
+    Some(&mut queue.queue)
 }
 
-/// The controls of a queue that [`open_receive`] made.
+/// The controls of a queue that [`open_receive`] made. What it had taken ahead is given back.
 pub fn receive_control(queue: &mut dyn Egress) -> Option<&mut dyn QueueControl> {
     let queue: &mut dyn core::any::Any = queue;
     if queue.is::<Receive<SplitRing>>() {
-        return Some(&mut queue.downcast_mut::<Receive<SplitRing>>()?.queue);
+        let queue = queue.downcast_mut::<Receive<SplitRing>>()?;
+        queue.give_back();
+        return Some(&mut queue.queue);
     }
-    Some(&mut queue.downcast_mut::<Receive<PackedRing>>()?.queue)
+    let queue = queue.downcast_mut::<Receive<PackedRing>>()?;
+    queue.give_back();
+    Some(&mut queue.queue)
 }

@@ -1,7 +1,7 @@
 //! The queue that a guest receives on.
 //!
-//! The buffers for all frames of a call are taken at once, so that their first lines are on their way while the first
-//! frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
+//! The buffers for all frames of a call are taken at once, and while bursts are full one call ahead, so that their first
+//! lines are ours before the frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
 //! written, then the rest is copied from the sender's memory. Everything else (several
 //! buffers, checksums, segments) takes the way over [`finish`].
 //!
@@ -10,7 +10,7 @@
 
 use fabnic_memory::{Cursor, Map, Slice, copy};
 use fabnic_port::finish::{Accepts, CannotFinish, HEADERS, Piece, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
+use fabnic_port::{BURST, Burst, DropReason, Egress, Fault, Frame, HEADER_ROOM, Tally};
 use fabnic_virtqueue::{Chain, MAX_CHAIN, Ring};
 use fabnic_wire::offload::{DATA_VALID, HEADER_LEN, NEEDS_CSUM};
 
@@ -26,6 +26,11 @@ const ANNOUNCED: u32 = 1536;
 /// What to expect of a buffer of which nothing is known yet: one for a standard frame.
 const USUAL_BUFFER: u32 = 1526;
 
+/// The virtio header of a frame that nothing is left to be done on and that one buffer is used for. It does not go by way
+/// of the frame's headroom: what was just stored piece by piece cannot be loaded as a whole until the stores are done, and
+/// the copy would wait for that.
+const PLAIN_HEADER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
 /// A guest's receive ring, to which the switch delivers.
 #[derive(Debug)]
 pub struct Receive<R: Ring> {
@@ -39,7 +44,7 @@ pub struct Receive<R: Ring> {
     buffers: Buffers,
 }
 
-/// The buffers of one call.
+/// The buffers of one call; between calls those that were taken ahead for the next.
 #[derive(Debug)]
 struct Buffers {
     chains: Vec<Chain>,
@@ -100,8 +105,19 @@ impl<R: Ring> Receive<R> {
         })
     }
 
+    /// Gives back what was taken ahead: before anything about the queue changes, and before its position is told.
+    pub(crate) fn give_back(&mut self) {
+        let Buffers { chains, slices, .. } = &mut self.buffers;
+        self.queue.ring.give_back(chains);
+        chains.clear();
+        slices.clear();
+    }
+
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        self.take(picks.len())?;
+        let missing = picks.len().saturating_sub(self.buffers.chains.len());
+        if missing > 0 {
+            self.take(missing)?;
+        }
         let mut left = picks;
         while let Some(pick) = left.first() {
             let Some((frames, slices, source)) = burst.parts() else {
@@ -130,26 +146,28 @@ impl<R: Ring> Receive<R> {
 
     /// Delivers frames that are private as a whole and need one buffer and nothing finished, up to the first that is
     /// not so. Gives those that are left.
-    #[inline(always)]
+    #[inline(never)]
     fn place_short<'a>(&mut self, frames: &[Frame], picks: &'a [u8], tally: &mut Tally) -> &'a [u8] {
-        let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
-        let (map, flags, is_logging) = (&*self.queue.map, self.flags, self.queue.ring.is_logging());
+        let Buffers { chains, slices, filled, .. } = &mut self.buffers;
+        let chains = chains.get_mut(*filled..).unwrap_or(&mut []);
+        // As long as chains have one buffer each, their buffers lie side by side.
+        let first = chains.first().map_or(0, |chain| chain.first as usize);
+        let targets = slices.get(first..).unwrap_or(&[]);
+        let (map, is_logging) = (&*self.queue.map, self.queue.ring.is_logging());
+        let reach = map.reach();
         let (mut placed, mut bytes) = (0, 0);
-        for (pick, chain) in picks.iter().zip(chains.iter_mut().skip(*filled)) {
-            let Some(frame) = frames.get(usize::from(*pick)) else { break };
-            let need = HEADER + frame.len();
-            if !frame.is_private() || chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+        for ((pick, chain), target) in picks.iter().zip(chains).zip(targets) {
+            let frame = frames.get(usize::from(*pick)).and_then(Frame::plain_whole);
+            let Some(frame) = frame.filter(|_| chain.count == 1) else { break };
+            if !reach.write_both(target, &PLAIN_HEADER, frame) {
                 break;
             }
-            let Some(target) = targets.get(chain.first as usize) else { break };
-            if !map.write_both(target, &plain_header(frame, flags), frame.head()) {
-                break;
-            }
+            let len = frame.len() as u32;
             if is_logging {
-                self.queue.ring.log_written(map, target, need);
+                self.queue.ring.log_written(map, target, HEADER + len);
             }
-            chain.len = need;
-            bytes += u64::from(frame.len());
+            chain.len = HEADER + len;
+            bytes += u64::from(len);
             placed += 1;
         }
         *filled += placed;
@@ -168,7 +186,9 @@ impl<R: Ring> Receive<R> {
     ) -> &'a [u8] {
         let mut left = picks;
         while let [pick, others @ ..] = left {
-            let Some(frame) = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private()) else { break };
+            let Some(frame) = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private()) else {
+                break;
+            };
             // Frames of a burst are alike: one behind a long one is likely to be long.
             if let Some(next) = others.first().and_then(|next| frames.get(usize::from(*next))) {
                 self.announce(next, slices, source);
@@ -229,14 +249,18 @@ impl<R: Ring> Receive<R> {
     fn place(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> bool {
         let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
         let Some(chain) = chains.get_mut(*filled) else { return false };
-        let need = HEADER + frame.len();
-        if chain.count != 1 || chain.len < need || !frame.offload.is_plain() {
+        let (need, offload) = (HEADER + frame.len(), frame.offload());
+        if chain.count != 1 || chain.len < need || !offload.is_plain() {
             return false;
         }
         let Some(target) = targets.get(chain.first as usize) else { return false };
         let map = &*self.queue.map;
         let head = frame.head();
-        if !map.write_both(target, &plain_header(frame, self.flags), head) {
+        let mut header = PLAIN_HEADER;
+        if let Some(flags) = header.first_mut() {
+            *flags = offload.flags & self.flags;
+        }
+        if !map.reach().write_both(target, &header, head) {
             return false;
         }
         let rest = frame.rest_len();
@@ -387,14 +411,6 @@ impl<R: Ring> Receive<R> {
     }
 }
 
-/// The virtio header of a frame that nothing is left to be done on and that one buffer is used for. Not by way of the
-/// frame's headroom: what was just stored piece by piece cannot be loaded as a whole until the stores are done, and the
-/// copy would wait for that.
-#[inline(always)]
-fn plain_header(frame: &Frame, flags: u8) -> [u8; HEADER_LEN] {
-    [frame.offload.flags & flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
-}
-
 impl<R: Ring> Egress for Receive<R> {
     fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
         self.queue.check_memory()?;
@@ -408,6 +424,11 @@ impl<R: Ring> Egress for Receive<R> {
             self.queue.ring.disarm();
         }
         self.settle();
+        if picks.len() == BURST {
+            // A sender that fills bursts goes on: the lines of the next one's buffers come from the guest's CPU meanwhile.
+            let Buffers { chains, slices, .. } = &mut self.buffers;
+            self.queue.ring.take_ahead::<true>(BURST, slices, chains);
+        }
         if core::mem::take(&mut self.buffers.call) {
             tally.calls += u64::from(self.queue.call());
         }

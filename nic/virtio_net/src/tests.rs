@@ -21,7 +21,7 @@ fn forward(from: &mut Guest, to: &mut Guest) -> Tally {
             return tally;
         }
         let picks: Vec<u8> =
-            (0..burst.len() as u8).filter(|i| burst.frames()[usize::from(*i)].drop.is_none()).collect();
+            (0..burst.len() as u8).filter(|i| burst.frames()[usize::from(*i)].marked().is_none()).collect();
         to.receive.deliver(&mut burst, &picks, &mut tally).unwrap();
         from.transmit.complete(&burst);
     }

@@ -1,6 +1,7 @@
 //! The queue that a guest transmits on.
 //!
-//! A burst goes like this: the ring gives chains and their buffers; each becomes a frame, whose header and first bytes
+//! A burst goes like this: the ring gives chains and their buffers, most of them one burst ahead, so that their first lines
+//! have come by the time they are needed; each becomes a frame, whose header and first bytes
 //! are copied to private memory (their lines were asked for when the chain was taken, so the copies run one behind the
 //! other without waiting); the rest stays where it is. When the switch is done, [`Ingress::complete`] gives all chains
 //! back at once.
@@ -10,6 +11,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use fabnic_memory::Slice;
 use fabnic_port::{BURST, Burst, DropReason, Fault, Filler, Frame, Ingress, MAX_FRAME};
 use fabnic_virtqueue::{Chain, Ring};
 use fabnic_wire::Offload;
@@ -27,6 +29,8 @@ pub struct Transmit<R: Ring> {
     pub(crate) queue: Queue<R>,
     /// The chains of the burst in flight, in its order.
     chains: Vec<Chain>,
+    /// Those of the burst after it, as far as they were taken ahead, and their slices.
+    ahead: (Vec<Chain>, Vec<Slice>),
 }
 
 impl<R: Ring> Transmit<R> {
@@ -35,28 +39,54 @@ impl<R: Ring> Transmit<R> {
     /// # Errors
     /// The ring is not what the layout demands, or not in the guest's memory.
     pub fn open(setup: QueueSetup) -> Result<Transmit<R>, Fault> {
-        Ok(Transmit { queue: Queue::open(setup)?, chains: Vec::with_capacity(BURST) })
+        Ok(Transmit {
+            queue: Queue::open(setup)?,
+            chains: Vec::with_capacity(BURST),
+            ahead: (Vec::with_capacity(BURST), Vec::with_capacity(BURST)),
+        })
+    }
+
+    /// Gives back what was taken ahead: before anything about the queue changes, and before its position is told.
+    pub(crate) fn give_back(&mut self) {
+        let (chains, slices) = &mut self.ahead;
+        self.queue.ring.give_back(chains);
+        chains.clear();
+        slices.clear();
     }
 }
 
 impl<R: Ring> Ingress for Transmit<R> {
     #[inline]
     fn backlog(&mut self) -> usize {
-        self.queue.ring.backlog()
+        self.ahead.0.len() + self.queue.ring.backlog()
     }
 
     fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
         self.queue.check_memory()?;
         burst.begin(&self.queue.map);
         self.chains.clear();
-        self.queue
-            .ring
-            .take::<false>(BURST, burst.slices_mut(), &mut self.chains)
-            .map_err(|error| Fault(error.to_string()))?;
+        let (chains, slices) = &mut self.ahead;
+        core::mem::swap(&mut self.chains, chains);
+        burst.slices_mut().extend_from_slice(slices);
+        slices.clear();
+        let missing = BURST - self.chains.len().min(BURST);
+        if missing > 0 {
+            let taken = self.queue.ring.take::<false>(missing, burst.slices_mut(), &mut self.chains);
+            if let Err(error) = taken {
+                // What was taken ahead is good, but it comes to nothing: the port stops.
+                self.queue.ring.give_back(&self.chains);
+                self.chains.clear();
+                return Err(Fault(error.to_string()));
+            }
+        }
+        if self.chains.len() == BURST {
+            // The lines of the next burst's frames come from the guest's CPU while this burst is in work.
+            self.queue.ring.take_ahead::<false>(BURST, slices, chains);
+        }
         fill(burst, &self.chains, self.queue.features);
         if !self.queue.enabled {
             for frame in burst.frames_mut() {
-                frame.drop = Some(DropReason::IngressDisabled);
+                frame.mark(DropReason::IngressDisabled);
             }
         }
         Ok(())
@@ -70,7 +100,7 @@ impl<R: Ring> Ingress for Transmit<R> {
 
     fn arm(&mut self) -> bool {
         // Lost memory reads as zero, so as an empty ring: `receive` is where it is said.
-        self.queue.ring.arm() || self.queue.map.faulted()
+        !self.ahead.0.is_empty() || self.queue.ring.arm() || self.queue.map.faulted()
     }
 
     fn disarm(&mut self) {
@@ -85,19 +115,38 @@ impl<R: Ring> Ingress for Transmit<R> {
 /// Makes a frame of each chain.
 #[inline(never)]
 fn fill(burst: &mut Burst, chains: &[Chain], features: Features) {
-    let Some(mut filler) = burst.filler() else { return };
-    for chain in chains {
-        let len = chain.len.wrapping_sub(HEADER_LEN as u32);
-        if !(SHORTEST..=MAX_FRAME).contains(&len) {
-            push_impossible(&mut filler, chain);
-            continue;
-        }
-        let (first, count) = (chain.first as usize, chain.count as usize);
-        let Some(frame) = filler.push(first, count, HEADER_LEN, len) else { return };
-        let [flags, gso_type, ..] = *frame.sender_header();
-        if u16::from_le_bytes([flags & NEEDS_CSUM, gso_type]) != u16::from_le_bytes([0, GSO_NONE]) {
-            judge(frame, features);
-        }
+    let mut left = chains;
+    while let Some(chain) = left.first() {
+        let plain = left.iter().map(|chain| chain.count == 1);
+        let done = burst.fill_run::<HEADER_LEN>(chain.first as usize, plain, |frame| look(frame, features));
+        left = left.get(done..).unwrap_or(&[]);
+        let Some(chain) = left.first() else { break };
+        let Some(mut filler) = burst.filler() else { return };
+        push(&mut filler, chain, features);
+        left = left.get(1..).unwrap_or(&[]);
+    }
+}
+
+/// Makes a frame of a chain that is not one buffer with a frame of a usual length.
+#[inline(never)]
+fn push(burst: &mut Filler<'_>, chain: &Chain, features: Features) {
+    let header = HEADER_LEN.min(chain.len as usize);
+    let len = chain.len - header as u32;
+    let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) else { return };
+    // Without a whole virtio and Ethernet header there is nothing to look at, only to count.
+    match len {
+        ..SHORTEST => frame.mark(DropReason::Runt),
+        SHORTEST..=MAX_FRAME => look(frame, features),
+        _ => frame.mark(DropReason::Oversize),
+    }
+}
+
+/// Looks at what the sender's header says.
+#[inline(always)]
+fn look(frame: &mut Frame, features: Features) {
+    let [flags, gso_type, ..] = *frame.sender_header();
+    if u16::from_le_bytes([flags & NEEDS_CSUM, gso_type]) != u16::from_le_bytes([0, GSO_NONE]) {
+        judge(frame, features);
     }
 }
 
@@ -106,18 +155,7 @@ fn fill(burst: &mut Burst, chains: &[Chain], features: Features) {
 fn judge(frame: &mut Frame, features: Features) {
     let offload = Offload::decode(frame.sender_header());
     match offload.validate(frame.len() as usize, frame.head()) {
-        Ok(offload) if features.may_send(&offload) => frame.offload = offload,
-        _ => frame.drop = Some(DropReason::BadOffload),
-    }
-}
-
-/// A frame without a whole virtio and Ethernet header, or longer than any can be: there is nothing to look at, only to
-/// count.
-#[cold]
-fn push_impossible(burst: &mut Filler<'_>, chain: &Chain) {
-    let header = HEADER_LEN.min(chain.len as usize);
-    let len = chain.len - header as u32;
-    if let Some(frame) = burst.push(chain.first as usize, chain.count as usize, header, len) {
-        frame.drop = Some(if len < SHORTEST { DropReason::Runt } else { DropReason::Oversize });
+        Ok(offload) if features.may_send(&offload) => frame.set_offload(offload),
+        _ => frame.mark(DropReason::BadOffload),
     }
 }

@@ -87,7 +87,8 @@ impl Bench {
         }
         self.received += frames.len() as u64;
         let index = topology.index_of(self.ports[from].0.id).unwrap();
-        self.engine.process(&topology, &self.shared.fdb, now, index, &mut burst);
+        let at = Moment { topology: &topology, fdb: &self.shared.fdb, now };
+        self.engine.process(&at, index, &mut burst);
     }
 
     /// What each port got since the last call.

@@ -39,7 +39,7 @@ pub(crate) fn set_tag(frame: &mut Frame, is_tagged: bool, tag: Option<Tci>) -> b
         (true, None) => {
             let done = frame.remove(12, 4);
             if done {
-                frame.offload.shift(-4);
+                frame.shift_offload(-4);
             }
             done
         }
@@ -53,7 +53,7 @@ pub(crate) fn set_tag(frame: &mut Frame, is_tagged: bool, tag: Option<Tci>) -> b
             let (kind, tci) = place.split_at_mut(2);
             kind.copy_from_slice(&EtherType::VLAN.0.to_be_bytes());
             tci.copy_from_slice(&tag.0.to_be_bytes());
-            frame.offload.shift(4);
+            frame.shift_offload(4);
             true
         }
     }

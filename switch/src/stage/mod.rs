@@ -24,6 +24,7 @@ use fabnic_port::DropReason;
 use fabnic_wire::{MacAddr, Tci, Vid};
 
 use crate::cache::{Decision, Target};
+use crate::engine::Moment;
 use crate::fdb::{Fdb, Tick, Version};
 use crate::key::Key;
 use crate::topology::{Member, Topology};
@@ -105,14 +106,8 @@ pub fn stages() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Walks all stages.
-pub(crate) fn decide(
-    topology: &Topology,
-    fdb: &Fdb,
-    now: Tick,
-    ingress: (&Member, u32),
-    key: &Key,
-    too_long: bool,
-) -> Decision {
+pub(crate) fn decide(at: &Moment<'_>, ingress: (&Member, u32), key: &Key, too_long: bool) -> Decision {
+    let Moment { topology, fdb, now } = *at;
     let mut walk = Walk {
         topology,
         fdb,

@@ -1,11 +1,14 @@
 //! Virtual machines: stock kernels in QEMU, with NICs on vhost-user and vfio-user sockets.
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
 use crate::{Child, GuestKernel, GuestShell, Lab, Reply};
 
@@ -51,6 +54,8 @@ pub enum Transport {
 pub struct Nic {
     /// How it reaches the VM. Over vfio-user, the other fields but the socket say nothing: the server knows.
     pub transport: Transport,
+    /// Over vfio-user: it is behind a root port of its own, where it can be unplugged.
+    pub pluggable: bool,
     /// The socket.
     pub socket: PathBuf,
     /// Whether QEMU listens on it (the back end is in client role); otherwise QEMU connects, and reconnects.
@@ -70,6 +75,7 @@ impl Nic {
     pub fn new(socket: impl Into<PathBuf>, mac: &str) -> Self {
         Self {
             transport: Transport::VhostUser,
+            pluggable: false,
             socket: socket.into(),
             listen: false,
             mac: mac.to_owned(),
@@ -77,6 +83,19 @@ impl Nic {
             packed: false,
             properties: Vec::new(),
         }
+    }
+
+    /// The device of a NIC over vfio-user, as QEMU wants it: `n0`, `n1`, ... behind the root ports `rp0`, `rp1`, ...
+    fn vfio_user_device(&self, index: usize) -> Value {
+        let mut device = json!({
+            "driver": "vfio-user-pci",
+            "id": format!("n{index}"),
+            "socket": { "type": "unix", "path": self.socket },
+        });
+        if self.pluggable {
+            device["bus"] = json!(format!("rp{index}"));
+        }
+        device
     }
 
     /// A PCI NIC that is served on `socket`.
@@ -124,6 +143,8 @@ pub struct Vm {
     shell: GuestShell,
     console: PathBuf,
     console_socket: PathBuf,
+    monitor: PathBuf,
+    nics: Vec<Nic>,
     kernel_version: String,
 }
 
@@ -169,13 +190,15 @@ impl Vm {
         launch.args(["-serial", "chardev:console"]);
         launch.arg("-chardev").arg(format!("socket,id=agent,path={},server=on,wait=off", agent.display()));
         launch.args(["-serial", "chardev:agent"]);
+        let monitor = path("qmp");
+        launch.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         for (index, nic) in spec.nics.iter().enumerate() {
             if nic.transport == Transport::VfioUser {
+                if nic.pluggable {
+                    launch.arg("-device").arg(format!("pcie-root-port,id=rp{index},slot={}", index + 1));
+                }
                 // Only this form can say what kind of socket it is.
-                let path = nic.socket.display();
-                launch.arg("-device").arg(format!(
-                    r#"{{"driver":"vfio-user-pci","id":"n{index}","socket":{{"type":"unix","path":"{path}"}}}}"#
-                ));
+                launch.arg("-device").arg(nic.vfio_user_device(index).to_string());
                 continue;
             }
             let role = if nic.listen { "server=on,wait=off" } else { "reconnect-ms=50" };
@@ -202,7 +225,7 @@ impl Vm {
         }
         launch.log_to(path("qemu.log"));
         // Sockets that a VM of this name left behind when it was killed.
-        for stale in [&agent, &console_socket] {
+        for stale in [&agent, &console_socket, &monitor] {
             let _absent = std::fs::remove_file(stale);
         }
         let mut qemu = launch.spawn()?;
@@ -219,6 +242,8 @@ impl Vm {
             shell,
             console,
             console_socket,
+            monitor,
+            nics: spec.nics.clone(),
             kernel_version: String::new(),
         })
     }
@@ -324,11 +349,80 @@ impl Vm {
         Ok(())
     }
 
+    /// Takes a pluggable NIC out, and waits until the guest has let it go.
+    ///
+    /// # Errors
+    /// If QEMU or the guest does not do it.
+    pub fn unplug(&mut self, index: usize) -> Result<()> {
+        let mut qmp = Qmp::connect(&self.monitor)?;
+        qmp.ask("device_del", &json!({ "id": format!("n{index}") }))?;
+        qmp.wait_event("DEVICE_DELETED").with_context(|| format!("VM {}: unplugging NIC {index}", self.name))
+    }
+
+    /// Puts a NIC in again.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub fn plug(&mut self, index: usize) -> Result<()> {
+        let nic = self.nics.get(index).with_context(|| format!("VM {} has no NIC {index}", self.name))?;
+        Qmp::connect(&self.monitor)?.ask("device_add", &nic.vfio_user_device(index))
+    }
+
     /// The end of what the guest's kernel and init said.
     pub fn console_tail(&self) -> String {
         let bytes = std::fs::read(&self.console).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().skip(lines.len().saturating_sub(25)).map(|line| format!("    {line}\n")).collect()
+    }
+}
+
+/// QEMU's monitor for programs: one JSON object a line.
+#[derive(Debug)]
+struct Qmp {
+    stream: BufReader<UnixStream>,
+    /// Names of events that came while something else was waited for.
+    events: Vec<String>,
+}
+
+impl Qmp {
+    fn connect(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path).context("cannot connect to QEMU's monitor")?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut qmp = Self { stream: BufReader::new(stream), events: Vec::new() };
+        qmp.read()?;
+        qmp.ask("qmp_capabilities", &json!({}))?;
+        Ok(qmp)
+    }
+
+    fn read(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line).context("QEMU's monitor says nothing")? == 0 {
+            bail!("QEMU closed its monitor");
+        }
+        serde_json::from_str(&line).context("QEMU's monitor sent no JSON")
+    }
+
+    fn ask(&mut self, command: &str, arguments: &Value) -> Result<()> {
+        let text = json!({ "execute": command, "arguments": arguments }).to_string();
+        writeln!(self.stream.get_mut(), "{text}")?;
+        loop {
+            let answer = self.read()?;
+            if let Some(error) = answer.get("error") {
+                bail!("QEMU refuses {command}: {error}");
+            }
+            if answer.get("return").is_some() {
+                return Ok(());
+            }
+            self.events.extend(answer["event"].as_str().map(str::to_owned));
+        }
+    }
+
+    fn wait_event(&mut self, name: &str) -> Result<()> {
+        while !self.events.iter().any(|event| event == name) {
+            let message = self.read()?;
+            self.events.extend(message["event"].as_str().map(str::to_owned));
+        }
+        Ok(())
     }
 }

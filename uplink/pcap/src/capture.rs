@@ -234,7 +234,7 @@ impl CaptureSink for CaptureTap {
         // A comment that is too long is cut: `write_str` never fails.
         let _ = write!(comment, "{verdict}");
         if let Some(frame) = burst.frames().get(index) {
-            let _ = comment.describe(&frame.offload);
+            let _ = comment.describe(&frame.offload());
         }
         self.take(burst, index, direction, comment.as_str());
     }

@@ -239,11 +239,11 @@ impl ReplayIngress {
         let first = burst.slices().len();
         burst.slices_mut().push(slice.unwrap_or(Slice::EMPTY));
         if let Some(frame) = burst.push(first, 1, 0, packet.len) {
-            frame.drop = match packet.len {
-                ..MIN_FRAME => Some(DropReason::Runt),
-                MIN_FRAME..=MAX_FRAME => None,
-                _ => Some(DropReason::Oversize),
-            };
+            match packet.len {
+                ..MIN_FRAME => frame.mark(DropReason::Runt),
+                MIN_FRAME..=MAX_FRAME => {}
+                _ => frame.mark(DropReason::Oversize),
+            }
         }
         self.next += 1;
         if self.repeat && self.is_over() {

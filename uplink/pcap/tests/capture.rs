@@ -124,8 +124,12 @@ fn another_reader_finds_what_was_offered() {
     let (tap, stream) = start(CaptureOptions::default(), "vm1");
     let lens = [14, 60, 61, 62, 63, 128, 129, 1514, 65_549];
     let mut burst = burst_of(&lens);
-    burst.frames_mut()[7].offload =
-        Offload { flags: NEEDS_CSUM, gso_type: GSO_TCPV4, gso_size: 500, ..Offload::PLAIN };
+    burst.frames_mut()[7].set_offload(Offload {
+        flags: NEEDS_CSUM,
+        gso_type: GSO_TCPV4,
+        gso_size: 500,
+        ..Offload::PLAIN
+    });
     let before = since_1970();
     let verdicts = [
         (Verdict::Forwarded("vm2"), "forwarded to vm2"),

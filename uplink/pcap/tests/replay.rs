@@ -355,7 +355,7 @@ fn frames_that_are_none_are_marked() {
     let mut ingress = replay(&packets, Pace::Fastest, false);
     let mut burst = Burst::new();
     ingress.receive(&mut burst).unwrap();
-    let marks: Vec<_> = burst.frames().iter().map(|frame| frame.drop).collect();
+    let marks: Vec<_> = burst.frames().iter().map(|frame| frame.marked()).collect();
     assert_eq!(marks, [Some(DropReason::Runt), Some(DropReason::Runt), None, Some(DropReason::Oversize)]);
 }
 

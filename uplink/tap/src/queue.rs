@@ -166,11 +166,11 @@ impl Ingress for TapIngress {
 fn accept(frame: &mut Frame, slices: &[Slice], source: &Map) {
     let len = frame.len();
     if len < MIN_FRAME {
-        frame.drop = Some(DropReason::Runt);
+        frame.mark(DropReason::Runt);
         return;
     }
     if len > MAX_FRAME {
-        frame.drop = Some(DropReason::Oversize);
+        frame.mark(DropReason::Oversize);
         return;
     }
     let given = Offload::decode(frame.sender_header());
@@ -181,8 +181,8 @@ fn accept(frame: &mut Frame, slices: &[Slice], source: &Map) {
         checked = given.validate(len as usize, frame.head());
     }
     match checked {
-        Ok(offload) => frame.offload = offload,
-        Err(_) => frame.drop = Some(DropReason::BadOffload),
+        Ok(offload) => frame.set_offload(offload),
+        Err(_) => frame.mark(DropReason::BadOffload),
     }
 }
 
@@ -224,7 +224,7 @@ impl TapEgress {
 
     fn deliver_one(&mut self, burst: &mut Burst, index: usize) -> Written {
         let Some(frame) = burst.frames_mut().get_mut(index) else { return Written::Not(DropReason::Refused) };
-        let (len, offload, accepts) = (frame.len(), frame.offload, self.accepts);
+        let (len, offload, accepts) = (frame.len(), frame.offload(), self.accepts);
         if !accepts.takes(&offload, frame.head()) {
             return self.write_finished(burst, index, &accepts);
         }
@@ -357,15 +357,15 @@ mod tests {
             csum_offset: 16,
         };
         let frame = accepted(header, &longest_headers(5000));
-        assert_eq!(frame.drop, None);
-        assert_eq!(frame.offload, Offload { hdr_len: 142, ..header });
+        assert_eq!(frame.marked(), None);
+        assert_eq!(frame.offload(), Offload { hdr_len: 142, ..header });
         assert!(frame.head().len() >= 142 && HEAD < 142);
     }
 
     #[test]
     fn a_header_that_contradicts_its_frame_is_refused() {
         let good = Offload { flags: NEEDS_CSUM, csum_start: 82, csum_offset: 16, ..Offload::PLAIN };
-        assert_eq!(accepted(good, &longest_headers(10)).drop, None);
+        assert_eq!(accepted(good, &longest_headers(10)).marked(), None);
         for bad in [
             Offload { csum_start: 22, ..good },
             Offload { csum_start: 60_000, ..good },
@@ -373,18 +373,22 @@ mod tests {
             Offload { gso_type: GSO_TCPV4, gso_size: 0, ..good },
             Offload { gso_type: GSO_TCPV4, gso_size: 100, ..Offload::PLAIN },
         ] {
-            assert_eq!(accepted(bad, &longest_headers(3000)).drop, Some(DropReason::BadOffload), "{bad:?}");
+            assert_eq!(
+                accepted(bad, &longest_headers(3000)).marked(),
+                Some(DropReason::BadOffload),
+                "{bad:?}"
+            );
         }
     }
 
     #[test]
     fn frames_that_are_none_are_marked() {
-        assert_eq!(accepted(Offload::PLAIN, &[0; 13]).drop, Some(DropReason::Runt));
-        assert_eq!(accepted(Offload::PLAIN, &[]).drop, Some(DropReason::Runt));
-        assert_eq!(accepted(Offload::PLAIN, &[0; 14]).drop, None);
-        assert_eq!(accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize]).drop, None);
+        assert_eq!(accepted(Offload::PLAIN, &[0; 13]).marked(), Some(DropReason::Runt));
+        assert_eq!(accepted(Offload::PLAIN, &[]).marked(), Some(DropReason::Runt));
+        assert_eq!(accepted(Offload::PLAIN, &[0; 14]).marked(), None);
+        assert_eq!(accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize]).marked(), None);
         assert_eq!(
-            accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize + 1]).drop,
+            accepted(Offload::PLAIN, &vec![0; MAX_FRAME as usize + 1]).marked(),
             Some(DropReason::Oversize)
         );
     }

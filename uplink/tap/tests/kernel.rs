@@ -50,11 +50,11 @@ fn next_for_peer(ingress: &mut TapIngress, burst: &mut Burst) -> (Vec<u8>, Offlo
         assert!(Instant::now() < deadline, "nothing came");
         ingress.receive(burst).unwrap();
         for (index, frame) in burst.frames().iter().enumerate() {
-            assert_eq!(frame.drop, None);
+            assert_eq!(frame.marked(), None);
             let mut bytes = vec![0; frame.len() as usize];
             assert_eq!(burst.copy_out(index, &mut bytes), bytes.len());
             if bytes[..6] == peer {
-                found.push((bytes, frame.offload));
+                found.push((bytes, frame.offload()));
             }
         }
         ingress.complete(burst);
@@ -136,7 +136,7 @@ fn forward(from: &mut dyn Ingress, to: &mut dyn Egress, burst: &mut Burst) -> (u
     }
     from.receive(burst).unwrap();
     let picks: Vec<u8> = (0..burst.len()).map(|i| i as u8).collect();
-    let large = burst.frames().iter().filter(|frame| frame.offload.gso_kind() == GSO_TCPV4).count();
+    let large = burst.frames().iter().filter(|frame| frame.offload().gso_kind() == GSO_TCPV4).count();
     let mut tally = Tally::default();
     to.deliver(burst, &picks, &mut tally).unwrap();
     assert_eq!(tally.frames + tally.dropped(), picks.len() as u64);
@@ -252,7 +252,7 @@ fn burst_of(frame: &[u8], offload: Offload, pieces: usize) -> Burst {
         burst.slices_mut().push(slice);
     }
     let count = burst.slices().len();
-    burst.push(0, count, 0, frame.len() as u32).unwrap().offload = offload;
+    burst.push(0, count, 0, frame.len() as u32).unwrap().set_offload(offload);
     burst
 }
 
@@ -322,8 +322,8 @@ fn what_the_kernel_refuses_is_counted_and_the_rest_goes_on() {
         let mut burst = Burst::new();
         let (frame, _) = datagram(b"hello");
         burst.push_bytes(&frame[..13]).unwrap();
-        burst.push_bytes(&frame).unwrap().offload =
-            Offload { flags: NEEDS_CSUM, csum_start: 34, csum_offset: 6, ..Offload::PLAIN };
+        let offload = Offload { flags: NEEDS_CSUM, csum_start: 34, csum_offset: 6, ..Offload::PLAIN };
+        burst.push_bytes(&frame).unwrap().set_offload(offload);
         let mut tally = Tally::default();
         egress.deliver(&mut burst, &[0, 1], &mut tally).unwrap();
         assert_eq!((tally.frames, tally.dropped_for(DropReason::Refused)), (1, 1));

@@ -106,6 +106,12 @@ fn peers(args: &PeersArgs) -> Result<ExitCode> {
         }
     }
     single::run(&lab, &mut report, &args.only, &peers, effort, &progress)?;
+    if report.cases.is_empty() && report.figures.is_empty() {
+        bail!(
+            "no case is named {}; expected words of names as in `--help`, or a whole name such as light-64-split",
+            args.only.join(" or ")
+        );
+    }
     report.print();
     if let Some(path) = &args.json {
         report.write(path)?;

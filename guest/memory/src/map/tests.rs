@@ -242,12 +242,12 @@ fn header_and_body_are_written_together_or_not_at_all() {
     for len in [0, 1, 16, 17, 64, 200] {
         let target = slice(&map, 100, 12 + len);
         let body = &body[..len as usize];
-        assert!(map.write_both(&target, &[7; 12], body));
+        assert!(map.reach().write_both(&target, &[7; 12], body));
         let mut got = vec![0; 12 + body.len()];
         assert_eq!(map.read(&target, 0, &mut got), got.len());
         assert_eq!((&got[..12], &got[12..]), (&[7; 12][..], body));
-        assert!(!map.write_both(&slice(&map, 100, 11 + len), &[8; 12], body));
-        assert!(!other.write_both(&target, &[8; 12], body));
+        assert!(!map.reach().write_both(&slice(&map, 100, 11 + len), &[8; 12], body));
+        assert!(!other.reach().write_both(&target, &[8; 12], body));
         assert_eq!(map.read(&target, 0, &mut got), got.len());
         assert_eq!(got[0], 7, "nothing was written");
     }

@@ -90,10 +90,10 @@ pub(crate) fn forward(from: &Port, to: &Port) -> Tally {
             }
             ingress.receive(&mut burst).unwrap();
             let picks: Vec<u8> = (0..burst.len() as u8)
-                .filter(|index| burst.frames()[usize::from(*index)].drop.is_none())
+                .filter(|index| burst.frames()[usize::from(*index)].marked().is_none())
                 .collect();
             for frame in burst.frames() {
-                if let Some(reason) = frame.drop {
+                if let Some(reason) = frame.marked() {
                     total.drop(reason, 1);
                 }
             }

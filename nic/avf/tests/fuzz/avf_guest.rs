@@ -189,7 +189,7 @@ impl Guest {
                 break;
             }
             let picks: Vec<u8> = (0..self.burst.len() as u8)
-                .filter(|n| self.burst.frames()[usize::from(*n)].drop.is_none())
+                .filter(|n| self.burst.frames()[usize::from(*n)].marked().is_none())
                 .collect();
             fault = fault.or(deliver(&self.port, &mut self.burst, &picks, &mut self.delivered));
             ingress.complete(&self.burst);

@@ -63,6 +63,21 @@ pub struct Context {
     pub mss: u16,
 }
 
+impl Context {
+    /// The two words of its descriptor.
+    pub const fn encode(&self) -> [u64; 2] {
+        const fn half(place: ChecksumPlace) -> u64 {
+            place.start as u64 | (place.field as u64) << 8 | (place.end as u64) << 16
+        }
+        let command = Command::DEXT.bits()
+            | if self.tcp { Command::EOP.bits() } else { 0 }
+            | if self.v4 { Command::IFCS.bits() } else { 0 }
+            | if self.tse { Command::IC_TSE.bits() } else { 0 };
+        let second = (command as u64) << 24 | (self.hdr_len as u64) << 40 | (self.mss as u64) << 48;
+        [half(self.ip) | half(self.l4) << 32, second]
+    }
+}
+
 /// What a buffer of a frame is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -65,7 +65,7 @@ fn checksum(
             ..Offload::PLAIN
         };
         if let Ok(offload) = partial.validate(len, head) {
-            frame.offload = offload;
+            frame.set_offload(offload);
             return Ok(());
         }
     }
@@ -170,6 +170,7 @@ fn segment(frame: &mut Frame, slices: &[Slice], source: &Map, context: &Context)
         csum_start: context.l4.start.into(),
         csum_offset: context.l4.field.checked_sub(context.l4.start).ok_or(BAD)?.into(),
     };
-    frame.offload = asked.validate(len, frame.head()).map_err(|_| BAD)?;
+    let offload = asked.validate(len, frame.head()).map_err(|_| BAD)?;
+    frame.set_offload(offload);
     Ok(())
 }

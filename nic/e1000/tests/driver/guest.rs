@@ -120,7 +120,7 @@ impl Guest {
     }
 
     fn make(id: u8, layout: Layout, share_rings: bool) -> Guest {
-        let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::Loopback, 1));
+        let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::E1000, 1));
         let config = E1000Config { mac: MacAddr(mac(id)), link_up: true, share_rings };
         let mut device = E1000::new(Arc::clone(&port), config).unwrap();
         let line = Arc::new(Line::default());
@@ -157,10 +157,10 @@ pub(crate) fn forward(from: &Port, to: &Port) -> Tally {
         assert!(turn < 100_000, "work that does not end");
         let received = ingress.receive(&mut burst);
         if !burst.is_empty() {
-            let good = |index: &u8| burst.frames()[usize::from(*index)].drop.is_none();
+            let good = |index: &u8| burst.frames()[usize::from(*index)].marked().is_none();
             let picks: Vec<u8> = (0..burst.len() as u8).filter(good).collect();
             for frame in burst.frames() {
-                if let Some(reason) = frame.drop {
+                if let Some(reason) = frame.marked() {
                     total.drop(reason, 1);
                 }
             }

@@ -1,7 +1,8 @@
 //! A driver that does anything: nothing panics, loops or leaves its memory, and the other port notices nothing.
 
+use fabnic_memory::{AddressSpace, Map, RegionSpec};
 use fabnic_pci::Function;
-use fabnic_port::DropReason;
+use fabnic_port::{Burst, DropReason};
 use fabnic_testkit::e1000::{Ask, Layout, Registers, reg};
 use fabnic_testkit::packets::Packet;
 use proptest::prelude::*;
@@ -200,8 +201,52 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What a guest writes into ring registers that it has mapped: nobody has masked it.
+fn mapped_write() -> impl Strategy<Value = (u32, u32)> {
+    let register = prop::sample::select(vec![
+        reg::RDBAL,
+        reg::RDBAH,
+        reg::RDLEN,
+        reg::RDH,
+        reg::RDT,
+        reg::RDTR,
+        reg::RADV,
+        reg::TDBAL,
+        reg::TDBAH,
+        reg::TDLEN,
+        reg::TDH,
+        reg::TDT,
+        0x3828,
+        0x382c,
+    ]);
+    (register, prop_oneof![0_u32..300, Just(0x1001), Just(u32::MAX), any::<u32>()])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn mapped_ring_registers_may_hold_anything(writes in prop::collection::vec(mapped_write(), 1..30)) {
+        let (mut a, mut b) = (Guest::with_shared_rings(1), Guest::new(2, Layout::default()));
+        let file = a.device().shared().unwrap().file;
+        let spec = RegionSpec { guest_addr: 0, user_addr: 0, len: 128 << 10, offset: 0, file };
+        let bar = Map::new(vec![spec]).unwrap().table::<u32>(AddressSpace::Guest, 0, 0x8000).unwrap();
+        for (register, value) in writes {
+            bar.store(register as usize / 4, value);
+            prop_assert!(b.driver.send(&frame(1, 2), &[], &Ask::default()));
+            b.driver.kick();
+            if !a.port.is_stopped() {
+                let _ = a.port.ingress()[0].lock().as_mut().map(|queue| queue.receive(&mut Burst::new()));
+                forward(&b.port, &a.port);
+            }
+            a.driver.interrupt();
+            a.device().deadline();
+        }
+        a.driver.up().unwrap();
+        a.send(&frame(2, 1), &[], &Ask::default());
+        b.driver.receive().unwrap();
+        prop_assert_eq!(forward(&a.port, &b.port).frames, 1);
+    }
 
     #[test]
     fn a_driver_that_does_anything_hurts_only_itself(steps in prop::collection::vec(step(), 1..80)) {
@@ -244,6 +289,7 @@ proptest! {
         // Whatever it did, after a reset it is as new.
         let registers = &mut bad.driver.registers;
         registers.device.set_memory(Some(map));
+        fabnic_testkit::e1000::reset(registers).unwrap();
         fabnic_testkit::e1000::nvm::write_phy(registers, 0, 0x8140).unwrap();
         bad.driver.up().unwrap();
         bad.send(&frame(2, 1), &[], &Ask::default());

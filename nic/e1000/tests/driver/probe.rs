@@ -115,6 +115,17 @@ fn a_restarted_negotiation_takes_the_link_and_gives_it_back() {
 }
 
 #[test]
+fn a_reset_lets_go_of_the_phy() {
+    let mut guest = Guest::new(1, Layout::default());
+    let registers = &mut guest.driver.registers;
+    registers.set(reg::CTRL, reg::CTRL_PHY_RST);
+    assert_eq!(registers.get(reg::STATUS) & reg::STATUS_LU, 0);
+    fabnic_testkit::e1000::reset(registers).unwrap();
+    assert!(registers.wait_for_deadline());
+    assert_eq!(registers.get(reg::STATUS) & reg::STATUS_LU, reg::STATUS_LU);
+}
+
+#[test]
 fn the_link_follows_the_configuration() {
     let mut guest = Guest::new(1, Layout::default());
     let settings = guest.device().settings();

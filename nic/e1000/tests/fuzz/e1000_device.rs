@@ -70,7 +70,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let port = Arc::new(Port::new(PortId(1), "fuzz", PortKind::Loopback, 1));
+        let port = Arc::new(Port::new(PortId(1), "fuzz", PortKind::E1000, 1));
         let config = E1000Config { mac: MacAddr(MAC), link_up: true, share_rings: false };
         let mut device = E1000::new(Arc::clone(&port), config).expect("a device");
         device.attach(Arc::new(Line::default()));
@@ -138,7 +138,7 @@ impl Bench {
             let received = ingress.receive(&mut self.burst);
             if !self.burst.is_empty() {
                 let picks: Vec<u8> = (0..self.burst.len() as u8)
-                    .filter(|index| self.burst.frames()[usize::from(*index)].drop.is_none())
+                    .filter(|index| self.burst.frames()[usize::from(*index)].marked().is_none())
                     .collect();
                 delivered += Bench::deliver(&port, &mut self.burst, &picks);
                 ingress.complete(&self.burst);
@@ -163,18 +163,35 @@ impl Bench {
             self.burst.slices_mut().push(slice);
             let Some(frame) = self.burst.push(first, 1, 0, len) else { return };
             if gso_size > 0 {
-                frame.offload = Offload {
+                frame.set_offload(Offload {
                     flags: NEEDS_CSUM,
                     gso_type: GSO_TCPV4,
                     hdr_len: 54,
                     gso_size,
                     csum_start: 34,
                     csum_offset: 16,
-                };
+                });
             }
         }
         let picks: Vec<u8> = (0..self.burst.len() as u8).collect();
         Bench::deliver(&self.port, &mut self.burst, &picks);
+    }
+
+    /// Its state is taken and given back, as it is or with a byte changed.
+    fn migrate(&mut self, change: Option<(u32, u8)>) {
+        self.device.set_running(false);
+        let saved = self.device.save().expect("it can be saved");
+        let mut state = saved.clone();
+        if let Some((at, byte)) = change {
+            let at = at as usize % state.len();
+            state[at] = byte;
+        }
+        let taken = self.device.restore(&state);
+        if change.is_none() {
+            assert_eq!(taken, Ok(()));
+            assert!(self.device.save().expect("it can be saved") == saved, "it is another afterwards");
+        }
+        self.device.set_running(true);
     }
 
     fn step(&mut self, [op, a, b, c, v0, v1, v2, v3]: [u8; 8]) {
@@ -199,7 +216,8 @@ impl Bench {
                 self.device.expire(self.now);
             }
             7 => self.device.write(0, 0x2818, &u32::from(a).to_le_bytes()),
-            _ => match a % 4 {
+            _ => match a % 6 {
+                4 | 5 => self.migrate((a % 6 == 5).then_some((value, c))),
                 0 => self.device.set_memory(None),
                 1 => self.device.set_memory(Some(Arc::clone(&self.map))),
                 2 => self.device.reset(Reset::FunctionLevel),

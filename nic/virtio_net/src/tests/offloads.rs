@@ -333,7 +333,7 @@ fn what_was_not_negotiated_or_is_not_true_is_dropped() {
         assert!(guest.send(&offload, &bytes, &[]));
         let mut burst = fabnic_port::Burst::new();
         guest.transmit.receive(&mut burst).unwrap();
-        assert_eq!(burst.frames()[0].drop, Some(DropReason::BadOffload), "{offload:?}");
+        assert_eq!(burst.frames()[0].marked(), Some(DropReason::BadOffload), "{offload:?}");
         guest.transmit.complete(&burst);
         assert_eq!(guest.sender.reap().len(), 1, "its buffer comes back all the same");
     }

@@ -123,6 +123,45 @@ fn a_queue_goes_on_where_another_stopped() {
 }
 
 #[test]
+fn what_was_taken_ahead_is_given_back_when_another_goes_on() {
+    every_layout(|layout| {
+        let layout = Layout { size: 256, ..layout };
+        let (mut a, mut b) = (Guest::new(layout, Features::all()), Guest::new(layout, Features::all()));
+        let (mut burst, mut tally) = (Burst::new(), Tally::default());
+        let (mut sent, mut got) = (0_usize, Vec::new());
+        for round in 0..60_u8 {
+            while a.send(&Offload::PLAIN, &frame(60 + sent % 9, sent as u8), &[]) {
+                sent += 1;
+            }
+            b.refill(1600, 1);
+            // Full bursts, so that both queues take ahead; and not all that waits.
+            for _ in 0..1 + round % 3 {
+                a.transmit.receive(&mut burst).unwrap();
+                assert_eq!(burst.len(), 64);
+                let picks: Vec<u8> = (0..64).collect();
+                b.receive.deliver(&mut burst, &picks, &mut tally).unwrap();
+                a.transmit.complete(&burst);
+            }
+            assert!(a.transmit.backlog() > 0 && a.transmit.arm(), "what was taken ahead waits too");
+            a.transmit.disarm();
+            let base = transmit_control(&mut *a.transmit).unwrap().base();
+            let from = receive_control(&mut *b.receive).unwrap().base();
+            if round % 2 == 0 {
+                a.reopen_transmit(base);
+                b.reopen_receive(from);
+            }
+            a.sender.reap();
+            got.extend(b.received().into_iter().map(|(_, bytes)| bytes));
+        }
+        assert_eq!(tally.dropped(), 0);
+        for (number, bytes) in got.iter().enumerate() {
+            assert_eq!(*bytes, frame(60 + number % 9, number as u8), "{layout:?}: frame {number}");
+        }
+        assert_eq!(got.len() as u64, tally.frames);
+    });
+}
+
+#[test]
 fn frames_that_are_none_are_dropped_with_a_reason() {
     every_layout(|layout| {
         let mut guest = Guest::new(layout, Features::all());
@@ -138,7 +177,7 @@ fn frames_that_are_none_are_dropped_with_a_reason() {
         assert!(guest.sender.offer(&[buffer], None).is_some());
         let mut burst = Burst::new();
         guest.transmit.receive(&mut burst).unwrap();
-        let reasons: Vec<_> = burst.frames().iter().map(|frame| frame.drop).collect();
+        let reasons: Vec<_> = burst.frames().iter().map(|frame| frame.marked()).collect();
         let (runt, oversize) = (Some(DropReason::Runt), Some(DropReason::Oversize));
         assert_eq!(reasons, [runt, runt, None, None, oversize, runt]);
         guest.transmit.complete(&burst);
@@ -157,7 +196,7 @@ fn a_disabled_queue_takes_and_drops_or_delivers_nothing() {
         let mut burst = Burst::new();
         let mut tally = Tally::default();
         a.transmit.receive(&mut burst).unwrap();
-        assert_eq!(burst.frames()[0].drop, Some(DropReason::IngressDisabled));
+        assert_eq!(burst.frames()[0].marked(), Some(DropReason::IngressDisabled));
         b.receive.deliver(&mut burst, &[0], &mut tally).unwrap();
         assert_eq!((tally.frames, tally.dropped_for(DropReason::NotReady)), (0, 1));
         a.transmit.complete(&burst);
