@@ -41,17 +41,22 @@ impl Burst {
     /// Empties the burst for frames whose rest lies in `source`.
     #[inline]
     pub fn begin(&mut self, source: &Arc<Map>) {
-        self.len = 0;
-        self.slices.clear();
+        self.clear();
         if !self.source.as_ref().is_some_and(|held| Arc::ptr_eq(held, source)) {
             self.source = Some(Arc::clone(source));
         }
     }
 
-    /// Empties the burst and lets go of the sender's memory.
-    pub fn release(&mut self) {
+    /// Empties the burst. What it held cannot be taken for another queue's.
+    #[inline(always)]
+    pub fn clear(&mut self) {
         self.len = 0;
         self.slices.clear();
+    }
+
+    /// Empties the burst and lets go of the sender's memory.
+    pub fn release(&mut self) {
+        self.clear();
         self.source = None;
     }
 

@@ -158,6 +158,8 @@ impl Engine {
         ingress: &mut dyn Ingress,
         burst: &mut Burst,
     ) -> (usize, Result<(), Fault>) {
+        // A queue that fails before it fills anything leaves the burst as it was: another port's frames.
+        burst.clear();
         let received = ingress.receive(burst);
         let frames = burst.len();
         if frames > 0 {

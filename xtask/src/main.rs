@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show it: two real Linux VMs on one switch, and an uplink to the host
+    /// Show it: real Linux VMs with three kinds of NIC on one switch, and an uplink to the host
     Demo(demo::DemoArgs),
     /// Run everything: lints, layers, docs, unit tests, system tests with real VMs and DPDK
     Test(test::TestArgs),

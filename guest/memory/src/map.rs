@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::fault;
@@ -261,11 +262,14 @@ impl Map {
     }
 
     /// Memory of our own, `len` bytes at guest and user address 0: for ports whose frames lie in host memory, and for
-    /// drivers in tests. The second value is the file, to be shared with a peer.
+    /// drivers in tests. The second value is the file, to be shared with a peer: it can change the bytes, and not the size.
     pub fn anonymous(len: u64) -> Result<(Arc<Map>, OwnedFd), MapError> {
         let kernel = |source| MapError::Kernel { guest_addr: 0, len, source };
-        let file = rustix::fs::memfd_create("fabnic", rustix::fs::MemfdFlags::CLOEXEC).map_err(kernel)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("fabnic", flags).map_err(kernel)?;
         rustix::fs::ftruncate(&file, len).map_err(kernel)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(kernel)?;
         let shared = file.try_clone().map_err(|_| kernel(rustix::io::Errno::MFILE))?;
         let map = Map::new(vec![RegionSpec { guest_addr: 0, user_addr: 0, len, offset: 0, file }])?;
         Ok((map, shared))

@@ -26,6 +26,8 @@ pub struct Endpoint {
 
 /// Messages that one session may have handled before the next one gets its turn.
 const TURN: usize = 64;
+/// And the longest that they may take before the others have theirs, in nanoseconds: messages differ in what they cost.
+const TURN_NS: u64 = 2_000_000;
 
 /// What the reactor must watch a session for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +154,9 @@ impl Body {
     fn take_turn(&mut self) -> Result<Interest, Error> {
         let Some(live) = &mut self.live else { return Ok(Interest { read: false, write: false }) };
         live.connection.flush()?;
+        let until = now().saturating_add(TURN_NS);
         for _ in 0..TURN {
-            if live.connection.is_stuck() {
+            if live.connection.is_stuck() || now() > until {
                 break;
             }
             let Some(message) = live.connection.next()? else { break };

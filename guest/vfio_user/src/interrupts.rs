@@ -13,13 +13,15 @@
 //! resample), a line that is still asserted fires again.
 
 use core::sync::atomic::{AtomicBool, Ordering, fence};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use fabnic_pci::Interrupts;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::error::Refusal;
 
@@ -34,7 +36,11 @@ impl Vector {
     fn fire(&self) {
         if let Some(event) = &*self.event.load() {
             signal(event);
-            return;
+            fence(Ordering::SeqCst);
+            if self.event.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, event)) {
+                return;
+            }
+            // It was exchanged meanwhile, and nobody may listen to the old one any more: rather once too often.
         }
         self.pending.store(true, Ordering::SeqCst);
         // One may have been installed meanwhile, by somebody who did not see that anything was pending.
@@ -94,14 +100,20 @@ fn signal(event: impl AsFd) {
     let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
 
-/// Descriptors to interrupt by must be eventfds: they have no file type, everything else that can be sent has one. And
-/// they must not block, for a worker writes to them.
+/// Descriptors to interrupt by must be eventfds, by the kernel's own word: other things without a file type (epoll sets,
+/// timers) may be readable for ever, or make whoever waits for them wait for the client. And they must not block, for a
+/// worker writes to them.
 pub(crate) fn check_event(fd: &OwnedFd) -> Result<(), Refusal> {
     let kernel = |source: rustix::io::Errno| {
         Refusal::with(source, format!("a descriptor that cannot be looked at: {source}"), "an eventfd")
     };
     let stat = rustix::fs::fstat(fd).map_err(kernel)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Unknown {
+        return Err(Refusal::invalid("a descriptor that is no eventfd", "an eventfd"));
+    }
+    let link =
+        rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).map_err(kernel)?;
+    if link.as_bytes() != b"anon_inode:[eventfd]" {
         return Err(Refusal::invalid("a descriptor that is no eventfd", "an eventfd"));
     }
     let flags = rustix::fs::fcntl_getfl(fd).map_err(kernel)?;
@@ -168,8 +180,11 @@ impl Events {
     pub(crate) fn resampled(&self) {
         let mut line = self.line.lock();
         let mut count = [0; 8];
+        // The client can make the file block again at any moment: what counts is what this call says. Eventfds have no
+        // place in a file; all ones stand for that.
+        let mut buffers = [IoSliceMut::new(&mut count)];
         if let Some(event) = &line.resample
-            && rustix::io::read(event.as_fd(), &mut count).is_ok()
+            && preadv2(event.as_fd(), &mut buffers, u64::MAX, ReadWriteFlags::NOWAIT).is_ok()
         {
             line.masked = false;
             line.settle();

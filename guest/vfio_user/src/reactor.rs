@@ -401,7 +401,12 @@ impl Work {
                 let _ = epoll::delete(&self.epoll, &*old);
             }
             if let Some(new) = &resample {
-                let _ = epoll::add(&self.epoll, &**new, data(id, RESAMPLE), epoll::EventFlags::IN);
+                let _ = epoll::add(
+                    &self.epoll,
+                    &**new,
+                    data(id, RESAMPLE),
+                    epoll::EventFlags::IN | epoll::EventFlags::ET,
+                );
             }
             entry.resample = resample;
         }

@@ -20,6 +20,8 @@ use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, Reply};
 
 /// Bytes of answers that may wait because the client does not read them. While as many do, nothing more is read.
 const MAX_WAITING: usize = 64 << 10;
+/// The most answers that may wait for a client to read them.
+const MAX_WAITING_ANSWERS: usize = 64;
 
 /// Bytes that are read at once: memory grows with what comes, not with what is announced.
 const CHUNK: usize = 4096;
@@ -152,7 +154,8 @@ impl Connection {
 
     /// Whether too many answers wait for the client to read.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.waiting_bytes >= MAX_WAITING
+        // Each may hold a descriptor.
+        self.waiting_bytes >= MAX_WAITING || self.waiting.len() >= MAX_WAITING_ANSWERS
     }
 
     /// Whether anything waits to be sent.

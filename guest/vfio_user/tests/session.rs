@@ -394,6 +394,8 @@ fn interrupts_that_cannot_be() {
     assert_eq!(client.irqs(2, 0x24, u32::MAX, 2, events(2)), Err(EINVAL));
     assert_eq!(client.irqs(2, 0x24, 0, 3, events(2)), Err(EINVAL), "too few");
     assert_eq!(client.irqs(2, 0x24, 0, 1, file()), Err(EINVAL), "no eventfd");
+    let set = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
+    assert_eq!(client.irqs(0, 0x14, 0, 1, vec![set]), Err(EINVAL), "no file either, and no eventfd");
     assert_eq!(client.irqs(2, 0x14, 0, 1, events(1)), Err(EINVAL), "no resampling there");
     assert_eq!(client.irqs(2, 0x11, 0, 1, vec![]), Err(EINVAL), "not maskable");
     assert_eq!(client.irqs(1, 0x24, 0, 1, events(1)), Err(EINVAL), "no MSI");

@@ -18,6 +18,10 @@ use crate::queues::{MAX_QUEUES, Queues};
 use crate::rss::Hasher;
 use crate::settings::{Control, Settings};
 
+/// Requests that one access answers; what is left waits for the transport's next turn, so that one guest's mailbox does not
+/// hold up the registers of all others.
+const REQUESTS: usize = 16;
+
 /// A fabricated adaptive virtual function on a port.
 #[derive(Debug)]
 pub struct Avf {
@@ -31,6 +35,8 @@ pub struct Avf {
     /// Not stopped where it stands.
     is_running: bool,
     pub(crate) mailbox: Mailbox,
+    /// The mailbox may hold requests that were not looked at yet.
+    has_more: bool,
     /// Holds the body of the request in work.
     inbox: Option<Box<[u8; MESSAGE]>>,
     pub(crate) session: Session,
@@ -94,6 +100,7 @@ impl Avf {
             map: None,
             is_running: true,
             mailbox: Mailbox::default(),
+            has_more: false,
             inbox: Some(Box::new([0; MESSAGE])),
             session,
             queues,
@@ -118,6 +125,7 @@ impl Avf {
         self.pauses.reset();
         self.doorbells.clear();
         self.session.reset(&self.settings);
+        self.has_more = false;
         self.apply_rules();
         // Whatever its driver did wrong is over.
         if self.port.is_stopped() {
@@ -160,18 +168,19 @@ impl Avf {
 
     /// Takes requests and answers them.
     fn run_mailbox(&mut self) {
+        self.has_more = false;
         let Some(map) = self.map.clone().filter(|_| self.is_running) else { return };
-        // A ring holds no more; a driver that adds others meanwhile rings again.
-        for _ in 0..=reg::len::COUNT {
+        for _ in 0..REQUESTS {
             self.pump();
             if self.mailbox.is_full() {
                 return;
             }
-            let Some(inbox) = &mut self.inbox else { break };
-            let Some(request) = self.mailbox.take(&map, inbox) else { break };
+            let Some(inbox) = &mut self.inbox else { return self.pump() };
+            let Some(request) = self.mailbox.take(&map, inbox) else { return self.pump() };
             self.answer(request);
         }
         self.pump();
+        self.has_more = true;
     }
 
     fn read_register(&mut self, offset: u64) -> u32 {
@@ -249,7 +258,7 @@ impl Avf {
             self.reset_announced();
             return;
         }
-        self.session.follow_trust(self.settings.trust);
+        self.session.follow_trust(&self.settings);
         self.apply_rules();
         let listens = self.mailbox.is_open() && !self.session.caps.is_empty() && !self.mailbox.is_full();
         if listens && link != (told.link_up, told.speed) {
@@ -327,7 +336,8 @@ impl Function for Avf {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.pauses.next().filter(|_| self.is_running)
+        let next = if self.has_more { Some(0) } else { self.pauses.next() };
+        next.filter(|_| self.is_running)
     }
 
     fn expire(&mut self, now: u64) {
@@ -336,6 +346,9 @@ impl Function for Avf {
             self.vectors.release(&mut self.pauses);
         }
         self.follow();
+        if self.has_more {
+            self.run_mailbox();
+        }
     }
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {

@@ -142,9 +142,10 @@ impl Control {
         let before = *told;
         change(&mut told);
         if *told != before {
-            self.0.changes.fetch_add(1, Ordering::Release);
             // The only error that can be is EAGAIN: the counter is full, and so the descriptor readable.
             let _ = rustix::io::write(&self.0.event, &1_u64.to_ne_bytes());
+            // Behind it: who sees the new number finds the descriptor readable, and reads it; else it would stay so.
+            self.0.changes.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -322,6 +322,10 @@ impl Ingress for Transmit {
             self.next = at;
             self.push(burst, first, &packet);
         }
+        if burst.is_empty() && !self.report.is_empty() {
+            // Nobody completes what holds no frame.
+            self.complete(burst);
+        }
         Ok(())
     }
 

@@ -303,6 +303,23 @@ fn sources_are_checked() {
 }
 
 #[test]
+fn an_address_that_was_had_by_trust_goes_with_it() {
+    let settings =
+        Settings { mac: MAC_A, fixed_mac: true, spoofchk: true, trust: true, ..Settings::default() };
+    let mut a = Guest::start(settings, Options::default());
+    let b = Guest::b();
+    let other = [2, 0, 0, 0, 0, 7];
+    a.driver.set_addresses(&[EthAddr { addr: other, kind: EthAddr::PRIMARY }], true).unwrap();
+    a.send(&[&frame(MAC_B, other, 60, 1)]);
+    assert_eq!(forward(&a.port, &b.port).frames, 1);
+    a.control.set_trust(false);
+    a.driver.stats().unwrap();
+    a.send(&[&frame(MAC_B, other, 60, 2), &frame(MAC_B, MAC_A, 60, 3)]);
+    let tally = forward(&a.port, &b.port);
+    assert_eq!((tally.frames, tally.dropped_for(DropReason::BadSource)), (1, 1));
+}
+
+#[test]
 fn one_driver_runs_on_every_generation() {
     for generation in (1..=4).filter_map(Generation::of) {
         let settings = |mac| Settings { mac, queues: 4, generation, ..Settings::default() };

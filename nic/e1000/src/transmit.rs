@@ -189,6 +189,11 @@ impl Transmit {
                     }
                     if let Some(packet) = &mut packet {
                         packet.pieces += 1;
+                        if packet.pieces > MAX_PIECES {
+                            // As a packet of too many buffers: else nothing would ever move on.
+                            self.carry.passing_over = true;
+                            burst.slices_mut().truncate(packet.slice);
+                        }
                     }
                 }
                 Descriptor::Buffer(buffer) => {
@@ -502,10 +507,10 @@ impl Ingress for Transmit {
     }
 
     fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
+        burst.begin(&self.map);
         if self.map.faulted() {
             return Err(Fault("a memory file of the guest was truncated while it was in use".to_owned()));
         }
-        burst.begin(&self.map);
         let Transmit { shared, generation, ctrl, vet, .. } = self;
         shared.renew(generation, |filter| (*ctrl, *vet) = (filter.ctrl, filter.vet));
         self.waits_at = None;

@@ -62,8 +62,8 @@ impl<R: Ring> Ingress for Transmit<R> {
     }
 
     fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        self.queue.check_memory()?;
         burst.begin(&self.queue.map);
+        self.queue.check_memory()?;
         self.chains.clear();
         let (chains, slices) = &mut self.ahead;
         core::mem::swap(&mut self.chains, chains);

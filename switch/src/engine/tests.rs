@@ -115,6 +115,44 @@ impl Bench {
     }
 }
 
+/// A queue that fails before it has looked at the burst.
+struct Broken;
+
+impl Ingress for Broken {
+    fn backlog(&mut self) -> usize {
+        1
+    }
+    fn receive(&mut self, _burst: &mut Burst) -> Result<(), Fault> {
+        Err(Fault("broken".to_owned()))
+    }
+    fn complete(&mut self, _burst: &Burst) -> u32 {
+        0
+    }
+    fn arm(&mut self) -> bool {
+        false
+    }
+    fn disarm(&mut self) {}
+    fn wake(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn a_queue_that_fails_sends_no_frames_of_another() {
+    let mut bench = Bench::new(vec![PortSettings::default(); 3], 300);
+    let mut burst = Burst::new();
+    burst.begin(&bench.memory);
+    burst.push_bytes(&frame(mac(9), mac(1), None, 60)).unwrap();
+    let topology = bench.shared.topology.load_full();
+    let at = Moment { topology: &topology, fdb: &bench.shared.fdb, now: 0 };
+    let port = Arc::clone(&bench.ports[1].0);
+    let index = topology.index_of(port.id).unwrap();
+    let (frames, failed) = bench.engine.serve(&at, index, &port.ingress()[0], &mut Broken, &mut burst);
+    assert_eq!((frames, failed.is_err()), (0, true));
+    assert!(bench.take().iter().all(Vec::is_empty), "the burst held a frame of the first port");
+    assert_eq!(bench.shared.fdb.len(), 0);
+}
+
 fn mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, n]
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask demo`: two real Linux VMs on one switch, in a minute, on a machine that has nothing.
+//! `cargo xtask demo`: real Linux VMs with three kinds of NIC on one switch, on a machine that has nothing.
 //!
 //! ```text
-//!   vm1 (split rings) ──vhost-user──┐
-//!                                   fabnicd ──tap0── a network namespace, which stands for the host
-//!   vm2 (packed rings) ─vhost-user──┘
+//!   vm1 (virtio-net, split rings) ──vhost-user──┐
+//!   vm2 (virtio-net, packed rings) ─vhost-user──┤
+//!                                               fabnicd ──tap0── a network namespace, which stands for the host
+//!   vm3 (AVF, driver iavf) ─────────vfio-user───┤
+//!   vm4 (e1000) ────────────────────vfio-user───┘
 //! ```
 //!
 //! The VMs' kernels and drivers are Debian's, unmodified. Nothing of the machine's own network is touched: the TAP

@@ -69,6 +69,10 @@ impl Session {
         self.version = Version::V1_1;
         self.caps = Caps::empty();
         self.queues = self.queues.clamp(1, settings.queues);
+        if settings.fixed_mac && !settings.trust {
+            // One that it had while it was trusted.
+            self.mac = settings.mac;
+        }
         self.addresses.clear();
         if self.mac != [0; 6] {
             self.addresses.push(self.mac);
@@ -81,9 +85,13 @@ impl Session {
     }
 
     /// What only a trusted driver may have ends with its trust.
-    pub(crate) fn follow_trust(&mut self, trust: bool) {
-        self.all_unicast &= trust;
-        self.all_multicast &= trust;
+    pub(crate) fn follow_trust(&mut self, settings: &Settings) {
+        self.all_unicast &= settings.trust;
+        self.all_multicast &= settings.trust;
+        if settings.fixed_mac && !settings.trust {
+            self.mac = settings.mac;
+            self.addresses.retain(|addr| addr[0] & 1 != 0 || *addr == settings.mac);
+        }
     }
 
     /// What is received.

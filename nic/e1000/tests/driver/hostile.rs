@@ -113,6 +113,25 @@ fn a_packet_that_is_too_long_is_passed_over() {
 }
 
 #[test]
+fn a_packet_of_contexts_moves_on() {
+    let (mut a, mut b) =
+        (Guest::new(1, Layout { transmit: 2048, ..Layout::default() }), Guest::new(2, Layout::default()));
+    let at = a.driver.memory().regions()[0].guest_addr;
+    // A buffer, more contexts behind it than are looked at in one go, and its end.
+    assert!(a.driver.send_raw([at, 60 | 1 << 20 | 0x2a << 24]));
+    for _ in 0..1500 {
+        assert!(a.driver.send_raw([0, 0x28 << 24]));
+    }
+    assert!(a.driver.send_raw([at, 60 | 1 << 20 | 0x2b << 24]));
+    a.send(&frame(2, 1), &[], &Ask::default());
+    let tally = forward(&a.port, &b.port);
+    assert_eq!((tally.frames, tally.dropped_for(DropReason::Oversize)), (1, 1));
+    assert_eq!(a.port.ingress()[0].lock().as_mut().unwrap().backlog(), 0, "nothing to be done");
+    assert_eq!(b.driver.receive().unwrap().len(), 1);
+    assert!(!a.port.is_stopped());
+}
+
+#[test]
 fn null_buffers_are_passed_over() {
     let (mut a, mut b) = (Guest::new(1, Layout::default()), Guest::new(2, Layout::default()));
     let base =
