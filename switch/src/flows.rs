@@ -7,8 +7,8 @@
 //! ```
 //!
 //! What nearly every frame is (untagged, one segment, within the MTU, of a flow that was decided before) stays in one
-//! loop ([`Run::go`]); what is not leaves it for a moment. While the cache is small it is in the CPU's; when it has grown, another loop runs
-//! ahead and asks for the lines of all flows of the burst.
+//! loop ([`Run::go`]); what is not leaves it for a moment. While the cache is small it is in the CPU's; when it has grown,
+//! another loop runs ahead and asks for the lines of all flows of the burst.
 
 use fabnic_port::{BURST, Burst, DropReason, Frame};
 
@@ -19,12 +19,12 @@ use crate::key::{self, Key};
 use crate::stage::{self, egress};
 use crate::topology::Member;
 
-/// Of how many frames of a burst what was the case.
+/// Frames of a burst that were no hits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Walked {
-    /// The stages were walked.
+    /// The stages were walked for them.
     pub(crate) misses: u64,
-    /// They were dropped before.
+    /// They were marked, and nothing was decided.
     pub(crate) gone: u64,
 }
 
