@@ -20,6 +20,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod fields;
 pub mod hash;
 pub mod ip;
 pub mod layers;
@@ -33,6 +34,7 @@ pub mod transport;
 mod bytes;
 
 pub use ethernet::{EtherType, Tci, Vid};
+pub use fields::Fields;
 pub use hash::flow_hash;
 pub use ip::IpProtocol;
 pub use layers::Layers;
