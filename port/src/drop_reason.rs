@@ -69,6 +69,8 @@ reasons! {
     Stopped = "stopped",
     /// The operating system refused the frame.
     Refused = "refused",
+    /// The switch could not decide for the moment: more different sets of actions are in use than it keeps.
+    Overload = "overload",
     /// A fault was injected on purpose.
     Injected = "injected",
 }

@@ -45,6 +45,7 @@ mod frame;
 mod loopback;
 mod port;
 mod queue;
+mod recent;
 
 pub use burst::{BURST, Burst, Filler, MAX_SLICES};
 pub use capture::{CaptureSink, CaptureSlot, Direction, Verdict};
@@ -55,3 +56,4 @@ pub use frame::{Frame, HEAD, HEADER_ROOM, HEADROOM, MAX_FRAME};
 pub use loopback::{LoopbackEgress, LoopbackIngress, MAX_LOOPBACK, attach_loopback, loopback};
 pub use port::{LinkState, MAX_QUEUES, Port, PortId, PortKind, Stopped};
 pub use queue::{Cell, CellGuard, Egress, Fault, Ingress, Poller, Tally, Token};
+pub use recent::{RecentDrop, RecentDrops};

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::{CaptureSlot, Cell, DropCounters, Egress, Fault, Ingress};
+use crate::{CaptureSlot, Cell, DropCounters, Egress, Fault, Ingress, RecentDrops};
 
 /// Number of a port, unique in a daemon for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +77,8 @@ pub struct Port {
     pub rx_drops: DropCounters,
     /// Copies of frames that could not be delivered to the port.
     pub tx_drops: DropCounters,
+    /// The last frames that ended here.
+    pub recent_drops: RecentDrops,
     /// Who looks at the frames that pass.
     pub captures: CaptureSlot,
     is_stopped: AtomicBool,
@@ -96,6 +98,7 @@ impl Port {
             egress_in_use: AtomicU16::new(0),
             rx_drops: DropCounters::default(),
             tx_drops: DropCounters::default(),
+            recent_drops: RecentDrops::default(),
             captures: CaptureSlot::default(),
             is_stopped: AtomicBool::new(false),
             stopped: Mutex::new(None),

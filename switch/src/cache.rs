@@ -11,8 +11,9 @@ use fabnic_port::DropReason;
 use fabnic_wire::Vid;
 use zerocopy::FromZeros;
 
-use crate::fdb::{Fdb, Version};
+use crate::deep::DEPENDENCIES;
 use crate::key::{self, Key};
+use crate::versions::{Version, Versions};
 
 const WAYS: usize = 4;
 const FIRST_SETS: usize = 1024;
@@ -37,9 +38,8 @@ pub(crate) struct Decision {
     pub(crate) target: Target,
     /// The VLAN that the frame is in; for a frame dropped before that was known, any.
     pub(crate) vlan: Vid,
-    /// The FDB versions it depends on.
-    pub(crate) src: Version,
-    pub(crate) dst: Version,
+    /// What it depends on: the source's version, the destination's, and others.
+    pub(crate) depends: [Version; DEPENDENCIES],
 }
 
 /// Under what a decision was made.
@@ -79,10 +79,10 @@ impl Entry {
     }
 
     /// Looks at all that the decision depends on, and stamps the entry if it is good.
-    fn revalidate(&mut self, fdb: &Fdb, when: When, refresh: u32) -> bool {
+    fn revalidate(&mut self, versions: &Versions, when: When, refresh: u32) -> bool {
         let good = self.generation == when.generation
-            && fdb.version(self.src_slot) == self.src_value
-            && fdb.version(self.dst_slot) == self.dst_value
+            && versions.value(self.src_slot) == self.src_value
+            && versions.value(self.dst_slot) == self.dst_value
             && when.tick.wrapping_sub(self.seen) < refresh;
         if good {
             self.stamp = when.stamp;
@@ -96,6 +96,8 @@ impl Entry {
 pub(crate) struct Outcome(u64);
 
 impl Outcome {
+    pub(crate) const NOTHING: Outcome = Outcome(0);
+
     pub(crate) fn new(target: Target, vlan: Vid) -> Outcome {
         let (target, reason) = match target {
             Target::Port(index) => (index, 0),
@@ -202,10 +204,16 @@ impl FlowCache {
 
     /// What was decided for a key, if it is good now. `refresh`: ticks after which the flow's source must be refreshed in
     /// the FDB.
-    pub(crate) fn hit(&mut self, key: &Key, fdb: &Fdb, when: When, refresh: u32) -> Option<Outcome> {
+    pub(crate) fn hit(
+        &mut self,
+        key: &Key,
+        versions: &Versions,
+        when: When,
+        refresh: u32,
+    ) -> Option<Outcome> {
         let place = self.place(key);
         let entry = self.sets.get_mut(place)?.iter_mut().find(|entry| entry.is(key))?;
-        (entry.stamp == when.stamp || entry.revalidate(fdb, when, refresh)).then_some(entry.outcome)
+        (entry.stamp == when.stamp || entry.revalidate(versions, when, refresh)).then_some(entry.outcome)
     }
 
     /// Remembers a decision, and gives it packed. In a full set it takes the place of a stale entry, else of any.
@@ -222,6 +230,8 @@ impl FlowCache {
             victim
         });
         let Some(entry) = set.get_mut(way) else { return outcome };
+        // Nothing that is decided by addresses and VLAN depends on more than these two.
+        let [src, dst, ..] = decision.depends;
         *entry = Entry {
             front: key.front,
             back: key.back,
@@ -229,10 +239,10 @@ impl FlowCache {
             stamp: when.stamp,
             tag: key.tag,
             generation: when.generation,
-            src_slot: decision.src.slot,
-            src_value: decision.src.value,
-            dst_slot: decision.dst.slot,
-            dst_value: decision.dst.value,
+            src_slot: src.slot,
+            src_value: src.value,
+            dst_slot: dst.slot,
+            dst_value: dst.value,
             seen: when.tick,
         };
         outcome
@@ -267,6 +277,9 @@ mod tests {
     use fabnic_wire::MacAddr;
 
     use super::*;
+    use crate::fdb::Fdb;
+
+    const OTHER: Version = Version { slot: 0, value: 0 };
 
     fn key(n: u64) -> Key {
         Key { front: n.wrapping_mul(0x9e37_79b9_7f4a_7c15), back: n, tag: 0 }
@@ -276,8 +289,7 @@ mod tests {
         Decision {
             target: Target::Port(index),
             vlan: Vid::DEFAULT,
-            src: Version { slot: 1, value: 2 },
-            dst: Version { slot: 3, value: 4 },
+            depends: [Version { slot: 1, value: 2 }, Version { slot: 3, value: 4 }, OTHER, OTHER],
         }
     }
 
@@ -292,31 +304,31 @@ mod tests {
             cache.grow_if_crowded();
         }
         assert!(cache.capacity() > first && cache.capacity() <= 1 << 16);
-        let (fdb, when) = (Fdb::new(10), When { generation: 1, tick: 3, stamp: 1 });
+        let (versions, when) = (Versions::new(), When { generation: 1, tick: 3, stamp: 1 });
         let mut found = 0;
         for n in 1..20_000 {
-            if let Some(outcome) = cache.hit(&key(n), &fdb, when, 30) {
+            if let Some(outcome) = cache.hit(&key(n), &versions, when, 30) {
                 assert_eq!(outcome.target(), Target::Port(n as u32));
                 found += 1;
             }
         }
         assert!(found > 19_000, "{found} of 19999 flows fit into {}", cache.capacity());
-        assert_eq!(cache.hit(&key(30_000), &fdb, when, 30), None);
+        assert_eq!(cache.hit(&key(30_000), &versions, when, 30), None);
     }
 
     #[test]
     fn an_entry_is_good_as_long_as_what_it_depends_on() {
         let mut cache = FlowCache::new(1 << 16, [3, 5]);
-        let fdb = Fdb::new(10);
+        let versions = std::sync::Arc::new(Versions::new());
+        let fdb = Fdb::with_versions(10, versions.clone());
         let (vlan, mac) = (Vid::DEFAULT, MacAddr::new([2, 0, 0, 0, 0, 1]));
         let made = Decision {
-            src: fdb.version_of(vlan, mac),
-            dst: fdb.version_of(vlan, MacAddr::BROADCAST),
+            depends: [fdb.version_of(vlan, mac), fdb.version_of(vlan, MacAddr::BROADCAST), OTHER, OTHER],
             ..decision(7)
         };
         let when = |stamp, generation, tick| When { stamp, generation, tick };
         cache.insert(&key(1), &made, when(1, 1, 100));
-        let mut hit = |when| cache.hit(&key(1), &fdb, when, 30).map(|outcome| outcome.target());
+        let mut hit = |when| cache.hit(&key(1), &versions, when, 30).map(|outcome| outcome.target());
         assert_eq!(hit(when(1, 1, 100)), Some(Target::Port(7)));
         assert_eq!(hit(when(2, 1, 129)), Some(Target::Port(7)), "nothing changed that it depends on");
         assert_eq!(hit(when(3, 1, 130)), None, "its source is to be refreshed");

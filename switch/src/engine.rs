@@ -16,9 +16,12 @@
 use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Ingress, Port, Tally, Verdict};
 use fabnic_wire::{Vid, flow_hash};
 
+use crate::switch::Tables;
+
 use crate::cache::Target;
-use crate::fdb::{Fdb, Tick};
+use crate::fdb::Tick;
 use crate::flows::{Flows, size};
+use crate::origin::Origin;
 use crate::stage::egress;
 use crate::topology::{Member, Topology};
 
@@ -36,8 +39,11 @@ pub(crate) struct EngineCounters {
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
     pub(crate) topology: &'a Topology,
-    pub(crate) fdb: &'a Fdb,
+    pub(crate) tables: &'a Tables,
+    /// Seconds since the start.
     pub(crate) now: Tick,
+    /// Nanoseconds since some moment before the start.
+    pub(crate) now_ns: u64,
 }
 
 /// One worker's part of the switch.
@@ -46,19 +52,23 @@ pub(crate) struct Engine {
     /// Which frames have a tag now, one bit each.
     tagged: u64,
     groups: Groups,
-    tally: Tally,
+    pub(crate) tally: Tally,
+    /// Where copies that a mirror cuts short lie.
+    pub(crate) cuts: Option<Origin>,
     pub(crate) counters: EngineCounters,
+    /// The second that the burst in work is of.
+    pub(crate) now: Tick,
 }
 
 /// Frame indexes, up to a burst.
 #[derive(Clone, Copy)]
-struct Picks {
+pub(crate) struct Picks {
     frames: [u8; BURST],
-    len: usize,
+    pub(crate) len: usize,
 }
 
 impl Picks {
-    const NONE: Picks = Picks { frames: [0; BURST], len: 0 };
+    pub(crate) const NONE: Picks = Picks { frames: [0; BURST], len: 0 };
 
     /// Every frame of a full burst.
     const ALL: Picks = {
@@ -72,7 +82,7 @@ impl Picks {
     };
 
     #[inline(always)]
-    fn push(&mut self, frame: usize) {
+    pub(crate) fn push(&mut self, frame: usize) {
         if let Some(place) = self.frames.get_mut(self.len) {
             *place = frame as u8;
             self.len += 1;
@@ -80,7 +90,7 @@ impl Picks {
     }
 
     #[inline(always)]
-    fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         self.frames.get(..self.len).unwrap_or(&[])
     }
 }
@@ -133,7 +143,9 @@ impl Engine {
                 used: 0,
             },
             tally: Tally::default(),
+            cuts: None,
             counters: EngineCounters::default(),
+            now: 0,
         }
     }
 
@@ -141,11 +153,20 @@ impl Engine {
     pub(crate) fn adopt(&mut self, topology: &Topology) {
         self.groups.of_port = vec![0; topology.members.len()];
         self.groups.used = 0;
+        let make =
+            || Origin::new().inspect_err(|error| tracing::warn!(%error, "no memory for own frames")).ok();
+        // Only walks that read more than addresses and VLAN have anything to send.
+        if !topology.needs.is_empty() && self.flows.left.origin.is_none() {
+            self.flows.left.origin = make();
+        }
+        if topology.mirrors.all.iter().any(|mirror| mirror.settings.snap.is_some()) && self.cuts.is_none() {
+            self.cuts = make();
+        }
     }
 
     /// What is due now and then, between bursts. May allocate.
-    pub(crate) fn housekeeping(&mut self) {
-        self.flows.grow_if_crowded();
+    pub(crate) fn housekeeping(&mut self, now: Tick) {
+        self.flows.housekeeping(now);
     }
 
     /// Receives one burst from a queue of the port with this index, whose cell the caller has locked; delivers it and
@@ -175,20 +196,35 @@ impl Engine {
     /// Decides on and delivers all frames of a burst that came from the port with this index.
     pub(crate) fn process(&mut self, at: &Moment<'_>, ingress: u32, burst: &mut Burst) {
         let topology = at.topology;
+        self.now = at.now;
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
-        let (uniform, walked) = self.flows.decide(at, (member, ingress), burst);
+        let deep = !topology.needs.is_empty();
+        let (mut uniform, walked) = if deep {
+            self.flows.decide_deep(at, (member, ingress), burst)
+        } else {
+            self.flows.decide(at, (member, ingress), burst)
+        };
         self.tagged = self.flows.tagged;
         self.counters.misses += walked.misses;
         self.counters.hits += (burst.len() as u64).saturating_sub(walked.misses + walked.gone);
         if member.port.captures.is_active() {
             self.capture_ingress(topology, member, ingress, burst);
         }
+        if !member.mirror_ingress.is_empty() || !topology.mirrors.by_vlan.is_empty() {
+            self.mirror_ingress(topology, member, burst);
+        }
+        if deep && self.flows.deep.worked != 0 && self.operate(topology, burst) {
+            uniform = None;
+        }
         match uniform {
             Some(Target::Port(index)) if topology.member(index).is_some() => {
                 self.deliver(topology, index, &Picks { len: burst.len(), ..Picks::ALL }, burst);
             }
             _ => self.deliver_groups(topology, member, ingress, burst),
+        }
+        if deep && let Some(origin) = self.flows.left.origin.as_mut().filter(|origin| !origin.is_empty()) {
+            self.counters.replicated += origin.send(topology, self.now);
         }
     }
 
@@ -219,6 +255,9 @@ impl Engine {
     fn refuse(&mut self, member: &Member, reason: DropReason, picks: &Picks, burst: &mut Burst) {
         let port = &member.port;
         port.tx_drops.add(reason, picks.len as u64);
+        if let Some(frame) = picks.as_slice().last() {
+            keep(port, self.now, Direction::Out, reason, burst, usize::from(*frame));
+        }
         if port.captures.is_active() {
             self.set_tags(member, picks, burst);
             for &index in picks.as_slice() {
@@ -231,9 +270,11 @@ impl Engine {
     fn deliver_groups(&mut self, topology: &Topology, member: &Member, ingress: u32, burst: &mut Burst) {
         let mut drops = core::mem::take(&mut self.tally);
         let mut flooded = Picks::NONE;
+        let mut last = None;
         for (index, frame) in burst.frames_mut().iter_mut().enumerate() {
             if let Some(reason) = frame.marked() {
                 drops.drop(reason, 1);
+                last = Some((reason, index));
                 continue;
             }
             let Some(outcome) = self.flows.outcome(index) else { continue };
@@ -243,8 +284,12 @@ impl Engine {
                 Target::Drop(reason) => {
                     frame.mark(reason);
                     drops.drop(reason, 1);
+                    last = Some((reason, index));
                 }
             }
+        }
+        if let Some((reason, frame)) = last {
+            keep(&member.port, self.now, Direction::In, reason, burst, frame);
         }
         for group in 0..self.groups.used {
             let (Some(port), Some(picks)) = (self.groups.ports.get(group), self.groups.picks.get(group))
@@ -296,6 +341,10 @@ impl Engine {
                 self.deliver(topology, port, &group, burst);
             }
             if copies == 0 {
+                if let (Some(frame), Some(member)) = (group.as_slice().last(), topology.member(ingress)) {
+                    let port = &member.port;
+                    keep(port, self.now, Direction::In, DropReason::NoMember, burst, usize::from(*frame));
+                }
                 drops.drop(DropReason::NoMember, group.len);
             }
             self.counters.replicated += copies.saturating_sub(1) * group.len as u64;
@@ -326,20 +375,23 @@ impl Engine {
                 if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
             self.refuse(member, DropReason::EgressMtu, &too_long, burst);
-            return self.tag_and_deliver(member, &fit, burst);
+            return self.tag_and_deliver(topology, member, &fit, burst);
         }
-        self.tag_and_deliver(member, picks, burst);
+        self.tag_and_deliver(topology, member, picks, burst);
     }
 
     #[inline(always)]
-    fn tag_and_deliver(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
+    fn tag_and_deliver(&mut self, topology: &Topology, member: &Member, picks: &Picks, burst: &mut Burst) {
         // An access port among untagged frames has nothing to do here.
         if self.tagged != 0 || !matches!(member.settings.vlan, crate::VlanMode::Access(_)) {
             self.set_tags(member, picks, burst);
         }
+        if !member.mirror_egress.is_empty() {
+            self.mirror_egress(topology, member, picks, burst);
+        }
         match member.port.egress_in_use() {
             0 => self.refuse(member, DropReason::NotReady, picks, burst),
-            1 => self.hand_over(&member.port, 0, picks.as_slice(), burst),
+            1 => hand_over(&mut self.tally, self.now, &member.port, 0, picks.as_slice(), burst),
             queues => self.spread(&member.port, queues, *picks, burst),
         }
     }
@@ -357,7 +409,7 @@ impl Engine {
     }
 
     /// Chooses a queue for each flow.
-    fn spread(&mut self, port: &Port, queues: usize, picks: Picks, burst: &mut Burst) {
+    pub(crate) fn spread(&mut self, port: &Port, queues: usize, picks: Picks, burst: &mut Burst) {
         let mut queue_of = [0_u8; BURST];
         for &index in picks.as_slice() {
             if let (Some(queue), Some(frame)) =
@@ -376,34 +428,56 @@ impl Engine {
                 if queue(index) == chosen { group.push(index.into()) } else { rest.push(index.into()) }
             }
             left = rest;
-            self.hand_over(port, chosen.into(), group.as_slice(), burst);
+            hand_over(&mut self.tally, self.now, port, chosen.into(), group.as_slice(), burst);
         }
     }
+}
 
-    /// Hands a group to a queue, under its lock.
-    #[inline(always)]
-    fn hand_over(&mut self, port: &Port, queue: usize, picks: &[u8], burst: &mut Burst) {
-        if picks.is_empty() {
-            return;
-        }
-        let Some(cell) = port.egress().get(queue) else { return };
-        let mut guard = cell.lock();
-        match guard.as_mut() {
-            Some(egress) => {
-                let delivered = if port.captures.is_active() {
-                    port.captures.deliver(egress.as_mut(), burst, picks, &mut self.tally)
-                } else {
-                    egress.deliver(burst, picks, &mut self.tally)
-                };
-                if let Err(fault) = delivered {
-                    port.stop(fault);
-                }
-                let missing = (picks.len() as u64).saturating_sub(self.tally.frames + self.tally.dropped());
-                self.tally.drop(DropReason::Stopped, missing as usize);
+/// Hands a group to a queue, under its lock.
+#[inline(always)]
+pub(crate) fn hand_over(
+    tally: &mut Tally,
+    now: Tick,
+    port: &Port,
+    queue: usize,
+    picks: &[u8],
+    burst: &mut Burst,
+) {
+    if picks.is_empty() {
+        return;
+    }
+    let Some(cell) = port.egress().get(queue) else { return };
+    let mut guard = cell.lock();
+    match guard.as_mut() {
+        Some(egress) => {
+            let delivered = if port.captures.is_active() {
+                port.captures.deliver(egress.as_mut(), burst, picks, tally)
+            } else {
+                egress.deliver(burst, picks, tally)
+            };
+            if let Err(fault) = delivered {
+                port.stop(fault);
             }
-            None => self.tally.drop(DropReason::NotReady, picks.len()),
+            let missing = (picks.len() as u64).saturating_sub(tally.frames + tally.dropped());
+            tally.drop(DropReason::Stopped, missing as usize);
         }
-        self.tally.settle(&cell.counters, &port.tx_drops);
+        None => tally.drop(DropReason::NotReady, picks.len()),
+    }
+    if tally.dropped() > 0 {
+        // Which of them it was is not known; a ring that is full refuses the last.
+        let reason = DropReason::ALL.iter().find(|reason| tally.dropped_for(**reason) > 0);
+        if let (Some(reason), Some(pick)) = (reason, picks.last()) {
+            keep(port, now, Direction::Out, *reason, burst, usize::from(*pick));
+        }
+    }
+    tally.settle(&cell.counters, &port.tx_drops);
+}
+
+/// Keeps a dropped frame for whoever asks why.
+#[cold]
+fn keep(port: &Port, now: Tick, direction: Direction, reason: DropReason, burst: &Burst, frame: usize) {
+    if let Some(frame) = burst.frames().get(frame) {
+        port.recent_drops.keep(now, direction, reason, frame.len(), frame.head());
     }
 }
 

@@ -3,10 +3,8 @@
 //! Shared by all workers. It is off the fast path: a worker comes here when its flow cache misses, and once a tick for
 //! each flow that is alive, to keep its source from ageing out. The table is cut into shards, each behind its own lock.
 //!
-//! What a flow cache may remember of it is guarded by *versions*: a small array of counters, one for every so many
-//! addresses. Learning, moving, forgetting an address raises the counter that it falls on; a cached decision holds the
-//! counters of its source and its destination as they were, and is made anew when one differs. So one new address
-//! outdates a few cached flows, not all, and nobody sweeps.
+//! What a flow cache may remember of it is guarded by [`crate::versions`]: learning, moving, forgetting an address raises
+//! the counter that it falls on; a cached decision holds the counters of its source and its destination.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::HashMap;
@@ -20,8 +18,9 @@ use hashbrown::hash_table::Entry as Slot;
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
+use crate::versions::{Version, Versions};
+
 const SHARDS: usize = 256;
-const VERSIONS: usize = 16 * 1024;
 
 /// Seconds since the switch was started, as the pipeline counts time.
 pub(crate) type Tick = u32;
@@ -111,19 +110,10 @@ impl PortQuota {
     }
 }
 
-/// The counters that a cached decision depends on, for one address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) slot: u32,
-    pub(crate) value: u32,
-}
-
 /// The forwarding database.
 pub struct Fdb {
     shards: Box<[Mutex<HashTable<FdbEntry>>]>,
-    versions: Box<[AtomicU32]>,
-    /// How often any of the versions was raised.
-    changes: AtomicU32,
+    versions: Arc<Versions>,
     quotas: Mutex<HashMap<PortId, Arc<PortQuota>>>,
     /// Entries in all shards together.
     count: PortQuota,
@@ -140,12 +130,16 @@ impl core::fmt::Debug for Fdb {
 impl Fdb {
     /// An empty table for at most `max` entries.
     pub fn new(max: u32) -> Fdb {
+        Fdb::with_versions(max, Arc::new(Versions::new()))
+    }
+
+    /// An empty table whose changes raise these versions.
+    pub(crate) fn with_versions(max: u32, versions: Arc<Versions>) -> Fdb {
         let count = PortQuota::default();
         count.set_limit(max);
         Fdb {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
-            changes: AtomicU32::new(0),
+            versions,
             quotas: Mutex::default(),
             count,
             max,
@@ -172,38 +166,9 @@ impl Fdb {
         self.shards.get((hash >> 56) as usize % SHARDS).unwrap_or(&self.shards[0])
     }
 
-    fn version_slot(hash: u64) -> u32 {
-        (hash >> 24) as u32 % VERSIONS as u32
-    }
-
-    /// The counter of a slot now.
-    #[inline(always)]
-    pub(crate) fn version(&self, slot: u32) -> u32 {
-        self.versions.get(slot as usize).map_or(0, |version| version.load(Ordering::Acquire))
-    }
-
     /// The counter of an address now. To be read *before* the address is looked up.
     pub(crate) fn version_of(&self, vlan: Vid, mac: MacAddr) -> Version {
-        let slot = Fdb::version_slot(self.hasher.hash_one(key(vlan, mac)));
-        Version { slot, value: self.version(slot) }
-    }
-
-    /// A number that changes after each change of a version: while it stands, a decision that was good is good.
-    #[inline(always)]
-    pub(crate) fn changes(&self) -> u32 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    fn raise(&self, slot: u32) {
-        if let Some(version) = self.versions.get(slot as usize) {
-            version.fetch_add(1, Ordering::Release);
-            // Behind it, so that whoever sees the new number sees the new version.
-            self.changes.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    fn touch_version(&self, hash: u64) {
-        self.raise(Fdb::version_slot(hash));
+        self.versions.of(self.hasher.hash_one(key(vlan, mac)))
     }
 
     /// Where an address is.
@@ -214,14 +179,12 @@ impl Fdb {
     }
 
     /// What changes when a place becomes free on a port, or in the table where it was full.
-    fn room_slot(&self, port: Option<PortId>) -> u32 {
-        Fdb::version_slot(
-            self.hasher.hash_one(port.map_or(u64::MAX, |port| u64::MAX - 1 - u64::from(port.0))),
-        )
+    fn room_hash(&self, port: Option<PortId>) -> u64 {
+        self.hasher.hash_one(port.map_or(u64::MAX, |port| u64::MAX - 1 - u64::from(port.0)))
     }
 
     fn touch_room(&self, port: Option<PortId>) {
-        self.raise(self.room_slot(port));
+        self.versions.raise(self.room_hash(port));
     }
 
     /// Notes that an address was seen as a source on a port. A static entry stays as it is; a full table or a port at
@@ -234,10 +197,7 @@ impl Fdb {
         quota: &PortQuota,
         now: Tick,
     ) -> Version {
-        let room = |port| {
-            let slot = self.room_slot(port);
-            Version { slot, value: self.version(slot) }
-        };
+        let room = |port| self.versions.of(self.room_hash(port));
         // Both are read before it is tried, so that a place that becomes free meanwhile is noticed.
         let (room_on_port, room_in_table) = (room(Some(port)), room(None));
         match self.try_learn(vlan, mac, port, quota, now) {
@@ -272,7 +232,7 @@ impl Fdb {
                     }
                     let before = core::mem::replace(&mut entry.port, port);
                     entry.moves = entry.moves.saturating_add(1);
-                    self.touch_version(hash);
+                    self.versions.raise(hash);
                     self.quota(before).give_back();
                     self.touch_room(Some(before));
                 }
@@ -287,7 +247,7 @@ impl Fdb {
                     return Err(NoRoom::InTable);
                 }
                 slot.insert(FdbEntry { vlan, mac, port, kind: FdbKind::Learned, seen: now, moves: 0 });
-                self.touch_version(hash);
+                self.versions.raise(hash);
             }
         }
         Ok(())
@@ -318,7 +278,7 @@ impl Fdb {
                 slot.insert(entry);
             }
         }
-        self.touch_version(hash);
+        self.versions.raise(hash);
         Ok(())
     }
 
@@ -335,7 +295,7 @@ impl Fdb {
     }
 
     fn forgotten(&self, hash: u64, entry: &FdbEntry) {
-        self.touch_version(hash);
+        self.versions.raise(hash);
         self.count.give_back();
         self.touch_room(None);
         if entry.kind == FdbKind::Learned {

@@ -13,10 +13,11 @@
 use fabnic_port::{BURST, Burst, DropReason, Frame};
 
 use crate::cache::{FlowCache, Outcome, Target, When};
+use crate::deep_flows::Deep;
 use crate::engine::Moment;
 use crate::fdb::Tick;
 use crate::key::{self, Key};
-use crate::stage::{self, egress};
+use crate::stage::{self, Left, Seen, egress};
 use crate::topology::Member;
 
 /// Frames of a burst that were no hits.
@@ -31,9 +32,9 @@ pub(crate) struct Walked {
 /// One worker's flows, and what became of those of the burst in work.
 pub(crate) struct Flows {
     cache: FlowCache,
-    outcomes: Box<[Outcome; BURST]>,
+    pub(crate) outcomes: Box<[Outcome; BURST]>,
     /// The tag that each frame came with, as far as [`Flows::tagged`] says that it did.
-    tags: Box<[u16; BURST]>,
+    pub(crate) tags: Box<[u16; BURST]>,
     /// Which frames came with a tag, one bit each.
     pub(crate) tagged: u64,
     /// The longest size in the burst: see [`size`].
@@ -44,9 +45,13 @@ pub(crate) struct Flows {
     moment: (u32, u32, Tick),
     /// Raised when the moment is another one. Looked at once a burst, so that a flow that was decided in a burst keeps its
     /// decision to the burst's end, whatever other workers learn meanwhile: else its frames could overtake each other.
-    stamp: u64,
+    pub(crate) stamp: u64,
     /// Ticks after which a live flow refreshes its source in the FDB.
     pub(crate) refresh: Tick,
+    /// Flows told apart by more than addresses and VLAN.
+    pub(crate) deep: Deep,
+    /// What walks leave behind.
+    pub(crate) left: Left,
 }
 
 impl Flows {
@@ -61,6 +66,8 @@ impl Flows {
             moment: (0, 0, 0),
             stamp: 0,
             refresh,
+            deep: Deep::new(flow_cache_max, secret),
+            left: Left::default(),
         }
     }
 
@@ -71,7 +78,16 @@ impl Flows {
 
     /// Flows that the cache can hold now.
     pub(crate) fn capacity(&self) -> usize {
-        self.cache.capacity()
+        self.cache.capacity().max(self.deep.cache.capacity())
+    }
+
+    /// Raises the stamp if this moment is another one.
+    pub(crate) fn note_moment(&mut self, at: &Moment<'_>) {
+        let moment = (at.topology.generation, at.tables.versions.changes(), at.now);
+        if moment != self.moment || self.stamp == 0 {
+            self.moment = moment;
+            self.stamp += 1;
+        }
     }
 
     /// What was decided on a frame of the burst.
@@ -96,11 +112,7 @@ impl Flows {
         ingress: (&Member, u32),
         burst: &mut Burst,
     ) -> (Option<Target>, Walked) {
-        let moment = (at.topology.generation, at.fdb.changes(), at.now);
-        if moment != self.moment || self.stamp == 0 {
-            self.moment = moment;
-            self.stamp += 1;
-        }
+        self.note_moment(at);
         let when = When { generation: at.topology.generation, tick: at.now, stamp: self.stamp };
         if self.cache.is_large() {
             self.look_ahead(ingress.1, burst);
@@ -178,12 +190,15 @@ impl Flows {
         if size > egress::longest(ingress.0) {
             // The frame's own decision, not the flow's: it is not remembered.
             walked.misses += 1;
-            let decision = stage::decide(at, ingress, &key, true);
+            let seen = Seen { head: frame.head(), len: frame.len(), too_long: true };
+            let decision = stage::decide(at, ingress, &seen, &mut self.left, false);
             return Some((size, Outcome::new(decision.target, decision.vlan)));
         }
-        let outcome = self.cache.hit(&key, at.fdb, when, self.refresh).unwrap_or_else(|| {
+        let outcome = self.cache.hit(&key, &at.tables.versions, when, self.refresh).unwrap_or_else(|| {
             walked.misses += 1;
-            walk(&mut self.cache, at, ingress, &key, when)
+            let seen = Seen { head: frame.head(), len: frame.len(), too_long: false };
+            let decision = stage::decide(at, ingress, &seen, &mut self.left, false);
+            self.cache.insert(&key, &decision, when)
         });
         Some((size, outcome))
     }
@@ -271,11 +286,4 @@ pub(crate) fn size(frame: &Frame, is_tagged: bool) -> u32 {
         false => frame.len(),
     };
     if is_tagged { size.saturating_sub(4) } else { size }
-}
-
-/// A miss, something stale, or a flow whose source must be refreshed in the FDB, which the walk does too.
-#[inline(never)]
-fn walk(cache: &mut FlowCache, at: &Moment<'_>, ingress: (&Member, u32), key: &Key, when: When) -> Outcome {
-    let decision = stage::decide(at, ingress, key, false);
-    cache.insert(key, &decision, when)
 }

@@ -3,16 +3,20 @@
 //! For property tests, for counting instructions and allocations, and for simulations; the daemon uses
 //! [`crate::Switch`].
 
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use fabnic_port::{Burst, Fault, Port, PortId};
+use fabnic_wire::Vid;
 
 use crate::engine::{Engine, Moment};
 use crate::fdb::Fdb;
-use crate::settings::PortSettings;
+use crate::mirror::Mirror;
+use crate::settings::{Policy, PortSettings};
 use crate::stats::SwitchTotals;
 use crate::switch::{Shared, SwitchConfig};
 use crate::topology::Topology;
+use crate::trace::Trace;
 
 /// A switch that moves frames when it is told to.
 pub struct InlineSwitch {
@@ -21,6 +25,7 @@ pub struct InlineSwitch {
     topology: Arc<Topology>,
     burst: Burst,
     now: u32,
+    now_ns: u64,
 }
 
 impl core::fmt::Debug for InlineSwitch {
@@ -35,12 +40,21 @@ impl InlineSwitch {
         let shared = Shared::new(config);
         let engine = shared.engine();
         let topology = shared.topology.load_full();
-        InlineSwitch { shared, engine, topology, burst: Burst::new(), now: 0 }
+        InlineSwitch { shared, engine, topology, burst: Burst::new(), now: 0, now_ns: 0 }
     }
 
     /// Makes these the switch's ports, as [`crate::Switch::set_ports`] does.
     pub fn set_ports(&mut self, ports: Vec<(Arc<Port>, PortSettings)>) {
-        let (topology, _gone) = self.shared.publish(ports);
+        self.change(ports, None);
+    }
+
+    /// As [`crate::Switch::configure`].
+    pub fn configure(&mut self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Policy) {
+        self.change(ports, Some(policy));
+    }
+
+    fn change(&mut self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>) {
+        let (topology, _gone) = self.shared.publish(ports, policy);
         self.engine.adopt(&topology);
         self.topology = topology;
     }
@@ -48,8 +62,33 @@ impl InlineSwitch {
     /// Moves the time, in seconds since the start, and forgets addresses that are due.
     pub fn tick(&mut self, now: u32) {
         self.now = now;
+        self.now_ns = self.now_ns.max(u64::from(now) * 1_000_000_000);
         self.shared.age(now);
-        self.engine.housekeeping();
+        self.engine.housekeeping(now);
+    }
+
+    /// Moves the fine time, in nanoseconds since the start, and with it the time in seconds.
+    pub fn tick_ns(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        let now = u32::try_from(now_ns / 1_000_000_000).unwrap_or(u32::MAX);
+        if now != self.now {
+            self.tick(now);
+        }
+    }
+
+    /// As [`crate::Switch::inject`].
+    pub fn inject(&self, port: PortId, vlan: Vid, bytes: &[u8]) -> bool {
+        self.shared.inject(port, vlan, bytes)
+    }
+
+    /// As [`crate::Switch::trace`].
+    pub fn trace(&self, port: PortId, bytes: &[u8]) -> Option<Trace> {
+        self.shared.trace(port, bytes, self.now, self.now_ns)
+    }
+
+    /// The mirrors that run.
+    pub fn mirrors(&self) -> Vec<Arc<Mirror>> {
+        self.topology.mirrors.all.clone()
     }
 
     /// Receives one burst from a port's queue, and delivers it. Gives the number of frames.
@@ -64,21 +103,26 @@ impl InlineSwitch {
         };
         let mut guard = cell.lock();
         let Some(ingress) = guard.as_mut() else { return Ok(0) };
-        let at = Moment { topology: &self.topology, fdb: &self.shared.fdb, now: self.now };
+        let at = Moment {
+            topology: &self.topology,
+            tables: &self.shared.tables,
+            now: self.now,
+            now_ns: self.now_ns,
+        };
         let (frames, received) = self.engine.serve(&at, index, cell, ingress.as_mut(), &mut self.burst);
         received.map(|()| frames)
     }
 
     /// The forwarding database.
     pub fn fdb(&self) -> &Fdb {
-        &self.shared.fdb
+        &self.shared.tables.fdb
     }
 
     /// Sums over all present ports.
     pub fn totals(&self) -> SwitchTotals {
         SwitchTotals::sum(
             self.topology.members.iter().map(|member| &*member.port),
-            self.engine.counters.replicated,
+            self.engine.counters.replicated + self.shared.originated.load(Ordering::Relaxed),
         )
     }
 }

@@ -6,7 +6,7 @@
 use core::num::Wrapping;
 
 use fabnic_port::Frame;
-use fabnic_wire::{EtherType, MacAddr, Tci};
+use fabnic_wire::{EtherType, Tci};
 
 /// Set in [`Key::tag`] when the frame has a tag, so that VLAN 0 differs from none.
 const TAGGED: u32 = 1 << 16;
@@ -78,28 +78,10 @@ impl Key {
         Some(bytes)
     }
 
-    /// Destination address.
-    pub(crate) fn dst(&self) -> MacAddr {
-        let [a, b, c, d, e, f, ..] = self.front.to_le_bytes();
-        MacAddr::new([a, b, c, d, e, f])
-    }
-
-    /// Source address.
-    pub(crate) fn src(&self) -> MacAddr {
-        let [.., a, b] = self.front.to_le_bytes();
-        let [c, d, e, f, ..] = self.back.to_le_bytes();
-        MacAddr::new([a, b, c, d, e, f])
-    }
-
     /// Whether there is a tag.
     #[inline(always)]
     pub(crate) fn is_tagged(&self) -> bool {
         self.tag & TAGGED != 0
-    }
-
-    /// The VLAN bits of the tag; 0 also where there is none.
-    pub(crate) fn vid_bits(&self) -> u16 {
-        (self.tag & 0xfff) as u16
     }
 
     /// A hash with a secret: whoever chooses addresses cannot choose where they fall.
@@ -129,13 +111,13 @@ mod tests {
         frame[..6].copy_from_slice(&[1, 2, 3, 4, 5, 6]);
         frame[6..12].copy_from_slice(&[7, 8, 9, 10, 11, 12]);
         let (plain, tci) = key(&frame).unwrap();
-        assert_eq!(plain.dst(), MacAddr::new([1, 2, 3, 4, 5, 6]));
-        assert_eq!(plain.src(), MacAddr::new([7, 8, 9, 10, 11, 12]));
+        assert_eq!(plain.front.to_le_bytes(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(plain.back.to_le_bytes(), [9, 10, 11, 12, 7, 0, 0, 0]);
         assert!(!plain.is_tagged());
         assert_eq!(tci, 0);
         frame[12..16].copy_from_slice(&[0x81, 0x00, 0x60, 0x0a]);
         let (tagged, tci) = key(&frame).unwrap();
-        assert_eq!((tagged.vid_bits(), tci), (10, 0x600a));
+        assert_eq!((tagged.tag & 0xfff, tci), (10, 0x600a));
         frame[14..16].copy_from_slice(&[0, 0]);
         let (priority, _) = key(&frame).unwrap();
         assert!(priority.is_tagged() && priority != plain);
@@ -143,6 +125,6 @@ mod tests {
         assert!(key(&frame[..18]).is_some());
         frame[12] = 8;
         assert_eq!(key(&frame[..13]), None);
-        assert_eq!(key(&frame[..14]).unwrap().0.src(), plain.src());
+        assert_eq!(key(&frame[..14]).unwrap().0.front, plain.front);
     }
 }

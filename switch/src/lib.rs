@@ -10,7 +10,7 @@
 //!     |    --- FDB (shared by all)
 //!     |    --- keeper (thread: tick, ageing)
 //!     +--- worker (thread, pinned) --- its ingress queues, polled while active
-//!              +--- engine: key -> flow cache -> [stages] -> group -> deliver
+//!              +--- engine: key -> flow cache -> [stages] -> plan -> group -> deliver
 //!                           \_ one look-up a frame however many stages there are
 //! ```
 //!
@@ -28,16 +28,26 @@
 
 mod bell;
 mod cache;
+mod deep;
+mod deep_flows;
 mod engine;
 mod fdb;
 mod flows;
 mod inline;
 mod key;
+mod mirror;
+mod needs;
+mod operate;
+mod origin;
+mod plan;
 mod settings;
 mod stage;
 mod stats;
 mod switch;
+mod talkers;
 mod topology;
+mod trace;
+mod versions;
 mod worker;
 
 /// The atomics of [`bell`], which its test replaces by loom's.
@@ -47,8 +57,13 @@ mod sync {
 
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use inline::InlineSwitch;
-pub use settings::{PortSettings, VlanMode, VlanSet};
+pub use mirror::{Mirror, MirrorSettings, MirrorStats};
+pub use needs::Needs;
+pub use origin::LONGEST as LONGEST_OWN_FRAME;
+pub use settings::{Policy, PortSettings, VlanMode, VlanSet};
 pub use stage::stages;
 pub use stats::{SwitchTotals, WorkerStats, drops};
 pub use switch::{StartError, Switch, SwitchConfig};
+pub use talkers::{FlowStats, FlowWay};
+pub use trace::{Step, Trace, Way};
 pub use worker::BURST_BUCKETS;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use fabnic_wire::Vid;
 
+use crate::mirror::MirrorSettings;
+use crate::needs::Needs;
+
 /// A set of VLANs: one bit each.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VlanSet(Arc<[u64; 64]>);
@@ -86,6 +89,23 @@ pub struct PortSettings {
     pub learning: bool,
     /// How many addresses may be learned on the port.
     pub fdb_limit: u32,
+}
+
+/// What configuration says of the switch as a whole, in the form in which the pipeline reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The mirrors.
+    pub mirrors: Vec<MirrorSettings>,
+    /// Whether each flow up to its ports is told apart and counted, also where nothing else asks for it.
+    pub flow_counters: bool,
+}
+
+impl Policy {
+    /// What of a frame it reads.
+    pub(crate) fn needs(&self) -> Needs {
+        let flows = Needs::FLOWS | Needs::TYPE | Needs::IP | Needs::PORTS;
+        if self.flow_counters { flows } else { Needs::empty() }
+    }
 }
 
 impl Default for PortSettings {

@@ -78,7 +78,7 @@ impl WorkerStats {
 pub struct SwitchTotals {
     /// Frames received from ports.
     pub received: u64,
-    /// Copies made beyond the first of each frame.
+    /// Copies made beyond the first of each frame, mirrored ones among them, and frames of the switch's own.
     pub replicated: u64,
     /// Copies delivered.
     pub delivered: u64,

@@ -1,20 +1,29 @@
 //! The switch as a whole: topology, workers, the keeper of time.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use fabnic_memory::clock;
-use fabnic_port::{Port, PortId, Token};
+use fabnic_port::{DropReason, Port, PortId, Token};
+use fabnic_wire::Vid;
 use parking_lot::{Condvar, Mutex};
 
-use crate::engine::Engine;
+use crate::cache::Target;
+use crate::engine::{Engine, Moment};
 use crate::fdb::{Fdb, Tick};
-use crate::settings::PortSettings;
+use crate::mirror::{Mirror, Mirrors};
+use crate::needs::Needs;
+use crate::origin::Origin;
+use crate::settings::{Policy, PortSettings};
+use crate::stage::{self, Left, Seen, egress};
 use crate::stats::{SwitchTotals, WorkerStats};
+use crate::talkers::FlowStats;
 use crate::topology::{Member, Topology};
+use crate::trace::{Steps, Trace, Way};
+use crate::versions::Versions;
 use crate::worker::{Worker, WorkerShared};
 
 /// How the switch is made.
@@ -54,10 +63,23 @@ pub enum StartError {
     },
 }
 
+/// What stages read and write besides the topology: shared by all workers, and outlives every configuration.
+pub(crate) struct Tables {
+    /// What cached decisions depend on.
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) fdb: Fdb,
+}
+
 /// What workers and the switch share.
 pub(crate) struct Shared {
     pub(crate) topology: ArcSwap<Topology>,
-    pub(crate) fdb: Fdb,
+    pub(crate) tables: Tables,
+    /// What configuration says of the switch as a whole.
+    policy: Mutex<Policy>,
+    /// Frames that the switch sends by itself, from threads that are no workers.
+    origin: Mutex<Option<Origin>>,
+    /// Such frames sent so far.
+    pub(crate) originated: AtomicU64,
     /// Seconds since the start.
     pub(crate) tick: AtomicU32,
     flow_cache_max: usize,
@@ -67,9 +89,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: &SwitchConfig) -> Shared {
+        let versions = Arc::new(Versions::new());
         Shared {
-            topology: ArcSwap::from_pointee(Topology::new(1, Vec::new())),
-            fdb: Fdb::new(config.fdb_max),
+            topology: ArcSwap::from_pointee(Topology::new(1, Vec::new(), Mirrors::default(), Needs::empty())),
+            tables: Tables { fdb: Fdb::with_versions(config.fdb_max, Arc::clone(&versions)), versions },
+            policy: Mutex::default(),
+            origin: Mutex::default(),
+            originated: AtomicU64::new(0),
             tick: AtomicU32::new(0),
             flow_cache_max: config.flow_cache_max,
             ageing: AtomicU32::new(in_ticks(config.ageing)),
@@ -96,31 +122,45 @@ impl Shared {
         match self.ageing.load(Ordering::Relaxed) {
             0 => 0,
             // A source may have been seen up to `refresh - 1` ticks after its entry says so.
-            ageing => self.fdb.age(now, ageing.saturating_add(self.refresh() - 1)),
+            ageing => self.tables.fdb.age(now, ageing.saturating_add(self.refresh() - 1)),
         }
     }
 
-    /// Makes and publishes the topology of these ports; gives it, and the ports that are no more.
-    pub(crate) fn publish(&self, ports: Vec<(Arc<Port>, PortSettings)>) -> (Arc<Topology>, Vec<Arc<Port>>) {
+    /// Makes and publishes the topology of these ports, with this policy or the one that was; gives it, and the ports that
+    /// are no more.
+    pub(crate) fn publish(
+        &self,
+        ports: Vec<(Arc<Port>, PortSettings)>,
+        policy: Option<Policy>,
+    ) -> (Arc<Topology>, Vec<Arc<Port>>) {
         let old = self.topology.load_full();
+        let mut kept = self.policy.lock();
+        if let Some(policy) = policy {
+            *kept = policy;
+        }
+        let mirrors = Mirrors::new(&kept.mirrors, &old.mirrors);
+        let needs = kept.needs();
+        drop(kept);
         let members = ports.into_iter().map(|(port, settings)| {
-            let quota = self.fdb.quota(port.id);
+            let quota = self.tables.fdb.quota(port.id);
             quota.set_limit(settings.fdb_limit);
-            Member { port, settings, quota }
+            let (mirror_ingress, mirror_egress) = (mirrors.of_ingress(port.id), mirrors.of_egress(port.id));
+            Member { port, settings, quota, mirror_ingress, mirror_egress }
         });
-        let new = Arc::new(Topology::new(old.generation + 1, members.collect()));
+        let members = members.collect();
+        let new = Arc::new(Topology::new(old.generation + 1, members, mirrors, needs));
         self.topology.store(Arc::clone(&new));
         let mut gone = Vec::new();
         for member in &old.members {
             let id = member.port.id;
             match new.index_of(id).and_then(|index| new.member(index)) {
                 None => {
-                    self.fdb.remove_port(id);
+                    self.tables.fdb.remove_port(id);
                     gone.push(Arc::clone(&member.port));
                 }
                 // What was learned in VLANs that the port has left is wrong now.
                 Some(now) if now.settings.vlan != member.settings.vlan => {
-                    self.fdb.remove_where(|entry| {
+                    self.tables.fdb.remove_where(|entry| {
                         entry.port == id
                             && entry.kind == crate::FdbKind::Learned
                             && !now.settings.vlan.is_member(entry.vlan)
@@ -130,6 +170,77 @@ impl Shared {
             }
         }
         (new, gone)
+    }
+}
+
+impl Shared {
+    /// Sends an untagged frame from the switch to a port, in this VLAN. `false` if there is no such port, or the frame is
+    /// longer than [`crate::LONGEST_OWN_FRAME`].
+    pub(crate) fn inject(&self, port: PortId, vlan: Vid, bytes: &[u8]) -> bool {
+        let topology = self.topology.load_full();
+        let Some(index) = topology.index_of(port) else { return false };
+        let mut place = self.origin.lock();
+        if place.is_none() {
+            *place =
+                Origin::new().inspect_err(|error| tracing::warn!(%error, "no memory for own frames")).ok();
+        }
+        let Some(origin) = &mut *place else { return false };
+        let pushed = origin.push(index, vlan, bytes);
+        self.originated
+            .fetch_add(origin.send(&topology, self.tick.load(Ordering::Relaxed)), Ordering::Relaxed);
+        pushed
+    }
+
+    /// What would become of a frame that a port sends now.
+    pub(crate) fn trace(&self, port: PortId, bytes: &[u8], now: Tick, now_ns: u64) -> Option<Trace> {
+        let topology = self.topology.load_full();
+        let index = topology.index_of(port)?;
+        let member = topology.member(index)?;
+        let at = Moment { topology: &topology, tables: &self.tables, now, now_ns };
+        let mut left = Left { steps: Some(Steps::default()), ..Left::default() };
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let tag_len = if bytes.get(12..14) == Some(&[0x81, 0]) { 4 } else { 0 };
+        let seen = Seen {
+            head: bytes.get(..fabnic_port::HEAD).unwrap_or(bytes),
+            len,
+            too_long: len.saturating_sub(tag_len) > egress::longest(member),
+        };
+        if fabnic_wire::Fields::of(seen.head).is_none() {
+            return Some(Trace {
+                steps: Vec::new(),
+                vlan: Vid::DEFAULT,
+                operations: Vec::new(),
+                way: Way::Dropped(DropReason::Runt),
+            });
+        }
+        let decision = stage::decide(&at, (member, index), &seen, &mut left, true);
+        let size = len.saturating_sub(tag_len);
+        let leaves = |to: u32| {
+            let member = topology.member(to)?;
+            let too_long = (size > egress::longest(member)).then_some(DropReason::EgressMtu);
+            let not_ready = (member.port.egress_in_use() == 0).then_some(DropReason::NotReady);
+            Some((member.port.id, egress::closed(member).or(too_long).or(not_ready)))
+        };
+        let way = match decision.target {
+            Target::Drop(reason) => Way::Dropped(reason),
+            Target::Port(to) => Way::Sent(leaves(to).into_iter().collect()),
+            Target::Flood => {
+                let others = topology.flood(decision.vlan).iter().filter(|to| **to != index);
+                let others: Vec<_> = others.filter_map(|to| leaves(*to)).collect();
+                if others.is_empty() { Way::Dropped(DropReason::NoMember) } else { Way::Sent(others) }
+            }
+        };
+        let outcome = match &way {
+            Way::Dropped(reason) => format!("dropped: {reason}"),
+            Way::Sent(to) if decision.target == Target::Flood => format!("flooded to {} ports", to.len()),
+            Way::Sent(to) => format!("sent to {} port", to.len()),
+        };
+        Some(Trace {
+            steps: left.steps.unwrap_or_default().end(outcome),
+            vlan: decision.vlan,
+            operations: left.ops.iter().map(crate::plan::Op::describe).collect(),
+            way,
+        })
     }
 }
 
@@ -145,7 +256,7 @@ pub struct Switch {
     workers: Vec<(Arc<WorkerShared>, Option<JoinHandle<()>>)>,
     keeper: Option<(Arc<Keeper>, JoinHandle<()>)>,
     /// Changes of the topology, one at a time; and the worker that the next new queue goes to.
-    change: Mutex<usize>,
+    changes: Mutex<usize>,
 }
 
 impl core::fmt::Debug for Switch {
@@ -166,7 +277,7 @@ impl Switch {
         let shared = Arc::new(Shared::new(&config));
         let keeper = Arc::new(Keeper::default());
         let mut switch =
-            Switch { shared: Arc::clone(&shared), workers: Vec::new(), keeper: None, change: Mutex::new(0) };
+            Switch { shared: Arc::clone(&shared), workers: Vec::new(), keeper: None, changes: Mutex::new(0) };
         let pinned = config.workers.iter().copied().map(Some);
         let cpus = if config.workers.is_empty() { vec![None] } else { pinned.collect() };
         for (id, cpu) in cpus.into_iter().enumerate() {
@@ -191,14 +302,23 @@ impl Switch {
     /// to workers in turn. When it returns, no worker uses a port that is not in the list, and cached flows of the old
     /// set are decided anew when they are next hit.
     pub fn set_ports(&self, ports: Vec<(Arc<Port>, PortSettings)>) {
-        let mut next = self.change.lock();
+        self.change(ports, None);
+    }
+
+    /// As [`Switch::set_ports`], together with the policy of the switch as a whole.
+    pub fn configure(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Policy) {
+        self.change(ports, Some(policy));
+    }
+
+    fn change(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>) {
+        let mut next = self.changes.lock();
         let old = self.shared.topology.load_full();
         let fresh: Vec<_> = ports
             .iter()
             .map(|(port, _)| Arc::clone(port))
             .filter(|port| old.index_of(port.id).is_none())
             .collect();
-        let (new, _gone) = self.shared.publish(ports);
+        let (new, _gone) = self.shared.publish(ports, policy);
         for (worker, _) in &self.workers {
             worker.wake();
         }
@@ -221,7 +341,33 @@ impl Switch {
 
     /// The forwarding database.
     pub fn fdb(&self) -> &Fdb {
-        &self.shared.fdb
+        &self.shared.tables.fdb
+    }
+
+    /// Sends an untagged frame from the switch to a port, in this VLAN, with the tag that the port has for it. From any
+    /// thread. `false` if there is no such port, or the frame is longer than [`crate::LONGEST_OWN_FRAME`].
+    pub fn inject(&self, port: PortId, vlan: Vid, bytes: &[u8]) -> bool {
+        self.shared.inject(port, vlan, bytes)
+    }
+
+    /// What would become of a frame that this port sends now, without sending it; `bytes` begin with its destination
+    /// address. `None` if there is no such port.
+    pub fn trace(&self, port: PortId, bytes: &[u8]) -> Option<Trace> {
+        self.shared.trace(port, bytes, self.now(), clock::nanoseconds(clock::tsc()))
+    }
+
+    /// The flows of all workers that most went through, the largest first: those that are told apart up to their ports,
+    /// which is so while [`Policy::flow_counters`] is set. As of each worker's last look, at most some seconds ago.
+    pub fn flows(&self) -> Vec<FlowStats> {
+        let shown = |(worker, _): &(Arc<WorkerShared>, _)| worker.talkers.lock().clone();
+        let mut flows: Vec<FlowStats> = self.workers.iter().flat_map(shown).collect();
+        flows.sort_by_key(|flow| core::cmp::Reverse((flow.bytes, flow.frames)));
+        flows
+    }
+
+    /// The mirrors that run.
+    pub fn mirrors(&self) -> Vec<Arc<Mirror>> {
+        self.shared.topology.load().mirrors.all.clone()
     }
 
     /// Seconds since the start: the unit of [`crate::FdbEntry::seen`].
@@ -248,7 +394,8 @@ impl Switch {
     /// Sums over all present ports.
     pub fn totals(&self) -> SwitchTotals {
         let topology = self.shared.topology.load();
-        let replicated = self.workers.iter().map(|(worker, _)| worker.counters.replicated.get()).sum();
+        let copies: u64 = self.workers.iter().map(|(worker, _)| worker.counters.replicated.get()).sum();
+        let replicated = copies + self.shared.originated.load(Ordering::Relaxed);
         SwitchTotals::sum(topology.members.iter().map(|member| &*member.port), replicated)
     }
 

@@ -7,6 +7,8 @@ use fabnic_port::{Port, PortId};
 use fabnic_wire::Vid;
 
 use crate::fdb::PortQuota;
+use crate::mirror::{Mirror, Mirrors};
+use crate::needs::Needs;
 use crate::settings::{PortSettings, VlanMode};
 
 /// A port with what the pipeline needs to know of it.
@@ -15,6 +17,10 @@ pub(crate) struct Member {
     pub(crate) settings: PortSettings,
     /// What the port may still learn; outlives the topology.
     pub(crate) quota: Arc<PortQuota>,
+    /// Mirrors that take what the port sends.
+    pub(crate) mirror_ingress: Box<[Arc<Mirror>]>,
+    /// Mirrors that take what is delivered to it.
+    pub(crate) mirror_egress: Box<[Arc<Mirror>]>,
 }
 
 /// One moment's ports.
@@ -24,17 +30,25 @@ pub(crate) struct Member {
 pub(crate) struct Topology {
     pub(crate) generation: u32,
     pub(crate) members: Box<[Member]>,
+    pub(crate) mirrors: Mirrors,
+    /// What of a frame is read beyond addresses and VLAN.
+    pub(crate) needs: Needs,
+    /// The same, for the words of a deep key.
+    pub(crate) mask: [u64; 8],
     by_id: HashMap<PortId, u32>,
     /// Per VLAN, the enabled members, ascending; found when the VLAN is first flooded.
     flood: Box<[OnceLock<Box<[u32]>>]>,
 }
 
 impl Topology {
-    pub(crate) fn new(generation: u32, members: Vec<Member>) -> Topology {
+    pub(crate) fn new(generation: u32, members: Vec<Member>, mirrors: Mirrors, needs: Needs) -> Topology {
         let by_id = members.iter().zip(0..).map(|(member, index)| (member.port.id, index)).collect();
         Topology {
             generation,
             members: members.into_boxed_slice(),
+            mirrors,
+            needs,
+            mask: needs.mask(),
             by_id,
             flood: (0..4096).map(|_| OnceLock::new()).collect(),
         }

@@ -34,7 +34,9 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::bell::Bell;
 use crate::engine::{Engine, EngineCounters, Moment};
+use crate::needs::Needs;
 use crate::switch::Shared;
+use crate::talkers::{FlowStats, Pass};
 use crate::topology::Topology;
 
 /// Frames that a busy queue should hold before it is looked at again.
@@ -100,6 +102,8 @@ pub(crate) struct WorkerShared {
     /// Generation of the topology that the worker uses.
     pub(crate) adopted: AtomicU32,
     pub(crate) counters: WorkerCounters,
+    /// The largest flows of the last whole look at the cache.
+    pub(crate) talkers: Mutex<Vec<FlowStats>>,
 }
 
 impl WorkerShared {
@@ -119,6 +123,7 @@ impl WorkerShared {
             stop: AtomicBool::new(false),
             adopted: AtomicU32::new(0),
             counters: WorkerCounters::default(),
+            talkers: Mutex::default(),
         })
     }
 
@@ -193,6 +198,7 @@ pub(crate) struct Worker {
     counts_a_us: f64,
     next_ask: u64,
     next_housekeeping: u64,
+    pass: Pass,
 }
 
 impl Worker {
@@ -210,6 +216,7 @@ impl Worker {
             counts_a_us: clock::tsc_hz() as f64 / 1e6,
             next_ask: 0,
             next_housekeeping: 0,
+            pass: Pass::default(),
         }
     }
 
@@ -241,7 +248,7 @@ impl Worker {
                 self.ask_epoll(&topology, now, frames > 0);
             }
             if now >= self.next_housekeeping {
-                self.housekeeping(now);
+                self.housekeeping(&topology, now);
             }
             if self.active.is_empty() {
                 self.sleep(&topology);
@@ -250,7 +257,7 @@ impl Worker {
                 core::hint::spin_loop();
             }
         }
-        self.housekeeping(0);
+        self.housekeeping(&topology, 0);
     }
 
     fn pin(&self) {
@@ -266,6 +273,8 @@ impl Worker {
     fn adopt(&mut self, topology: &Topology) {
         self.burst.release();
         self.engine.adopt(topology);
+        self.pass.restart();
+        self.shared.talkers.lock().clear();
         self.active.retain_mut(|queue| match topology.index_of(queue.token.port) {
             Some(index) => {
                 queue.member = index;
@@ -393,7 +402,12 @@ impl Worker {
             }
         }
         let now_in_ticks = self.switch.tick.load(Ordering::Relaxed);
-        let at = Moment { topology, fdb: &self.switch.fdb, now: now_in_ticks };
+        let at = Moment {
+            topology,
+            tables: &self.switch.tables,
+            now: now_in_ticks,
+            now_ns: clock::nanoseconds(now),
+        };
         let mut total = 0;
         let mut drained = false;
         for _ in 0..BURSTS_A_VISIT {
@@ -479,11 +493,16 @@ impl Worker {
         self.shared.counters.asleep.add(clock::tsc().wrapping_sub(start));
     }
 
-    fn housekeeping(&mut self, now: u64) {
+    fn housekeeping(&mut self, topology: &Topology, now: u64) {
         self.next_housekeeping = now + (self.counts_a_us * (HOUSEKEEPING_MS * 1000) as f64) as u64;
         self.engine.flows.refresh = self.switch.refresh();
-        self.engine.housekeeping();
+        self.engine.housekeeping(self.switch.tick.load(Ordering::Relaxed));
         self.publish();
+        if topology.needs.contains(Needs::FLOWS)
+            && let Some(flows) = self.pass.step(&self.engine.flows.deep, topology)
+        {
+            *self.shared.talkers.lock() = flows;
+        }
     }
 
     /// Copies the engine's counters to where others read them.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fabnic_memory::{Hint, Map};
 use fabnic_port::{Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
-use fabnic_switch::{FdbKind, InlineSwitch, PortSettings, SwitchConfig, VlanMode, drops};
+use fabnic_switch::{FdbKind, InlineSwitch, Policy, PortSettings, SwitchConfig, VlanMode, Way, drops};
 use fabnic_testkit::reference;
 use fabnic_wire::{MacAddr, Vid};
 use parking_lot::Mutex;
@@ -104,7 +104,8 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
 }
 
 impl Pair {
-    fn new(config: reference::Config) -> Pair {
+    /// `deep`: each flow up to its ports is told apart, which must not make a difference.
+    fn new(config: reference::Config, deep: bool) -> Pair {
         let ageing = Duration::from_secs(config.ageing);
         let mut pair = Pair {
             switch: InlineSwitch::new(&SwitchConfig { ageing, ..SwitchConfig::default() }),
@@ -115,6 +116,7 @@ impl Pair {
             reasons: BTreeMap::new(),
             now: 0,
         };
+        pair.switch.configure(Vec::new(), Policy { flow_counters: deep, ..Policy::default() });
         for id in 0..config.ports.len() as u32 {
             let port = Arc::new(Port::new(PortId(id + 7), &format!("p{id}"), PortKind::Loopback, 1));
             let (waiting, got) = (Frames::default(), Frames::default());
@@ -171,6 +173,32 @@ impl Pair {
 
     fn send_burst(&mut self, port: usize, frames: &[Vec<u8>]) {
         let mut expected: Vec<Vec<Vec<u8>>> = vec![Vec::new(); self.ports.len()];
+        let first = frames.first().unwrap();
+        let traced = self.switch.trace(self.ports[port].id, first).unwrap();
+        assert_eq!(
+            self.switch.trace(self.ports[port].id, first).as_ref(),
+            Some(&traced),
+            "a trace changes nothing"
+        );
+        let mut told = match traced.way {
+            Way::Dropped(reason) => vec![(None, Some(reason.label()))],
+            Way::Sent(to) => {
+                to.iter().map(|(id, not)| (Some(id.0 as usize - 7), not.map(|not| not.label()))).collect()
+            }
+        };
+        let outcome = self.reference.clone().input(port, first, self.now.into());
+        let refused = outcome.refused.map(|reason| (None, Some(reason)));
+        let delivered = outcome.delivered.iter().map(|(to, _)| (Some(*to), None));
+        let dropped = outcome.dropped.iter().map(|(to, reason)| (Some(*to), Some(*reason)));
+        let mut happens: Vec<_> = refused.into_iter().chain(delivered).chain(dropped).collect();
+        told.sort();
+        happens.sort();
+        // Whether an address could still be learned is no matter of a trace either.
+        let own = first.get(..6) == first.get(6..12);
+        // Which side a disabled receiver is counted on is no matter of a trace.
+        if happens != [(None, Some("egress_disabled"))] && !own {
+            assert_eq!(told, happens, "a trace tells what happens: {:?}", traced.steps);
+        }
         for frame in frames {
             let outcome = self.reference.input(port, frame, self.now.into());
             for reason in outcome.reasons() {
@@ -330,9 +358,10 @@ proptest! {
     fn the_switch_does_what_the_reference_does(
         ports in prop::collection::vec(port_config(), 2..6),
         ageing in 3..12_u64,
+        deep in any::<bool>(),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let mut pair = Pair::new(reference::Config { ports, ageing });
+        let mut pair = Pair::new(reference::Config { ports, ageing }, deep);
         for step in steps {
             pair.apply(step);
         }

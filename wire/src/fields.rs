@@ -91,7 +91,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Reads a head. Nothing if it is shorter than an Ethernet header with the tags it announces.
+    /// Reads a head. Nothing if it is shorter than an Ethernet header, or than one with the customer tag that it announces.
     pub fn of(head: &[u8]) -> Option<Fields> {
         let (dst, rest) = MacAddr::read_from_prefix(head).ok()?;
         let (src, _) = MacAddr::read_from_prefix(rest).ok()?;
@@ -102,9 +102,16 @@ impl Fields {
             if !fields.ethertype.is_tag() {
                 break;
             }
-            *place = Some(Tag { tpid: fields.ethertype, tci: Tci(be16(head, l3)?) });
+            let (Some(tci), Some(next)) = (be16(head, l3), be16(head, l3 + TAG_LEN - 2)) else {
+                // A customer tag without what it tags makes a runt; any other is an EtherType that is not looked behind.
+                if l3 == ETHERNET_LEN && fields.ethertype == EtherType::VLAN {
+                    return None;
+                }
+                break;
+            };
+            *place = Some(Tag { tpid: fields.ethertype, tci: Tci(tci) });
             l3 += TAG_LEN;
-            fields.ethertype = EtherType(be16(head, l3 - 2)?);
+            fields.ethertype = EtherType(next);
         }
         fields.l3 = u16::try_from(l3).ok()?;
         match fields.ethertype {
@@ -201,7 +208,12 @@ mod tests {
         assert_eq!((fields.l3, fields.l4), (22, Some(42)));
         assert_eq!((fields.flow.src_port, fields.flow.dst_port), (1000, 80));
         assert_eq!(fields.flow, FlowFields::of(&frame));
-        for cut in 0..22 {
+        for cut in 14..22 {
+            let short = Fields::of(&frame[..cut]).unwrap();
+            assert_eq!((short.tag.is_some(), short.inner), (cut >= 18, None), "{cut} bytes");
+        }
+        frame[12..14].copy_from_slice(&[0x81, 0]);
+        for cut in 0..18 {
             assert_eq!(Fields::of(&frame[..cut]), None, "{cut} bytes");
         }
     }

@@ -69,7 +69,11 @@ impl Bench {
     }
 
     pub(super) fn publish(&mut self) {
-        let (topology, _) = self.shared.publish(self.ports.clone());
+        self.publish_with(None);
+    }
+
+    pub(super) fn publish_with(&mut self, policy: Option<crate::Policy>) {
+        let (topology, _) = self.shared.publish(self.ports.clone(), policy);
         self.engine.adopt(&topology);
     }
 
@@ -87,7 +91,7 @@ impl Bench {
         }
         self.received += frames.len() as u64;
         let index = topology.index_of(self.ports[from].0.id).unwrap();
-        let at = Moment { topology: &topology, fdb: &self.shared.fdb, now };
+        let at = Moment { topology: &topology, tables: &self.shared.tables, now, now_ns: 0 };
         self.engine.process(&at, index, &mut burst);
     }
 
@@ -144,13 +148,13 @@ fn a_queue_that_fails_sends_no_frames_of_another() {
     burst.begin(&bench.memory);
     burst.push_bytes(&frame(mac(9), mac(1), None, 60)).unwrap();
     let topology = bench.shared.topology.load_full();
-    let at = Moment { topology: &topology, fdb: &bench.shared.fdb, now: 0 };
+    let at = Moment { topology: &topology, tables: &bench.shared.tables, now: 0, now_ns: 0 };
     let port = Arc::clone(&bench.ports[1].0);
     let index = topology.index_of(port.id).unwrap();
     let (frames, failed) = bench.engine.serve(&at, index, &port.ingress()[0], &mut Broken, &mut burst);
     assert_eq!((frames, failed.is_err()), (0, true));
     assert!(bench.take().iter().all(Vec::is_empty), "the burst held a frame of the first port");
-    assert_eq!(bench.shared.fdb.len(), 0);
+    assert_eq!(bench.shared.tables.fdb.len(), 0);
 }
 
 fn mac(n: u8) -> [u8; 6] {
@@ -310,8 +314,8 @@ fn settings_that_change_change_cached_flows_at_once() {
     let gone = bench.ports.remove(1);
     bench.got.remove(1);
     bench.publish();
-    assert!(bench.shared.fdb.entries().iter().all(|entry| entry.port != gone.0.id));
-    assert_eq!(MacAddr::new(mac(1)), bench.shared.fdb.entries()[0].mac);
+    assert!(bench.shared.tables.fdb.entries().iter().all(|entry| entry.port != gone.0.id));
+    assert_eq!(MacAddr::new(mac(1)), bench.shared.tables.fdb.entries()[0].mac);
 }
 
 #[test]
@@ -349,4 +353,115 @@ fn a_capture_sees_what_came_in_and_what_went_out_with_the_verdict() {
     assert_eq!(b, [of(Direction::Out, "delivered", 204), of(Direction::In, "forwarded to p1", 204)]);
     assert_eq!(c, [of(Direction::Out, "dropped: egress_mtu", 200)]);
     bench.assert_balance();
+}
+
+fn mirror(target: u32) -> crate::MirrorSettings {
+    crate::MirrorSettings {
+        name: "m".to_owned(),
+        target: PortId(target),
+        ingress: Vec::new(),
+        egress: Vec::new(),
+        vlans: Vec::new(),
+        snap: None,
+        sample: 1,
+    }
+}
+
+#[test]
+fn mirrors_copy_what_they_are_told_to_and_take_nothing_away() {
+    // Ports have the numbers 1 to 4; the last one is the mirrors' target and in a VLAN of its own, with a small MTU.
+    let target = PortSettings { mtu: 100, ..access(99) };
+    let mut bench = Bench::new(vec![access(10), access(10), trunk(&[10, 20], None), target], 300);
+    let (a, b) = (frame(mac(2), mac(1), None, 300), frame(mac(1), mac(2), None, 200));
+    bench.send(0, &[&a], 0);
+    bench.send(1, &[&b], 0);
+    bench.take();
+    let with = |settings| crate::Policy { mirrors: vec![settings], ..crate::Policy::default() };
+
+    bench.publish_with(Some(with(crate::MirrorSettings { ingress: vec![PortId(1)], ..mirror(4) })));
+    bench.send(0, &[&a, &a], 0);
+    bench.send(1, &[&b], 0);
+    let got = bench.take();
+    assert_eq!(
+        (&got[1], &got[3]),
+        (&vec![a.clone(); 2], &vec![a.clone(); 2]),
+        "as it came, whatever its length"
+    );
+    assert_eq!(got[0], [b]);
+
+    // What is dropped was still received.
+    bench.send(0, &[&frame(mac(1), mac(1), None, 60)], 0);
+    assert_eq!(bench.take()[3].len(), 1);
+
+    bench.publish_with(Some(with(crate::MirrorSettings { egress: vec![PortId(3)], ..mirror(4) })));
+    bench.send(0, &[&frame([0xff; 6], mac(1), None, 100)], 0);
+    let got = bench.take();
+    assert_eq!(got[2], got[3], "as it leaves, with its tag");
+    assert_eq!(got[3][0].len(), 104);
+
+    let twenty = Vid::new(20).unwrap();
+    bench.publish_with(Some(with(crate::MirrorSettings {
+        vlans: vec![twenty],
+        snap: Some(64),
+        ..mirror(4)
+    })));
+    let tagged = |vid| frame([0xff; 6], mac(3), Some(vid), 500);
+    bench.send(2, &[&tagged(10), &tagged(20), &tagged(20)], 0);
+    let got = bench.take();
+    assert_eq!(got[3], [&tagged(20)[..64], &tagged(20)[..64]]);
+    assert_eq!(got[0].len(), 1, "VLAN 10");
+
+    bench.publish_with(Some(with(crate::MirrorSettings {
+        ingress: vec![PortId(1)],
+        sample: 3,
+        ..mirror(4)
+    })));
+    bench.send(0, &[&a, &a, &a, &a], 0);
+    bench.send(0, &[&a, &a, &a], 0);
+    assert_eq!(bench.take()[3].len(), 3);
+
+    // A target that is full loses copies; the mirrored port loses nothing.
+    bench.ports[3].0.egress()[0].install(Box::new(Keep { got: Got::default(), room: 0 }));
+    bench.send(0, &[&a; 64].map(Vec::as_slice), 0);
+    let got = bench.take();
+    assert_eq!((got[1].len(), got[3].len()), (64, 0));
+    assert!(bench.drops(3).contains(&("ring_full", 21)), "{:?}", bench.drops(3));
+    bench.assert_balance();
+}
+
+#[test]
+fn dropped_frames_are_kept_for_whoever_asks_why() {
+    let mut bench = Bench::new(vec![access(1), PortSettings { enabled: false, ..access(1) }], 300);
+    let own = frame(mac(1), mac(1), None, 60);
+    bench.send(0, &[&own], 7);
+    let drops = bench.ports[0].0.recent_drops.list();
+    assert_eq!((drops[0].second, drops[0].reason, &drops[0].head), (7, DropReason::SamePort, &own));
+    bench.ports[1].1.enabled = true;
+    bench.publish();
+    bench.ports[1].0.egress()[0].install(Box::new(Keep { got: Got::default(), room: 0 }));
+    bench.send(0, &[&frame(mac(9), mac(1), None, 300)], 8);
+    let drops = bench.ports[1].0.recent_drops.list();
+    assert_eq!((drops[0].direction, drops[0].reason), (Direction::Out, DropReason::RingFull));
+    assert_eq!((drops[0].len, drops[0].head.len()), (300, 128));
+}
+
+#[test]
+fn own_frames_leave_as_others_do_and_are_counted() {
+    let bench = Bench::new(vec![access(10), trunk(&[10], None), PortSettings { mtu: 68, ..access(10) }], 300);
+    let bytes = frame([0xff; 6], mac(77), None, 1000);
+    let vlan = Vid::new(10).unwrap();
+    for port in 1..4 {
+        assert!(bench.shared.inject(PortId(port), vlan, &bytes));
+    }
+    assert!(!bench.shared.inject(PortId(9), vlan, &bytes), "no such port");
+    assert!(!bench.shared.inject(PortId(1), vlan, &[0; 3000]), "too long");
+    let got = bench.take();
+    assert_eq!((&got[0], got[1][0].len(), got[2].len()), (&vec![bytes], 1004, 0));
+    assert_eq!(got[1][0][12..16], [0x81, 0, 0, 10]);
+    assert_eq!(bench.drops(2), [("egress_mtu", 1)]);
+    let ports = bench.ports.iter().map(|(port, _)| &**port);
+    assert!(
+        crate::SwitchTotals::sum(ports, bench.shared.originated.load(core::sync::atomic::Ordering::Relaxed))
+            .balance()
+    );
 }

@@ -10,9 +10,21 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
         return Step::Done(Target::Flood);
     }
     // Read before the look-up: a change in between makes the decision stale at once, never wrong for long.
-    walk.dst_version = walk.fdb.version_of(walk.vlan, walk.dst);
-    let Some(entry) = walk.fdb.lookup(walk.vlan, walk.dst) else { return Step::Done(Target::Flood) };
-    let Some(index) = walk.topology.index_of(entry.port) else { return Step::Done(Target::Flood) };
+    walk.dst_version = walk.tables.fdb.version_of(walk.vlan, walk.dst);
+    let entry = walk.tables.fdb.lookup(walk.vlan, walk.dst);
+    if walk.dry && walk.dst == walk.src && walk.ingress.settings.learning {
+        // A walk that is not dry would have learned it.
+        return Step::drop(DropReason::SamePort);
+    }
+    let Some(index) = entry.and_then(|entry| walk.topology.index_of(entry.port)) else {
+        let dst = walk.dst;
+        walk.note(|| format!("{dst} is not known"));
+        return Step::Done(Target::Flood);
+    };
+    if let Some(behind) = walk.topology.member(index) {
+        let dst = walk.dst;
+        walk.note(|| format!("{dst} is behind {}", behind.port.name));
+    }
     if index == walk.ingress_index {
         return Step::drop(DropReason::SamePort);
     }

@@ -7,9 +7,13 @@
 use super::{Step, Walk};
 
 pub(super) fn run(walk: &mut Walk<'_>) -> Step {
-    if walk.ingress.settings.learning {
+    if walk.ingress.settings.learning && !walk.dry {
         walk.src_version =
-            walk.fdb.learn(walk.vlan, walk.src, walk.ingress.port.id, &walk.ingress.quota, walk.now);
+            walk.tables.fdb.learn(walk.vlan, walk.src, walk.ingress.port.id, &walk.ingress.quota, walk.now);
     }
+    let (src, learning) = (walk.src, walk.ingress.settings.learning);
+    walk.note(|| {
+        format!("{src} is {}", if learning { "learned on the port" } else { "not learned: learning is off" })
+    });
     Step::Next
 }

@@ -9,8 +9,10 @@
 //!
 //! Each stage is one file with one function over a [`Walk`]: it reads what is known of the flow, adds to it, and says
 //! whether to go on. To add a feature, add a file, put it in [`STAGES`] with a sentence why it stands there, and add its
-//! rule to the reference switch of the tests. A stage that reads more of the frame than [`Key`] holds must widen the
-//! key; a stage whose state changes by itself must give the decision a version to depend on, as `learn` and `forward` do.
+//! rule to the reference switch of the tests. A stage that reads more of the frame than addresses and VLAN must say so in
+//! [`crate::Needs`]; one whose state changes by itself must give the decision a version to depend on ([`Walk::depend`]), as
+//! `learn` and `forward` do; one that has something done with every frame of the flow pushes an operation
+//! ([`Walk::push`]).
 
 mod addresses;
 pub(crate) mod egress;
@@ -21,33 +23,119 @@ mod mtu;
 mod vlan;
 
 use fabnic_port::DropReason;
-use fabnic_wire::{MacAddr, Tci, Vid};
+use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid};
 
 use crate::cache::{Decision, Target};
+use crate::deep::DEPENDENCIES;
 use crate::engine::Moment;
-use crate::fdb::{Fdb, Tick, Version};
-use crate::key::Key;
+use crate::fdb::Tick;
+use crate::origin::Origin;
+use crate::plan::Op;
+use crate::switch::Tables;
 use crate::topology::{Member, Topology};
+use crate::trace::{Step as TraceStep, Steps};
+use crate::versions::Version;
+
+/// A frame that the stages decide on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    /// Its private bytes.
+    pub(crate) head: &'a [u8],
+    /// Its whole length in bytes.
+    pub(crate) len: u32,
+    /// It is longer than the ingress port's MTU. Such a decision is not cached: it is the frame's, not the flow's.
+    pub(crate) too_long: bool,
+}
+
+/// What stages leave behind besides a decision; a worker has one and uses it again and again.
+#[derive(Default)]
+pub(crate) struct Left {
+    /// What is to be done with the flow's frames.
+    pub(crate) ops: Vec<Op>,
+    /// What the flow's operations are told of it: the handle of a connection, for instance.
+    pub(crate) handle: u32,
+    /// The decision is this frame's only: nothing is remembered.
+    pub(crate) uncached: bool,
+    /// Answers of the switch's own. `None` where there is no memory for them.
+    pub(crate) origin: Option<Origin>,
+    /// What is told of the walk, if somebody wants to know.
+    pub(crate) steps: Option<Steps>,
+}
 
 /// What is known of a flow while its first frame walks the stages.
+#[allow(dead_code, reason = "the stages that come read them")]
 pub(crate) struct Walk<'a> {
     pub(crate) topology: &'a Topology,
-    pub(crate) fdb: &'a Fdb,
+    pub(crate) tables: &'a Tables,
+    /// Seconds since the start.
     pub(crate) now: Tick,
+    /// Nanoseconds since some moment before the start.
+    pub(crate) now_ns: u64,
     /// The port that the frame came from.
     pub(crate) ingress: &'a Member,
     /// Its index.
     pub(crate) ingress_index: u32,
+    /// Everything that its head says.
+    pub(crate) fields: &'a Fields,
+    pub(crate) head: &'a [u8],
+    pub(crate) len: u32,
     pub(crate) dst: MacAddr,
     pub(crate) src: MacAddr,
     /// The tag, if the frame came with one.
     pub(crate) tag: Option<Tci>,
-    /// The frame is longer than the ingress port's MTU. Such a decision is not cached: it is the frame's, not the flow's.
     pub(crate) too_long: bool,
     /// The VLAN; good from the stage `vlan` on.
     pub(crate) vlan: Vid,
     pub(crate) src_version: Version,
     pub(crate) dst_version: Version,
+    more_versions: [Version; DEPENDENCIES - 2],
+    more: usize,
+    /// Nobody is to notice: no address is learned, no connection made, nothing answered or counted.
+    pub(crate) dry: bool,
+    left: &'a mut Left,
+}
+
+#[allow(dead_code, reason = "the stages that come use them")]
+impl Walk<'_> {
+    /// Appends to what is to be done with each frame of the flow.
+    pub(crate) fn push(&mut self, op: Op) {
+        self.left.ops.push(op);
+    }
+
+    /// The decision is this frame's only; the next frame walks the stages again.
+    pub(crate) fn do_not_remember(&mut self) {
+        self.left.uncached = true;
+    }
+
+    /// The decision is good as long as this counter stands, which was read before the state behind it.
+    pub(crate) fn depend(&mut self, version: Version) {
+        match self.more_versions.get_mut(self.more) {
+            Some(place) => {
+                *place = version;
+                self.more += 1;
+            }
+            // More than an entry holds.
+            None => self.do_not_remember(),
+        }
+    }
+
+    /// What the flow's operations are told of it.
+    pub(crate) fn set_handle(&mut self, handle: u32) {
+        self.left.handle = handle;
+    }
+
+    /// Sends an untagged frame of the switch's own by the port with this index, in this VLAN, when the burst is done. `false`
+    /// if there is no room, or nobody is to notice.
+    pub(crate) fn send(&mut self, to: u32, vlan: Vid, bytes: &[u8]) -> bool {
+        !self.dry && self.left.origin.as_mut().is_some_and(|origin| origin.push(to, vlan, bytes))
+    }
+
+    /// Tells whoever traces what a stage found.
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(steps) = &mut self.left.steps {
+            steps.note(text());
+        }
+    }
 }
 
 /// What a stage says.
@@ -105,34 +193,57 @@ pub fn stages() -> impl Iterator<Item = (&'static str, &'static str)> {
     STAGES.iter().map(|stage| (stage.name, stage.why))
 }
 
-/// Walks all stages.
-pub(crate) fn decide(at: &Moment<'_>, ingress: (&Member, u32), key: &Key, too_long: bool) -> Decision {
-    let Moment { topology, fdb, now } = *at;
+/// Walks all stages. `dry`: nobody is to notice.
+pub(crate) fn decide(
+    at: &Moment<'_>,
+    ingress: (&Member, u32),
+    seen: &Seen<'_>,
+    left: &mut Left,
+    dry: bool,
+) -> Decision {
+    let Moment { topology, tables, now, now_ns } = *at;
+    left.ops.clear();
+    (left.handle, left.uncached) = (0, seen.too_long);
+    // Runts do not come this far.
+    let fields = Fields::of(seen.head).unwrap_or_default();
+    let tag = fields.tag.filter(|tag| tag.tpid == EtherType::VLAN).map(|tag| tag.tci);
+    // Even a decision that depends on nothing has versions: those of slot 0, as they are now.
+    let none = Version { slot: 0, value: tables.versions.value(0) };
     let mut walk = Walk {
         topology,
-        fdb,
+        tables,
         now,
+        now_ns,
         ingress: ingress.0,
         ingress_index: ingress.1,
-        dst: key.dst(),
-        src: key.src(),
-        tag: key.is_tagged().then(|| Tci(key.vid_bits())),
-        too_long,
+        fields: &fields,
+        head: seen.head,
+        len: seen.len,
+        dst: fields.dst,
+        src: fields.src,
+        tag,
+        too_long: seen.too_long,
         vlan: Vid::DEFAULT,
-        src_version: Version::default(),
-        dst_version: Version::default(),
+        src_version: none,
+        dst_version: none,
+        more_versions: [none; DEPENDENCIES - 2],
+        more: 0,
+        dry,
+        left,
     };
-    // Even a decision that depends on no address has versions: those of slot 0, as they are now.
-    walk.src_version.value = fdb.version(0);
-    walk.dst_version.value = fdb.version(0);
     let mut target = Target::Drop(DropReason::NoMember);
     for stage in STAGES {
+        if let Some(steps) = &mut walk.left.steps {
+            steps.begin(TraceStep { stage: stage.name, notes: Vec::new(), outcome: None });
+        }
         if let Step::Done(decided) = (stage.run)(&mut walk) {
             target = decided;
             break;
         }
     }
-    Decision { target, vlan: walk.vlan, src: walk.src_version, dst: walk.dst_version }
+    let [third, fourth] = walk.more_versions;
+    let depends = [walk.src_version, walk.dst_version, third, fourth];
+    Decision { target, vlan: walk.vlan, depends }
 }
 
 #[cfg(test)]

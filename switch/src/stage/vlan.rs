@@ -18,6 +18,7 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     match vlan {
         Ok(vlan) => {
             walk.vlan = vlan;
+            walk.note(|| format!("VLAN {vlan}"));
             Step::Next
         }
         Err(reason) => Step::drop(reason),

@@ -1,0 +1,353 @@
+//! Flows told apart by more than addresses and VLAN: their exact key and their cache.
+//!
+//! The same idea as [`crate::cache`], with a wider key and a richer entry: a key of one cache line, and behind it, in the
+//! second line, the decision with the plan that goes with it and up to four versions that it depends on.
+//!
+//! ```text
+//!   line 1   | dst src[0..2] | src[2..6] ingress | type tags tcp-flags | IP src   | IP dst   | ports proto tos flags ttl |
+//!   line 2   | stamp | outcome | generation plan handle seen | four slots | four values | epoch |
+//! ```
+//!
+//! The words of the key are masked by what the configuration reads ([`crate::Needs`]).
+//!
+//! # Invariants
+//! * An entry with an older generation is as good as empty: another topology, or plans that were forgotten since.
+//! * Counters of a flow are beside the entries, not in them: they are written once for a run of frames.
+
+use fabnic_port::Frame;
+use fabnic_wire::{EtherType, FlowFields, IpProtocol};
+use zerocopy::FromZeros;
+
+use crate::cache::Outcome;
+use crate::key;
+use crate::versions::{Version, Versions};
+
+const WAYS: usize = 4;
+const FIRST_SETS: usize = 256;
+
+/// How many versions a decision may depend on.
+pub(crate) const DEPENDENCIES: usize = 4;
+
+/// The exact key of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+pub(crate) struct DeepKey(pub(crate) [u64; 8]);
+
+/// A key as it was read, with what else the reading told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read {
+    pub(crate) key: DeepKey,
+    /// The outer tag as it came, if it is a customer tag.
+    pub(crate) tci: Option<u16>,
+}
+
+impl DeepKey {
+    /// Reads the key of a frame. `None` for a runt: shorter than an Ethernet header, or than one with the customer
+    /// tag that it announces.
+    #[inline(always)]
+    pub(crate) fn read(frame: &Frame, ingress: u32, mask: &[u64; 8]) -> Option<Read> {
+        let head = frame.head();
+        let first: &[u8; 14] = head.first_chunk()?;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *first;
+        let front = u64::from_le_bytes([d0, d1, d2, d3, d4, d5, s0, s1]);
+        let back = u64::from(u32::from_le_bytes([s2, s3, s4, s5])) | u64::from(ingress) << 32;
+        let mut kind = EtherType(u16::from_be_bytes([t0, t1]));
+        let (mut l3, mut tags, mut tci) = (14, 0_u64, None);
+        if kind.is_tag() {
+            (kind, l3, tags, tci) = read_tags(head, kind)?;
+        }
+        let flow = FlowFields::at(head, l3, kind);
+        let mut flags = 0;
+        let mut ttl = 0;
+        if mask[7] >> 56 != 0 || mask[2] & 0x00ff_0000_0000_0000 != 0 {
+            (ttl, flags) = read_more(head, l3, kind, &flow);
+        }
+        let [a, b, c, d, last] = flow.words();
+        let third = u64::from(kind.0) | tags | flags << 48;
+        let words = [front, back, third, a, b, c, d, last | ttl << 56];
+        let mut key = DeepKey(words);
+        for (word, mask) in key.0.iter_mut().zip(mask) {
+            *word &= mask;
+        }
+        Some(Read { key, tci })
+    }
+
+    /// A hash with a secret: whoever chooses the fields cannot choose where they fall.
+    #[inline(always)]
+    pub(crate) fn hash(&self, secret: &[u64; 2]) -> u64 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        let mix = |x: u64, y: u64| {
+            let product = u128::from(x) * u128::from(y);
+            (product >> 64) as u64 ^ product as u64
+        };
+        let one = mix(a ^ secret[0], b ^ secret[1]);
+        let two = mix(d ^ secret[1], f ^ secret[0].rotate_left(17));
+        let three = mix(h ^ secret[0], c ^ secret[1].rotate_left(29));
+        // The upper halves of addresses: zero of IPv4, and then the same for all.
+        let four = mix(e ^ secret[1].rotate_left(7), g ^ secret[0].rotate_left(41));
+        key::hash(one ^ two.rotate_left(23), three ^ four.rotate_left(31), secret)
+    }
+}
+
+/// EtherType and place of what follows the tags; the tags as they stand in the third word; the outer customer tag.
+#[inline(never)]
+fn read_tags(head: &[u8], outer: EtherType) -> Option<(EtherType, usize, u64, Option<u16>)> {
+    let Some(&[i0, i1, t0, t1]) = head.get(14..).and_then(<[u8]>::first_chunk) else {
+        // A service tag without what it tags is an EtherType that is not looked behind.
+        return (outer != EtherType::VLAN).then_some((outer, 14, 0, None));
+    };
+    let tci = u16::from_be_bytes([i0, i1]);
+    let mut tags = u64::from(tci) << 16 | 1 << 56;
+    // A service tag is another tag than a customer tag of the same number.
+    if outer != EtherType::VLAN {
+        tags |= 1 << 57;
+    }
+    let kind = EtherType(u16::from_be_bytes([t0, t1]));
+    let outer = (outer == EtherType::VLAN).then_some(tci);
+    if !kind.is_tag() {
+        return Some((kind, 18, tags, outer));
+    }
+    let Some(&[i0, i1, t0, t1]) = head.get(18..).and_then(<[u8]>::first_chunk) else {
+        return Some((kind, 18, tags, outer));
+    };
+    tags |= u64::from(u16::from_be_bytes([i0, i1])) << 32;
+    Some((EtherType(u16::from_be_bytes([t0, t1])), 22, tags, outer))
+}
+
+/// TTL and TCP flags.
+#[inline(never)]
+fn read_more(head: &[u8], l3: usize, kind: EtherType, flow: &FlowFields) -> (u64, u64) {
+    let byte = |at: usize| head.get(at).copied().map_or(0, u64::from);
+    let ttl = match kind {
+        EtherType::IPV4 => byte(l3 + 8),
+        EtherType::IPV6 => byte(l3 + 7),
+        _ => return (0, 0),
+    };
+    if flow.protocol() != IpProtocol::TCP {
+        return (ttl, 0);
+    }
+    let flags = fabnic_wire::Fields::of(head).map_or(0, |fields| u64::from(fields.tcp_flags.0));
+    (ttl, flags)
+}
+
+/// What is remembered of a flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remember {
+    pub(crate) outcome: Outcome,
+    /// Number of its plan; 0: nothing to be done.
+    pub(crate) plan: u32,
+    /// What its plan is told of this flow: the handle of a connection, for instance.
+    pub(crate) handle: u32,
+    pub(crate) depends: [Version; DEPENDENCIES],
+}
+
+/// Under what it was decided or is to be judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Under {
+    pub(crate) generation: u32,
+    pub(crate) tick: u32,
+    pub(crate) stamp: u64,
+}
+
+/// A flow that was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) outcome: Outcome,
+    pub(crate) plan: u32,
+    pub(crate) handle: u32,
+    /// Where it is, for [`DeepCache::count`].
+    pub(crate) place: u32,
+}
+
+impl Found {
+    /// Nothing was decided, and nothing is to be done.
+    pub(crate) const NOTHING: Found =
+        Found { outcome: Outcome::NOTHING, plan: 0, handle: 0, place: u32::MAX };
+}
+
+/// Two cache lines.
+#[derive(FromZeros)]
+#[repr(C, align(64))]
+struct Entry {
+    key: DeepKey,
+    /// The moment at which the entry was last found good.
+    stamp: u64,
+    outcome: Outcome,
+    /// 0 in an entry that was never used.
+    generation: u32,
+    plan: u32,
+    handle: u32,
+    /// Tick at which the source was last refreshed in the FDB.
+    seen: u32,
+    slots: [u16; DEPENDENCIES],
+    values: [u32; DEPENDENCIES],
+    reserved: u64,
+}
+
+impl Entry {
+    fn revalidate(&mut self, versions: &Versions, under: Under, refresh: u32) -> bool {
+        let current = |(slot, value): (&u16, &u32)| versions.value(u32::from(*slot)) == *value;
+        let good = self.generation == under.generation
+            && self.slots.iter().zip(&self.values).all(current)
+            && under.tick.wrapping_sub(self.seen) < refresh;
+        if good {
+            self.stamp = under.stamp;
+        }
+        good
+    }
+}
+
+/// What went through a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+pub(crate) struct FlowCount {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The cache of one worker.
+pub(crate) struct DeepCache {
+    sets: Vec<[Entry; WAYS]>,
+    counts: Vec<[FlowCount; WAYS]>,
+    max_sets: usize,
+    secret: [u64; 2],
+    crowded: usize,
+    victim: usize,
+}
+
+impl DeepCache {
+    /// A cache that may grow to hold `max` flows (rounded up to a power of two).
+    pub(crate) fn new(max: usize, secret: [u64; 2]) -> DeepCache {
+        let max_sets = (max / WAYS).clamp(FIRST_SETS, 1 << 25).next_power_of_two();
+        let mut cache =
+            DeepCache { sets: Vec::new(), counts: Vec::new(), max_sets, secret, crowded: 0, victim: 0 };
+        cache.resize(FIRST_SETS);
+        cache
+    }
+
+    fn resize(&mut self, sets: usize) {
+        // Zeroed memory straight from the system: pages that are never hit are never touched.
+        let entries = <[Entry; WAYS]>::new_vec_zeroed(sets).unwrap_or_default();
+        let counts = <[FlowCount; WAYS]>::new_vec_zeroed(sets).unwrap_or_default();
+        if entries.len() == sets && counts.len() == sets {
+            (self.sets, self.counts) = (entries, counts);
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, key: &DeepKey) -> usize {
+        key.hash(&self.secret) as usize & self.sets.len().wrapping_sub(1)
+    }
+
+    /// Whether it is too large to be in the CPU's own caches.
+    #[inline(always)]
+    pub(crate) fn is_large(&self) -> bool {
+        self.sets.len() > FIRST_SETS
+    }
+
+    /// Asks for the lines that a key is most likely in.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, key: &DeepKey) {
+        if let Some([first, ..]) = self.sets.get(self.place(key)) {
+            fabnic_memory::prefetch(&first.key);
+            fabnic_memory::prefetch(&first.stamp);
+        }
+    }
+
+    /// What was decided for a key, if it is good now.
+    #[inline(always)]
+    pub(crate) fn find(
+        &mut self,
+        key: &DeepKey,
+        versions: &Versions,
+        under: Under,
+        refresh: u32,
+    ) -> Option<Found> {
+        let place = self.place(key);
+        let set = self.sets.get_mut(place)?;
+        let way = set.iter().position(|entry| entry.key == *key)?;
+        let entry = set.get_mut(way)?;
+        let good = entry.stamp == under.stamp || entry.revalidate(versions, under, refresh);
+        good.then_some(Found {
+            outcome: entry.outcome,
+            plan: entry.plan,
+            handle: entry.handle,
+            place: (place * WAYS + way) as u32,
+        })
+    }
+
+    /// Remembers a decision. In a full set it takes the place of a stale entry, else of any.
+    pub(crate) fn insert(&mut self, key: &DeepKey, what: &Remember, under: Under) -> u32 {
+        let place = self.place(key);
+        self.victim = (self.victim + 1) % WAYS;
+        let victim = self.victim;
+        let Some(set) = self.sets.get_mut(place) else { return u32::MAX };
+        let own = set.iter().position(|entry| entry.key == *key && entry.generation != 0);
+        let free = || set.iter().position(|entry| entry.generation != under.generation);
+        let way = own.or_else(free).unwrap_or_else(|| {
+            self.crowded += 1;
+            victim
+        });
+        let Some(entry) = set.get_mut(way) else { return u32::MAX };
+        *entry = Entry {
+            key: *key,
+            stamp: under.stamp,
+            outcome: what.outcome,
+            generation: under.generation,
+            plan: what.plan,
+            handle: what.handle,
+            seen: under.tick,
+            slots: what.depends.map(|version| version.slot as u16),
+            values: what.depends.map(|version| version.value),
+            reserved: 0,
+        };
+        if own.is_none()
+            && let Some(count) = self.counts.get_mut(place).and_then(|counts| counts.get_mut(way))
+        {
+            *count = FlowCount::default();
+        }
+        (place * WAYS + way) as u32
+    }
+
+    /// Counts a run of frames to the flow at a place that [`DeepCache::find`] or [`DeepCache::insert`] gave.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, place: u32, frames: u64, bytes: u64) {
+        let (set, way) = (place as usize / WAYS, place as usize % WAYS);
+        if let Some(count) = self.counts.get_mut(set).and_then(|counts| counts.get_mut(way)) {
+            count.frames += frames;
+            count.bytes += bytes;
+        }
+    }
+
+    /// Looks at the flows of `sets` sets from set `from` on that are of this generation and have counted. Gives where to
+    /// go on; 0 at the end.
+    pub(crate) fn visit(
+        &self,
+        from: usize,
+        sets: usize,
+        generation: u32,
+        mut each: impl FnMut(&DeepKey, Outcome, FlowCount),
+    ) -> usize {
+        let end = from.saturating_add(sets).min(self.sets.len());
+        let entries = self.sets.get(from..end).unwrap_or(&[]).iter().flatten();
+        let counts = self.counts.get(from..end).unwrap_or(&[]).iter().flatten();
+        for (entry, count) in entries.zip(counts) {
+            if entry.generation == generation && count.frames > 0 {
+                each(&entry.key, entry.outcome, *count);
+            }
+        }
+        if end == self.sets.len() { 0 } else { end }
+    }
+
+    /// Grows if it has become crowded. Allocates: to be called between bursts, now and then.
+    pub(crate) fn grow_if_crowded(&mut self) {
+        let sets = self.sets.len();
+        if self.crowded > sets / 4 && sets < self.max_sets {
+            self.resize((sets * 4).min(self.max_sets));
+        }
+        self.crowded = 0;
+    }
+
+    /// Flows that fit.
+    pub(crate) fn capacity(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+}

@@ -1,0 +1,132 @@
+//! Carrying out plans, and mirrors: what an engine does with a burst between decision and delivery.
+
+use std::sync::Arc;
+
+use fabnic_port::{Burst, DropReason};
+
+use crate::engine::{Engine, Picks, hand_over};
+use crate::mirror::Mirror;
+use crate::origin::LONGEST;
+use crate::plan::Op;
+use crate::stage::egress;
+use crate::topology::{Member, Topology};
+
+impl Engine {
+    /// Carries out the plans of a burst, in runs of frames that share one. Gives whether a frame was marked as not to be
+    /// delivered.
+    #[inline(never)]
+    pub(crate) fn operate(&mut self, topology: &Topology, burst: &mut Burst) -> bool {
+        let mut index = 0;
+        while index < burst.len() {
+            let plan = self.flows.deep.plan(index);
+            let mut end = index + 1;
+            while end < burst.len() && self.flows.deep.plan(end) == plan {
+                end += 1;
+            }
+            if plan != 0
+                && let Some(ops) = self.flows.deep.plans.ops(plan).cloned()
+            {
+                for op in ops.iter() {
+                    self.carry_out(op, topology, index, end, burst);
+                }
+            }
+            index = end;
+        }
+        burst.frames().iter().any(|frame| frame.marked().is_some())
+    }
+
+    /// One operation on the frames from `from` up to `end`.
+    fn carry_out(&mut self, op: &Op, topology: &Topology, from: usize, end: usize, burst: &mut Burst) {
+        match op {
+            Op::Mirror(mirror) => {
+                let picks = unmarked(burst, from..end);
+                self.mirror(topology, mirror, &picks, burst);
+            }
+        }
+    }
+
+    /// Shows a burst, as it came, to the mirrors of the port and of the VLANs that its frames are in.
+    #[inline(never)]
+    pub(crate) fn mirror_ingress(&mut self, topology: &Topology, member: &Member, burst: &mut Burst) {
+        let all = unmarked(burst, 0..burst.len());
+        for mirror in &member.mirror_ingress {
+            self.mirror(topology, mirror, &all, burst);
+        }
+        for (vlan, mirror) in &topology.mirrors.by_vlan {
+            let mut picks = Picks::NONE;
+            for &frame in all.as_slice() {
+                if self.flows.outcome(frame.into()).is_some_and(|outcome| outcome.vid() == vlan.get()) {
+                    picks.push(frame.into());
+                }
+            }
+            self.mirror(topology, mirror, &picks, burst);
+        }
+    }
+
+    /// Shows frames, as they leave, to the mirrors of the port that they leave by.
+    #[inline(never)]
+    pub(crate) fn mirror_egress(
+        &mut self,
+        topology: &Topology,
+        member: &Member,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
+        for mirror in &member.mirror_egress {
+            self.mirror(topology, mirror, picks, burst);
+        }
+    }
+
+    /// Sends copies to a mirror's target.
+    fn mirror(&mut self, topology: &Topology, mirror: &Arc<Mirror>, picks: &Picks, burst: &mut Burst) {
+        let (first, every) = mirror.show(picks.len as u64);
+        let snap = mirror.settings.snap.unwrap_or(u32::MAX);
+        let (mut whole, mut cut) = (Picks::NONE, Picks::NONE);
+        for &frame in picks.as_slice().iter().skip(first).step_by(every) {
+            let fits = burst.frames().get(usize::from(frame)).is_some_and(|f| f.len() <= snap);
+            if fits { whole.push(frame.into()) } else { cut.push(frame.into()) }
+        }
+        let Some(index) = topology.index_of(mirror.settings.target) else { return };
+        let Some(target) = topology.member(index) else { return };
+        let copies = (whole.len + cut.len) as u64;
+        mirror.sent(copies);
+        self.counters.replicated += copies;
+        let port = &target.port;
+        let queues = port.egress_in_use();
+        let refused = egress::closed(target).or((queues == 0).then_some(DropReason::NotReady));
+        if let Some(reason) = refused {
+            port.tx_drops.add(reason, copies);
+            return;
+        }
+        match queues {
+            1 => hand_over(&mut self.tally, self.now, port, 0, whole.as_slice(), burst),
+            _ => self.spread(port, queues, whole, burst),
+        }
+        for &frame in cut.as_slice() {
+            let mut bytes = [0; LONGEST];
+            let room = bytes.get_mut(..(snap as usize).min(LONGEST)).unwrap_or(&mut []);
+            let len = burst.copy_out(frame.into(), room).min(room.len());
+            let short = room.get(..len).unwrap_or(&[]);
+            let now = self.now;
+            let sent = self.cuts.as_mut().is_some_and(|cuts| {
+                let pushed = cuts.push_as_is(index, short);
+                cuts.send(topology, now);
+                pushed
+            });
+            if !sent {
+                port.tx_drops.add(DropReason::Overload, 1);
+            }
+        }
+    }
+}
+
+/// The frames of a range that are not marked.
+fn unmarked(burst: &Burst, range: core::ops::Range<usize>) -> Picks {
+    let mut picks = Picks::NONE;
+    for (index, frame) in burst.frames().iter().enumerate().take(range.end).skip(range.start) {
+        if frame.marked().is_none() {
+            picks.push(index);
+        }
+    }
+    picks
+}

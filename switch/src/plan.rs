@@ -1,0 +1,132 @@
+//! What is to be done with the frames of a flow besides being sent somewhere.
+//!
+//! A decision is a target and a *plan*: an ordered list of operations that the stages pushed while the first frame of the
+//! flow walked them. Many flows share a plan, because they met the same rules; so plans are kept once, by number, and a
+//! cached flow holds the number. A burst's frames are worked on in runs of one plan, operation by operation, before they
+//! are delivered.
+//!
+//! ```text
+//!   walk --> [Count(rule 7), Meter(m1), Set(dscp 10), Mirror(up0)] --intern--> plan 12
+//!   hit  --> plan 12 --> run of frames: Count: once;  Meter: each frame's color;  Set: each head;  Mirror: one delivery
+//! ```
+//!
+//! # Invariants
+//! * Plan 0 is the empty one.
+//! * Two plans are the same when their operations are, and two operations when they are about the same shared object: what
+//!   an operation holds besides must be part of [`Op::identity`].
+//! * Counters are bumped in the plan and handed to their owners by [`Plans::settle`], now and then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::mirror::Mirror;
+
+/// More plans than this are forgotten as a whole when there is time for it, with the flows that hold their numbers.
+const MANY: usize = 1 << 16;
+/// The most there can be.
+const MOST: usize = 1 << 18;
+
+/// One operation.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "the stages that come push them")]
+pub(crate) enum Op {
+    /// Sends a copy of each frame, as it is now, to a mirror's target.
+    Mirror(Arc<Mirror>),
+}
+
+impl Op {
+    /// Equal for operations that do the same.
+    fn identity(&self) -> (u8, usize) {
+        match self {
+            Op::Mirror(mirror) => (1, Arc::as_ptr(mirror).addr()),
+        }
+    }
+
+    /// Takes over what was counted for it: `frames` and `bytes` since the last time, until tick `now`.
+    fn settle(&self, _frames: u64, _bytes: u64, _now: u32) {
+        match self {
+            Op::Mirror(_) => {}
+        }
+    }
+
+    /// For people: what it does.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Op::Mirror(mirror) => format!("mirror to {}", mirror.settings.name),
+        }
+    }
+}
+
+/// The operations of some flows, in order.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) ops: Arc<[Op]>,
+    frames: u64,
+    bytes: u64,
+}
+
+/// The plans of one worker.
+#[derive(Debug)]
+pub(crate) struct Plans {
+    plans: Vec<Plan>,
+    known: HashMap<Box<[(u8, usize)]>, u32>,
+}
+
+impl Plans {
+    pub(crate) fn new() -> Plans {
+        let mut plans = Plans { plans: Vec::new(), known: HashMap::new() };
+        plans.clear();
+        plans
+    }
+
+    /// The number of the plan with these operations, which are taken out of the list. `None` if there are too many plans.
+    pub(crate) fn intern(&mut self, ops: &mut Vec<Op>) -> Option<u32> {
+        if ops.is_empty() {
+            return Some(0);
+        }
+        let identity: Box<[_]> = ops.iter().map(Op::identity).collect();
+        if let Some(known) = self.known.get(&identity) {
+            ops.clear();
+            return Some(*known);
+        }
+        let number = u32::try_from(self.plans.len()).ok().filter(|_| self.plans.len() < MOST)?;
+        self.plans.push(Plan { ops: ops.drain(..).collect(), frames: 0, bytes: 0 });
+        self.known.insert(identity, number);
+        Some(number)
+    }
+
+    /// The operations of a plan.
+    #[inline(always)]
+    pub(crate) fn ops(&self, plan: u32) -> Option<&Arc<[Op]>> {
+        self.plans.get(plan as usize).map(|plan| &plan.ops)
+    }
+
+    /// Counts a run of frames.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, plan: u32, frames: u64, bytes: u64) {
+        if let Some(plan) = self.plans.get_mut(plan as usize) {
+            plan.frames += frames;
+            plan.bytes += bytes;
+        }
+    }
+
+    /// Hands what was counted to its owners.
+    pub(crate) fn settle(&mut self, now: u32) {
+        for plan in self.plans.iter_mut().filter(|plan| plan.frames > 0) {
+            let (frames, bytes) = (core::mem::take(&mut plan.frames), core::mem::take(&mut plan.bytes));
+            plan.ops.iter().for_each(|op| op.settle(frames, bytes, now));
+        }
+    }
+
+    /// Whether it is time to forget them.
+    pub(crate) fn are_many(&self) -> bool {
+        self.plans.len() > MANY
+    }
+
+    /// Forgets all plans, which must have been settled; flows that hold their numbers must be forgotten too.
+    pub(crate) fn clear(&mut self) {
+        self.plans.clear();
+        self.known.clear();
+        self.plans.push(Plan { ops: Arc::from([]), frames: 0, bytes: 0 });
+    }
+}
