@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use fabnic_memory::{Map, RegionSpec};
 use fabnic_port::{Port, PortId, PortKind};
-use fabnic_switch::{InlineSwitch, PortSettings, SwitchConfig};
+use fabnic_switch::{InlineSwitch, Policy, PortSettings, SwitchConfig};
 use fabnic_testkit::driver::RingOptions;
 use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
 use fabnic_testkit::front_end::RingPlace;
@@ -36,6 +36,36 @@ pub struct Case {
     pub size: usize,
     /// Flows, told apart by both addresses.
     pub flows: u32,
+    /// What else the switch is to do.
+    pub on: On,
+}
+
+/// What the switch does besides forwarding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum On {
+    /// Addresses, VLANs, learning, counters: what is always on.
+    #[default]
+    Plain,
+    /// Flows up to their ports told apart and counted.
+    Flows,
+}
+
+impl On {
+    fn policy(self) -> Policy {
+        Policy { flow_counters: self == On::Flows, ..Policy::default() }
+    }
+}
+
+impl std::str::FromStr for On {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<On> {
+        match text {
+            "plain" => Ok(On::Plain),
+            "flows" => Ok(On::Flows),
+            other => anyhow::bail!("`{other}` is not one of plain, flows"),
+        }
+    }
 }
 
 const RING: u16 = 256;
@@ -62,7 +92,7 @@ impl Path {
             guests.push(guest);
             ports.push((port, PortSettings::default()));
         }
-        switch.set_ports(ports);
+        switch.configure(ports, case.on.policy());
         let mut path = Path { switch, guests };
         for _ in 0..2 + 4 * case.flows / u32::from(RING) {
             path.guests();

@@ -1,6 +1,6 @@
 //! Nothing is allocated while frames move.
 
-use fabnic_benches::{Case, Path};
+use fabnic_benches::{Case, On, Path};
 
 /// Allocations while `f` runs in this thread.
 fn count(f: impl FnOnce()) -> u64 {
@@ -17,7 +17,8 @@ fn moving_frames_allocates_nothing() {
     for packed in [false, true] {
         for in_order in [false, true] {
             for (size, flows) in [(64, 1), (64, 64), (128, 64), (1514, 64)] {
-                let case = Case { packed, in_order, size, flows };
+                let on = if packed { On::Flows } else { On::Plain };
+                let case = Case { packed, in_order, size, flows, on };
                 let mut path = Path::new(case).unwrap();
                 let before = path.received();
                 for _ in 0..20 {

@@ -126,6 +126,17 @@ impl Frame {
         if self.unusual & !REST == 0 { self.bytes.get(HEADROOM..)?.first_chunk() } else { None }
     }
 
+    /// The first `N` bytes, at most [`HEAD`], of a frame that has so many and is otherwise as for [`Frame::plain_start`].
+    #[inline(always)]
+    pub fn plain_chunk<const N: usize>(&self) -> Option<&[u8; N]> {
+        const { assert!(N <= HEAD) };
+        if self.unusual & !REST == 0 && self.len as usize >= N {
+            self.bytes.get(HEADROOM..)?.first_chunk()
+        } else {
+            None
+        }
+    }
+
     /// The whole frame, if it is private as a whole and nothing is unusual about it.
     #[inline(always)]
     pub fn plain_whole(&self) -> Option<&[u8]> {

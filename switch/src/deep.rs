@@ -15,11 +15,10 @@
 //! * Counters of a flow are beside the entries, not in them: they are written once for a run of frames.
 
 use fabnic_port::Frame;
-use fabnic_wire::{EtherType, FlowFields, IpProtocol};
+use fabnic_wire::{EtherType, FlowFields, FlowFlags, IpProtocol};
 use zerocopy::FromZeros;
 
 use crate::cache::Outcome;
-use crate::key;
 use crate::versions::{Version, Versions};
 
 const WAYS: usize = 4;
@@ -27,6 +26,9 @@ const FIRST_SETS: usize = 256;
 
 /// How many versions a decision may depend on.
 pub(crate) const DEPENDENCIES: usize = 4;
+
+/// Bytes that [`DeepKey::of_plain`] looks at.
+pub(crate) const PLAIN: usize = 38;
 
 /// The exact key of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
@@ -71,20 +73,78 @@ impl DeepKey {
         Some(Read { key, tci })
     }
 
-    /// A hash with a secret: whoever chooses the fields cannot choose where they fall.
+    /// The key of a frame that is what nearly all are: untagged IPv4 without options, not a fragment, TCP or UDP. `more`:
+    /// TTL and TCP flags are read too. The same key as [`DeepKey::read`] gives.
     #[inline(always)]
-    pub(crate) fn hash(&self, secret: &[u64; 2]) -> u64 {
+    pub(crate) fn of_plain(
+        first: &[u8; PLAIN],
+        ingress: u64,
+        mask: &[u64; 8],
+        tcp_flags: Option<u8>,
+    ) -> Option<DeepKey> {
+        let word =
+            |at: usize| first.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u64::from_le_bytes(*b));
+        let half =
+            |at: usize| first.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_le_bytes(*b));
+        let (front, back) = (word(0)?, half(8)?);
+        // EtherType, version and header length, TOS: one load.
+        let (kind, fragment) = (half(12)?, half(20)?);
+        let protocol = fragment >> 24;
+        let is_plain = kind & 0x00ff_ffff == 0x0045_0008
+            && fragment & 0xff3f == 0
+            && (protocol == IpProtocol::TCP.0.into() || protocol == IpProtocol::UDP.0.into());
+        if !is_plain {
+            return None;
+        }
+        let (src, dst, ports) = (half(26)?, half(30)?, half(34)?);
+        // Both ports in the CPU's order, the source's below.
+        let ports = ports.swap_bytes().rotate_left(16);
+        let tos = u64::from(kind >> 24);
+        let known = u64::from(FlowFlags::IP.0 | FlowFlags::PORTS.0);
+        let ttl = u64::from(fragment >> 16 & 0xff);
+        let flags = tcp_flags.filter(|_| protocol == IpProtocol::TCP.0.into()).map_or(0, u64::from);
+        let last = u64::from(ports) | u64::from(protocol) << 32 | tos << 40 | known << 48 | ttl << 56;
+        let [_, _, third, ip, .., rest] = *mask;
+        Some(DeepKey([
+            front,
+            u64::from(back) | ingress,
+            (u64::from(EtherType::IPV4.0) | flags << 48) & third,
+            u64::from(src) & ip,
+            0,
+            u64::from(dst) & ip,
+            0,
+            last & rest,
+        ]))
+    }
+
+    /// Whether two keys are the same. What tells most keys apart first, the others in one go.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &DeepKey) -> bool {
+        if self.0[7] != other.0[7] || self.0[0] != other.0[0] {
+            return false;
+        }
+        let mut differs = 0;
+        for (one, other) in self.0.iter().zip(&other.0) {
+            differs |= one ^ other;
+        }
+        differs == 0
+    }
+
+    /// A hash with a secret: whoever chooses the fields cannot choose where they fall. The sum of products of UMAC's NH
+    /// (RFC 4418), whose words each have a secret of their own.
+    #[inline(always)]
+    pub(crate) fn hash(&self, secret: &[u64; 8]) -> u64 {
         let [a, b, c, d, e, f, g, h] = self.0;
-        let mix = |x: u64, y: u64| {
-            let product = u128::from(x) * u128::from(y);
-            (product >> 64) as u64 ^ product as u64
+        let [s, t, u, v, w, x, y, z] = *secret;
+        let product = |one: u64, its: u64, other: u64, others: u64| {
+            u128::from(one.wrapping_add(its)) * u128::from(other.wrapping_add(others))
         };
-        let one = mix(a ^ secret[0], b ^ secret[1]);
-        let two = mix(d ^ secret[1], f ^ secret[0].rotate_left(17));
-        let three = mix(h ^ secret[0], c ^ secret[1].rotate_left(29));
-        // The upper halves of addresses: zero of IPv4, and then the same for all.
-        let four = mix(e ^ secret[1].rotate_left(7), g ^ secret[0].rotate_left(41));
-        key::hash(one ^ two.rotate_left(23), three ^ four.rotate_left(31), secret)
+        let sum = product(a, s, b, t)
+            .wrapping_add(product(c, u, h, z))
+            .wrapping_add(product(d, v, f, x))
+            .wrapping_add(product(e, w, g, y));
+        let folded = (sum >> 64) as u64 ^ sum as u64;
+        folded ^ (folded >> 29)
     }
 }
 
@@ -208,7 +268,7 @@ pub(crate) struct DeepCache {
     sets: Vec<[Entry; WAYS]>,
     counts: Vec<[FlowCount; WAYS]>,
     max_sets: usize,
-    secret: [u64; 2],
+    secret: [u64; 8],
     crowded: usize,
     victim: usize,
 }
@@ -217,6 +277,14 @@ impl DeepCache {
     /// A cache that may grow to hold `max` flows (rounded up to a power of two).
     pub(crate) fn new(max: usize, secret: [u64; 2]) -> DeepCache {
         let max_sets = (max / WAYS).clamp(FIRST_SETS, 1 << 25).next_power_of_two();
+        // Eight out of two: a step of SplitMix64 for each.
+        let mut state = secret[0] ^ secret[1].rotate_left(32);
+        let secret = [(); 8].map(|()| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        });
         let mut cache =
             DeepCache { sets: Vec::new(), counts: Vec::new(), max_sets, secret, crowded: 0, victim: 0 };
         cache.resize(FIRST_SETS);
@@ -232,9 +300,12 @@ impl DeepCache {
         }
     }
 
+    /// The set of a key, and the way in it that is looked at first: were that always the same one, a few flows would crowd
+    /// into a few of the CPU's own cache lines.
     #[inline(always)]
-    fn place(&self, key: &DeepKey) -> usize {
-        key.hash(&self.secret) as usize & self.sets.len().wrapping_sub(1)
+    fn place(&self, key: &DeepKey) -> (usize, usize) {
+        let hash = key.hash(&self.secret);
+        (hash as usize & self.sets.len().wrapping_sub(1), (hash >> 60) as usize % WAYS)
     }
 
     /// Whether it is too large to be in the CPU's own caches.
@@ -246,14 +317,32 @@ impl DeepCache {
     /// Asks for the lines that a key is most likely in.
     #[inline(always)]
     pub(crate) fn prefetch(&self, key: &DeepKey) {
-        if let Some([first, ..]) = self.sets.get(self.place(key)) {
+        let (set, way) = self.place(key);
+        if let Some(first) = self.sets.get(set).and_then(|set| set.get(way)) {
             fabnic_memory::prefetch(&first.key);
             fabnic_memory::prefetch(&first.stamp);
         }
     }
 
-    /// What was decided for a key, if it is good now.
+    /// What was decided for a key, if one of the first two entries that are looked at says so and is stamped.
     #[inline(always)]
+    pub(crate) fn glance(&self, key: &DeepKey, stamp: u64) -> Option<Found> {
+        let (place, way) = self.place(key);
+        let set = self.sets.get(place)?;
+        let look = |way: usize| {
+            let entry = set.get(way)?;
+            (entry.stamp == stamp && entry.key.is(key)).then(|| Found {
+                outcome: entry.outcome,
+                plan: entry.plan,
+                handle: entry.handle,
+                place: (place * WAYS + way) as u32,
+            })
+        };
+        look(way).or_else(|| look(way ^ 1))
+    }
+
+    /// What was decided for a key, if it is good now.
+    #[inline]
     pub(crate) fn find(
         &mut self,
         key: &DeepKey,
@@ -261,9 +350,9 @@ impl DeepCache {
         under: Under,
         refresh: u32,
     ) -> Option<Found> {
-        let place = self.place(key);
+        let (place, _) = self.place(key);
         let set = self.sets.get_mut(place)?;
-        let way = set.iter().position(|entry| entry.key == *key)?;
+        let way = set.iter().position(|entry| entry.key.is(key))?;
         let entry = set.get_mut(way)?;
         let good = entry.stamp == under.stamp || entry.revalidate(versions, under, refresh);
         good.then_some(Found {
@@ -276,12 +365,13 @@ impl DeepCache {
 
     /// Remembers a decision. In a full set it takes the place of a stale entry, else of any.
     pub(crate) fn insert(&mut self, key: &DeepKey, what: &Remember, under: Under) -> u32 {
-        let place = self.place(key);
+        let (place, first) = self.place(key);
         self.victim = (self.victim + 1) % WAYS;
         let victim = self.victim;
         let Some(set) = self.sets.get_mut(place) else { return u32::MAX };
         let own = set.iter().position(|entry| entry.key == *key && entry.generation != 0);
-        let free = || set.iter().position(|entry| entry.generation != under.generation);
+        let is_free = |way: &usize| set.get(*way).is_some_and(|entry| entry.generation != under.generation);
+        let free = || (0..WAYS).map(|way| way ^ first).find(is_free);
         let way = own.or_else(free).unwrap_or_else(|| {
             self.crowded += 1;
             victim
@@ -349,5 +439,47 @@ impl DeepCache {
     /// Flows that fit.
     pub(crate) fn capacity(&self) -> usize {
         self.sets.len() * WAYS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabnic_memory::Map;
+    use fabnic_port::Burst;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::needs::Needs;
+
+    proptest! {
+        #[test]
+        fn the_short_way_reads_the_same_key(
+            mut bytes in prop::collection::vec(any::<u8>(), 38..70),
+            needs in any::<u16>(),
+            plain in prop::collection::vec(any::<bool>(), 4),
+        ) {
+            // Nearly always a plain packet, now and then one that differs in one thing.
+            let put = |bytes: &mut Vec<u8>, at: usize, with: &[u8]| bytes[at..at + with.len()].copy_from_slice(with);
+            put(&mut bytes, 12, &[8, 0]);
+            if plain[0] { bytes[14] = 0x45; }
+            if plain[1] { bytes[20] &= 0xc0; bytes[21] = 0; }
+            if plain[2] { bytes[23] = if bytes[23] & 1 == 0 { 6 } else { 17 }; }
+            let needs = Needs::from_bits_truncate(needs);
+            let mask = needs.mask();
+            let (map, _) = Map::anonymous(4096).unwrap();
+            let mut burst = Burst::new();
+            burst.begin(&map);
+            let frame = burst.push_bytes(&bytes).unwrap();
+            let first = frame.plain_chunk::<PLAIN>().unwrap();
+            let more = needs.intersects(Needs::TTL | Needs::TCP_FLAGS);
+            let flags = if more { frame.head().get(47).copied() } else { None };
+            let short = DeepKey::of_plain(first, 7 << 32, &mask, flags);
+            let long = DeepKey::read(frame, 7, &mask).unwrap();
+            prop_assert_eq!(long.tci, None);
+            match short {
+                Some(short) => prop_assert_eq!(short, long.key),
+                None => prop_assert!(!(plain[0] && plain[1] && plain[2])),
+            }
+        }
     }
 }

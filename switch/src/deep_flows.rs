@@ -7,9 +7,10 @@
 use fabnic_port::{BURST, Burst, DropReason, Frame};
 
 use crate::cache::{Outcome, Target};
-use crate::deep::{DeepCache, DeepKey, Found, Read, Remember, Under};
+use crate::deep::{DeepCache, DeepKey, Found, PLAIN, Read, Remember, Under};
 use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
+use crate::needs::Needs;
 use crate::plan::Plans;
 use crate::stage::{self, Seen, egress};
 use crate::topology::Member;
@@ -18,10 +19,8 @@ use crate::topology::Member;
 pub(crate) struct Deep {
     pub(crate) cache: DeepCache,
     pub(crate) plans: Plans,
-    /// The plan of each frame.
-    plan_of: Box<[u32; BURST]>,
-    /// What its plan is told of the flow of each frame.
-    handle_of: Box<[u32; BURST]>,
+    /// What was found for each frame of the burst.
+    found: Box<[Found; BURST]>,
     /// Frames that have a plan, one bit each.
     pub(crate) worked: u64,
     /// Raised when the cache is to be forgotten as a whole.
@@ -30,38 +29,22 @@ pub(crate) struct Deep {
     of_topology: u32,
 }
 
-/// Frames of one flow, one behind the other.
-struct Run {
-    key: DeepKey,
-    found: Found,
-    frames: u64,
-    bytes: u64,
-}
-
 impl Deep {
     pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2]) -> Deep {
         Deep {
             cache: DeepCache::new(flow_cache_max, secret),
             plans: Plans::new(),
-            plan_of: Box::new([0; BURST]),
-            handle_of: Box::new([0; BURST]),
+            found: Box::new([Found::NOTHING; BURST]),
             worked: 0,
             generation: 1,
             of_topology: 0,
         }
     }
 
-    /// The plan of a frame of the burst.
+    /// What was found for a frame of the burst: its plan, and what that is told of its flow.
     #[inline(always)]
-    pub(crate) fn plan(&self, frame: usize) -> u32 {
-        self.plan_of.get(frame).copied().unwrap_or(0)
-    }
-
-    /// What its plan is told of its flow.
-    #[inline(always)]
-    #[expect(dead_code, reason = "for operations on connections")]
-    pub(crate) fn handle(&self, frame: usize) -> u32 {
-        self.handle_of.get(frame).copied().unwrap_or(0)
+    pub(crate) fn found(&self, frame: usize) -> Found {
+        self.found.get(frame).copied().unwrap_or(Found::NOTHING)
     }
 
     /// Forgets all flows and plans.
@@ -71,20 +54,100 @@ impl Deep {
         self.generation = self.generation.wrapping_add(1).max(1);
     }
 
-    fn settle(&mut self, run: Option<Run>) {
-        if let Some(Run { found, frames, bytes, .. }) = run {
-            self.cache.count(found.place, frames, bytes);
-            self.plans.count(found.plan, frames, bytes);
+    /// Counts the frames of the burst to their flows, those of one flow one behind the other at once.
+    #[inline(never)]
+    fn count(&mut self, burst: &Burst) {
+        let Deep { cache, found, .. } = self;
+        let (mut place, mut frames, mut bytes) = (u32::MAX, 0, 0);
+        for (frame, found) in burst.frames().iter().zip(found.iter()) {
+            if found.place != place {
+                cache.count(place, frames, bytes);
+                (place, frames, bytes) = (found.place, 0, 0);
+            }
+            frames += 1;
+            bytes += u64::from(frame.len());
         }
+        cache.count(place, frames, bytes);
+    }
+}
+
+/// Frames about which nothing is unusual: where they go, and what was seen on the way.
+struct Run<'a> {
+    limit: u32,
+    ingress: u64,
+    mask: &'a [u64; 8],
+    /// TTL or TCP flags are read.
+    more: bool,
+    /// The last key that was looked up, and what was found.
+    key: DeepKey,
+    last: Found,
+    any: u32,
+    all: u32,
+    longest: u32,
+    bytes: u64,
+    worked: u64,
+}
+
+impl Run<'_> {
+    /// Goes on behind a frame that was decided otherwise.
+    fn note(&mut self, index: usize, found: Found) {
+        self.any |= found.outcome.way();
+        self.all &= found.outcome.way();
+        self.worked |= u64::from(found.plan != 0) << (index % BURST);
+        self.key = NO_KEY;
     }
 
-    #[inline(always)]
-    fn note(&mut self, frame: usize, found: &Found) {
-        if let (Some(plan), Some(handle)) = (self.plan_of.get_mut(frame), self.handle_of.get_mut(frame)) {
-            (*plan, *handle) = (found.plan, found.handle);
+    /// Decides on frames up to the first that is unusual, or that the first entries of its set do not decide on. Gives
+    /// how many.
+    #[inline(never)]
+    fn go(
+        &mut self,
+        done: usize,
+        frames: &[Frame],
+        places: &mut Places<'_>,
+        cache: &DeepCache,
+        stamp: u64,
+    ) -> usize {
+        let Run { limit, ingress, mask, more, .. } = *self;
+        let (mut key, mut last) = (self.key, self.last);
+        let (mut any, mut all, mut worked) = (self.any, self.all, 0_u64);
+        let (mut longest, mut bytes) = (self.longest, self.bytes);
+        let mut count = 0;
+        let outcomes = places.outcomes.get_mut(done..).unwrap_or(&mut []);
+        let founds = places.found.get_mut(done..).unwrap_or(&mut []);
+        for ((frame, outcome), found) in frames.iter().zip(outcomes).zip(founds) {
+            let size = frame.len();
+            let Some(first) = frame.plain_chunk::<PLAIN>().filter(|_| size <= limit) else { break };
+            let flags = if more { frame.head().get(47).copied() } else { None };
+            let Some(this) = DeepKey::of_plain(first, ingress, mask, flags) else { break };
+            if !this.is(&key) {
+                let Some(looked_up) = cache.glance(&this, stamp) else { break };
+                (key, last) = (this, looked_up);
+            }
+            any |= last.outcome.way();
+            all &= last.outcome.way();
+            worked |= u64::from(last.plan != 0) << count;
+            *outcome = last.outcome;
+            *found = last;
+            longest = size.max(longest);
+            bytes += u64::from(size);
+            count += 1;
         }
-        self.worked |= u64::from(found.plan != 0) << (frame % BURST);
+        (self.key, self.last) = (key, last);
+        (self.any, self.all) = (any, all);
+        self.worked |= worked.checked_shl(done as u32).unwrap_or(0);
+        (self.longest, self.bytes) = (longest, bytes);
+        count
     }
+}
+
+/// No frame has this key: its flags contradict each other.
+const NO_KEY: DeepKey = DeepKey([u64::MAX; 8]);
+
+/// Where what was decided is kept.
+struct Places<'a> {
+    outcomes: &'a mut [Outcome; BURST],
+    found: &'a mut [Found; BURST],
 }
 
 impl Flows {
@@ -101,75 +164,101 @@ impl Flows {
             self.deep.of_topology = at.topology.generation;
             self.deep.forget(at.now);
         }
-        let mask = &at.topology.mask;
         if self.deep.cache.is_large() {
-            for frame in burst.frames() {
-                if let Some(read) = DeepKey::read(frame, ingress.1, mask) {
-                    self.deep.cache.prefetch(&read.key);
-                }
-            }
+            self.look_ahead_deep(ingress.1, &at.topology.mask, burst);
         }
-        let limit = egress::longest(ingress.0);
-        let (mut any, mut all) = (0, u32::MAX);
         let mut walked = Walked::default();
-        let mut run: Option<Run> = None;
-        (self.tagged, self.longest, self.bytes, self.deep.worked) = (0, 0, 0, 0);
-        for (index, frame) in burst.frames_mut().iter_mut().enumerate() {
-            let len = u64::from(frame.len());
-            self.bytes += len;
-            let read = match (frame.marked(), DeepKey::read(frame, ingress.1, mask)) {
-                (None, Some(read)) => read,
-                (marked, _) => {
-                    if marked.is_none() {
-                        frame.mark(DropReason::Runt);
-                    }
-                    walked.gone += 1;
-                    // No way at all: the burst is not uniform.
-                    (any, all) = (u32::MAX, 0);
-                    self.put(index, Outcome::default());
-                    self.deep.note(index, &Found::NOTHING);
-                    continue;
-                }
-            };
-            if let Some(tci) = read.tci {
-                self.tagged |= 1_u64 << (index % BURST);
-                if let Some(tag) = self.tags.get_mut(index) {
-                    *tag = tci;
-                }
-            }
-            let size = size(frame, read.tci.is_some());
-            self.longest = size.max(self.longest);
-            let found = match &mut run {
-                Some(run) if run.key == read.key && size <= limit => {
-                    run.frames += 1;
-                    run.bytes += len;
-                    run.found
-                }
-                _ => {
-                    let ended = run.take();
-                    self.deep.settle(ended);
-                    let (found, remembered) =
-                        self.look_up(at, ingress, frame, &read, size > limit, &mut walked);
-                    let begun = Run { key: read.key, found, frames: 1, bytes: len };
-                    if remembered {
-                        run = Some(begun);
-                    } else {
-                        self.deep.settle(Some(begun));
-                    }
+        let mut run = Run {
+            limit: egress::longest(ingress.0),
+            ingress: u64::from(ingress.1) << 32,
+            mask: &at.topology.mask,
+            more: at.topology.needs.intersects(Needs::TTL | Needs::TCP_FLAGS),
+            key: NO_KEY,
+            last: Found::NOTHING,
+            any: 0,
+            all: u32::MAX,
+            longest: 0,
+            bytes: 0,
+            worked: 0,
+        };
+        self.tagged = 0;
+        let frames = burst.frames_mut();
+        let mut done = 0;
+        while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
+            let mut places = Places { outcomes: &mut self.outcomes, found: &mut self.deep.found };
+            done += run.go(done, left, &mut places, &self.deep.cache, self.stamp);
+            let Some(frame) = frames.get_mut(done).filter(|_| done < BURST) else { break };
+            run.bytes += u64::from(frame.len());
+            let found = match self.special_deep(at, ingress, frame, done, &mut walked) {
+                Some((size, found)) => {
+                    run.longest = size.max(run.longest);
+                    run.note(done, found);
                     found
                 }
+                None => {
+                    run.note(done, Found::NOTHING);
+                    // No way at all: the burst is not uniform.
+                    (run.any, run.all) = (u32::MAX, 0);
+                    Found::NOTHING
+                }
             };
-            any |= found.outcome.way();
-            all &= found.outcome.way();
-            self.put(index, found.outcome);
-            self.deep.note(index, &found);
+            if let (Some(outcome), Some(place)) = (self.outcomes.get_mut(done), self.deep.found.get_mut(done))
+            {
+                (*outcome, *place) = (found.outcome, found);
+            }
+            done += 1;
         }
-        self.deep.settle(run);
-        let uniform = (any == all).then(|| self.outcome(0).map(|outcome| outcome.target()));
+        (self.longest, self.bytes, self.deep.worked) = (run.longest, run.bytes, run.worked);
+        if at.topology.needs.contains(Needs::FLOWS) {
+            self.deep.count(burst);
+        }
+        let uniform = (run.any == run.all).then(|| self.outcome(0).map(|outcome| outcome.target()));
         (uniform.flatten(), walked)
     }
 
-    /// What is decided for a flow, from the cache or by a walk, and whether it may be used for the next frame too.
+    /// Asks for the cache lines of the burst's flows.
+    #[inline(never)]
+    fn look_ahead_deep(&self, ingress: u32, mask: &[u64; 8], burst: &Burst) {
+        for frame in burst.frames() {
+            if let Some(read) = DeepKey::read(frame, ingress, mask) {
+                self.deep.cache.prefetch(&read.key);
+            }
+        }
+    }
+
+    /// Decides on a frame that is not as nearly all are. Gives its size; `None` if it is marked.
+    #[inline(never)]
+    fn special_deep(
+        &mut self,
+        at: &Moment<'_>,
+        ingress: (&Member, u32),
+        frame: &mut Frame,
+        index: usize,
+        walked: &mut Walked,
+    ) -> Option<(u32, Found)> {
+        if frame.marked().is_some() {
+            walked.gone += 1;
+            return None;
+        }
+        let Some(read) = DeepKey::read(frame, ingress.1, &at.topology.mask) else {
+            frame.mark(DropReason::Runt);
+            walked.gone += 1;
+            return None;
+        };
+        if let Some(tci) = read.tci {
+            self.tagged |= 1_u64 << (index % BURST);
+            if let Some(tag) = self.tags.get_mut(index) {
+                *tag = tci;
+            }
+        }
+        let size = size(frame, read.tci.is_some());
+        let too_long = size > egress::longest(ingress.0);
+        let found = self.look_up(at, ingress, frame, &read, too_long, walked);
+        // Where there was no room for a plan, it is marked now.
+        frame.marked().is_none().then_some((size, found))
+    }
+
+    /// What is decided for a flow, from the cache or by a walk.
     fn look_up(
         &mut self,
         at: &Moment<'_>,
@@ -178,12 +267,12 @@ impl Flows {
         read: &Read,
         too_long: bool,
         walked: &mut Walked,
-    ) -> (Found, bool) {
+    ) -> Found {
         let under = Under { generation: self.deep.generation, tick: at.now, stamp: self.stamp };
         if !too_long
             && let Some(found) = self.deep.cache.find(&read.key, &at.tables.versions, under, self.refresh)
         {
-            return (found, true);
+            return found;
         }
         walked.misses += 1;
         let seen = Seen { head: frame.head(), len: frame.len(), too_long };
@@ -192,21 +281,15 @@ impl Flows {
         let Some(plan) = self.deep.plans.intern(&mut self.left.ops) else {
             // Too many at once: some 20 ms from now there is room again.
             frame.mark(DropReason::Overload);
-            return (Found::NOTHING, false);
+            return Found::NOTHING;
         };
         let mut found = Found { outcome, plan, handle: self.left.handle, place: u32::MAX };
         if self.left.uncached {
-            return (found, false);
+            return found;
         }
         let remember = Remember { outcome, plan, handle: found.handle, depends: decision.depends };
         found.place = self.deep.cache.insert(&read.key, &remember, under);
-        (found, true)
-    }
-
-    fn put(&mut self, frame: usize, outcome: Outcome) {
-        if let Some(place) = self.outcomes.get_mut(frame) {
-            *place = outcome;
-        }
+        found
     }
 
     /// What is due now and then: counters are handed over, plans that are too many forgotten.

@@ -18,10 +18,15 @@ impl Engine {
     pub(crate) fn operate(&mut self, topology: &Topology, burst: &mut Burst) -> bool {
         let mut index = 0;
         while index < burst.len() {
-            let plan = self.flows.deep.plan(index);
+            let plan = self.flows.deep.found(index).plan;
             let mut end = index + 1;
-            while end < burst.len() && self.flows.deep.plan(end) == plan {
+            while end < burst.len() && self.flows.deep.found(end).plan == plan {
                 end += 1;
+            }
+            if plan != 0 {
+                let run = burst.frames().get(index..end).unwrap_or(&[]);
+                let bytes = run.iter().map(|frame| u64::from(frame.len())).sum();
+                self.flows.deep.plans.count(plan, run.len() as u64, bytes);
             }
             if plan != 0
                 && let Some(ops) = self.flows.deep.plans.ops(plan).cloned()

@@ -1,21 +1,23 @@
-//! Drives the path a fixed number of times, for callgrind to count: `path_cost split|packed SIZE FLOWS ROUNDS`.
+//! Drives the path a fixed number of times, for callgrind to count: `path_cost split|packed SIZE FLOWS ROUNDS
+//! [plain|flows]`.
 //!
 //! Prints the number of frames that `Path::switch` moved; with `--toggle-collect='*Path*switch*'` callgrind counts what
 //! that took. To standard error it says what a frame took by the clock, in one thread with everything in its caches: less
 //! than between two CPUs, and good enough to compare two builds with.
 
 use anyhow::{Context, Result, ensure};
-use fabnic_benches::{Case, Path};
+use fabnic_benches::{Case, On, Path};
 use fabnic_memory::clock;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| -> Result<usize> {
-        Ok(args.get(at).context("usage: path_cost split|packed SIZE FLOWS ROUNDS")?.parse()?)
+        Ok(args.get(at).context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows]")?.parse()?)
     };
     let packed = args.first().is_some_and(|ring| ring == "packed");
+    let on = args.get(4).map_or(Ok(On::Plain), |on| on.parse())?;
     let flows = u32::try_from(number(2)?)?;
-    let mut path = Path::new(Case { packed, in_order: false, size: number(1)?, flows })?;
+    let mut path = Path::new(Case { packed, in_order: false, size: number(1)?, flows, on })?;
     let (mut frames, mut cycles) = (0, Vec::new());
     for _ in 0..number(3)? {
         path.guests();
