@@ -51,6 +51,8 @@ reasons! {
     SamePort = "same_port",
     /// No other port is a member of the frame's VLAN.
     NoMember = "no_member",
+    /// Too many frames wait for their turn to be copied to the many ports of their VLAN.
+    FloodQueueFull = "flood_queue_full",
     /// The receiving port is disabled.
     EgressDisabled = "egress_disabled",
     /// The frame is longer than the receiving port's MTU allows.

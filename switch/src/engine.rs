@@ -20,6 +20,7 @@ use crate::switch::Tables;
 
 use crate::cache::Target;
 use crate::fdb::Tick;
+use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
 use crate::origin::Origin;
 use crate::stage::egress;
@@ -55,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) tally: Tally,
     /// Where copies that a mirror cuts short lie.
     pub(crate) cuts: Option<Origin>,
+    /// Floods that are too much for one go; `None` while there are few ports, or no memory.
+    pub(crate) floods: Option<Box<Floods>>,
     pub(crate) counters: EngineCounters,
     /// The second that the burst in work is of.
     pub(crate) now: Tick,
@@ -144,6 +147,7 @@ impl Engine {
             },
             tally: Tally::default(),
             cuts: None,
+            floods: None,
             counters: EngineCounters::default(),
             now: 0,
         }
@@ -153,6 +157,15 @@ impl Engine {
     pub(crate) fn adopt(&mut self, topology: &Topology) {
         self.groups.of_port = vec![0; topology.members.len()];
         self.groups.used = 0;
+        if self.floods.is_none() && topology.members.len() > floods::FEW_PORTS {
+            self.floods = Floods::new()
+                .inspect_err(|error| tracing::warn!(%error, "no memory to put floods aside"))
+                .ok()
+                .map(Box::new);
+        }
+        if let Some(floods) = &mut self.floods {
+            floods.adopt(topology);
+        }
         let make =
             || Origin::new().inspect_err(|error| tracing::warn!(%error, "no memory for own frames")).ok();
         // Only walks that read more than addresses and VLAN have anything to send.
@@ -336,6 +349,9 @@ impl Engine {
             left = rest;
             let Some(vlan) = vid else { continue };
             let mut copies = 0_u64;
+            if self.floods.is_some() && self.put_aside(topology, ingress, vlan, &group, burst, drops) {
+                continue;
+            }
             for &port in topology.flood(vlan).iter().filter(|port| **port != ingress) {
                 copies += 1;
                 self.deliver(topology, port, &group, burst);
@@ -349,6 +365,87 @@ impl Engine {
             }
             self.counters.replicated += copies.saturating_sub(1) * group.len as u64;
         }
+    }
+
+    /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
+    #[inline(never)]
+    fn put_aside(
+        &mut self,
+        topology: &Topology,
+        ingress: u32,
+        vlan: Vid,
+        group: &Picks,
+        burst: &Burst,
+        drops: &mut Tally,
+    ) -> bool {
+        let Engine { floods: Some(floods), flows, .. } = self else { return false };
+        let is_much = floods::is_much(burst, group.as_slice(), topology.flood(vlan).len());
+        let (true, Some(member)) = (is_much || floods.is_waiting(vlan), topology.member(ingress)) else {
+            return false;
+        };
+        let aside = Aside {
+            vlan,
+            from: member.port.id,
+            picks: group.as_slice(),
+            only: None,
+            tagged: self.tagged,
+            came: &|frame| flows.came_with(frame),
+            longest: flows.longest,
+        };
+        if let Err(reason) = floods.put_aside(burst, &aside) {
+            drops.drop(reason, group.len);
+            if let Some(frame) = group.as_slice().last() {
+                keep(&member.port, self.now, Direction::In, reason, burst, usize::from(*frame));
+            }
+        }
+        true
+    }
+
+    /// Whether floods wait to be delivered.
+    #[inline(always)]
+    pub(crate) fn has_floods(&self) -> bool {
+        self.floods.as_ref().is_some_and(|floods| !floods.is_empty())
+    }
+
+    /// Delivers one slice of the floods that wait, between two bursts. Gives the number of copies.
+    #[inline(never)]
+    pub(crate) fn deliver_slice(&mut self, topology: &Topology, now: Tick) -> u64 {
+        let Some(mut floods) = self.floods.take() else { return 0 };
+        self.now = now;
+        let copies = if floods.begin(topology) { self.deliver_ports(topology, &mut floods) } else { 0 };
+        self.floods = Some(floods);
+        copies
+    }
+
+    fn deliver_ports(&mut self, topology: &Topology, floods: &mut Floods) -> u64 {
+        let Some(mut current) = floods.current else { return 0 };
+        let frames = floods.burst.len();
+        self.flows.recall(&current, frames);
+        self.tagged = current.tagged;
+        let picks = Picks { len: frames, ..Picks::ALL };
+        let before = current.copies;
+        for _ in 0..current.ports_a_slice {
+            let Some(port) = floods.next_port() else { break };
+            current.copies += 1;
+            self.deliver(topology, port, &picks, &mut floods.burst);
+        }
+        let copies = (current.copies - before) * frames as u64;
+        current.tagged = self.tagged;
+        floods.current = Some(current);
+        // Of each frame the first copy is no further one.
+        self.counters.replicated += copies;
+        if before == 0 && copies > 0 {
+            self.counters.replicated -= frames as u64;
+        }
+        if floods.is_done() {
+            if current.copies == 0
+                && let Some(member) = topology.index_of(current.from).and_then(|index| topology.member(index))
+            {
+                member.port.rx_drops.add(DropReason::NoMember, frames as u64);
+            }
+            floods.end();
+        }
+        copies
     }
 
     fn has_tag(&self, frame: u8) -> bool {

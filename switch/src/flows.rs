@@ -16,6 +16,7 @@ use crate::cache::{FlowCache, Outcome, Target, When};
 use crate::deep_flows::Deep;
 use crate::engine::Moment;
 use crate::fdb::Tick;
+use crate::floods::Current;
 use crate::key::{self, Key};
 use crate::stage::{self, Left, Seen, egress};
 use crate::topology::Member;
@@ -103,6 +104,20 @@ impl Flows {
             0 => 0,
             _ => self.tags.get(frame).copied().unwrap_or(0),
         }
+    }
+
+    /// The tag that it came with, if it came with one.
+    pub(crate) fn came_with(&self, frame: usize) -> Option<u16> {
+        (self.tagged & (1_u64 << (frame % BURST)) != 0).then(|| self.tags.get(frame).copied()).flatten()
+    }
+
+    /// Takes up what was decided on the frames of a flood that was put aside.
+    pub(crate) fn recall(&mut self, flood: &Current, frames: usize) {
+        for outcome in self.outcomes.iter_mut().take(frames) {
+            *outcome = Outcome::new(Target::Flood, flood.vlan);
+        }
+        *self.tags = flood.tags;
+        (self.tagged, self.longest) = (flood.came, flood.longest);
     }
 
     /// Decides on all frames. Gives the target if it is one port for all of them.

@@ -113,6 +113,12 @@ impl InlineSwitch {
         received.map(|()| frames)
     }
 
+    /// Delivers one slice of the floods that were too much for one go, as a worker does whenever it has served a queue.
+    /// Gives the number of copies; 0 if nothing waits.
+    pub fn deliver_slice(&mut self) -> u64 {
+        self.engine.deliver_slice(&self.topology, self.now)
+    }
+
     /// The forwarding database.
     pub fn fdb(&self) -> &Fdb {
         &self.shared.tables.fdb

@@ -32,6 +32,7 @@ mod deep;
 mod deep_flows;
 mod engine;
 mod fdb;
+mod floods;
 mod flows;
 mod inline;
 mod key;

@@ -36,13 +36,16 @@ pub(crate) struct Topology {
     /// The same, for the words of a deep key.
     pub(crate) mask: [u64; 8],
     by_id: HashMap<PortId, u32>,
+    /// The ports by index.
+    pub(crate) ids: Arc<[PortId]>,
     /// Per VLAN, the enabled members, ascending; found when the VLAN is first flooded.
     flood: Box<[OnceLock<Box<[u32]>>]>,
 }
 
 impl Topology {
     pub(crate) fn new(generation: u32, members: Vec<Member>, mirrors: Mirrors, needs: Needs) -> Topology {
-        let by_id = members.iter().zip(0..).map(|(member, index)| (member.port.id, index)).collect();
+        let ids: Arc<[PortId]> = members.iter().map(|member| member.port.id).collect();
+        let by_id = ids.iter().copied().zip(0..).collect();
         Topology {
             generation,
             members: members.into_boxed_slice(),
@@ -50,6 +53,7 @@ impl Topology {
             needs,
             mask: needs.mask(),
             by_id,
+            ids,
             flood: (0..4096).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -61,6 +65,12 @@ impl Topology {
 
     pub(crate) fn index_of(&self, id: PortId) -> Option<u32> {
         self.by_id.get(&id).copied()
+    }
+
+    /// Whether what is flooded in this VLAN goes to the port with this index.
+    pub(crate) fn is_flooded(&self, vid: Vid, index: u32) -> bool {
+        let is_member = |member: &Member| member.settings.enabled && member.settings.vlan.is_member(vid);
+        self.member(index).is_some_and(is_member)
     }
 
     /// The ports that a frame of this VLAN is flooded to, the sender included.

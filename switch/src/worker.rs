@@ -250,7 +250,7 @@ impl Worker {
             if now >= self.next_housekeeping {
                 self.housekeeping(&topology, now);
             }
-            if self.active.is_empty() {
+            if self.active.is_empty() && !self.engine.has_floods() {
                 self.sleep(&topology);
                 round_start = clock::tsc();
             } else if frames == 0 {
@@ -336,7 +336,12 @@ impl Worker {
             }
             let visit = catch_unwind(AssertUnwindSafe(|| self.visit(topology, index, now)));
             match visit {
-                Ok(Visit::Frames(frames)) => total += frames,
+                Ok(Visit::Frames(frames)) => {
+                    total += frames;
+                    if self.engine.has_floods() {
+                        total += self.slice(topology);
+                    }
+                }
                 Ok(Visit::Nothing) => {}
                 Ok(Visit::Leave) => {
                     self.leave(index);
@@ -349,7 +354,22 @@ impl Worker {
             }
             index += 1;
         }
+        if self.engine.has_floods() {
+            total += self.slice(topology);
+        }
         total
+    }
+
+    /// Delivers a slice of the floods that wait; gives the copies.
+    #[cold]
+    fn slice(&mut self, topology: &Topology) -> u64 {
+        let now = self.switch.tick.load(Ordering::Relaxed);
+        let delivered = catch_unwind(AssertUnwindSafe(|| self.engine.deliver_slice(topology, now)));
+        delivered.unwrap_or_else(|_| {
+            tracing::error!("a flood made the worker panic; the floods that waited are lost");
+            self.renew(topology);
+            0
+        })
     }
 
     fn leave(&mut self, index: usize) {
@@ -361,14 +381,20 @@ impl Worker {
         }
     }
 
-    /// A defect of ours met while a queue was served: its port stops, the others go on.
+    /// A defect of ours made the engine panic: another takes its place.
     #[cold]
-    fn panicked(&mut self, topology: &Topology, index: usize) {
+    fn renew(&mut self, topology: &Topology) {
         self.shared.counters.panics.add(1);
         self.burst.release();
         self.engine = self.switch.engine();
         self.engine.adopt(topology);
         self.before = EngineCounters::default();
+    }
+
+    /// A defect of ours met while a queue was served: its port stops, the others go on.
+    #[cold]
+    fn panicked(&mut self, topology: &Topology, index: usize) {
+        self.renew(topology);
         if let Some(queue) = self.active.get(index)
             && let Some(member) = topology.member(queue.member)
         {
