@@ -18,13 +18,18 @@
 //!   (`None`, or an error with the offset that was needed) and never guesses.
 
 pub mod arp;
+pub mod build;
 pub mod checksum;
+pub mod dhcp;
+pub mod dhcp6;
 pub mod ethernet;
 pub mod fields;
 pub mod hash;
 pub mod ip;
 pub mod layers;
+pub mod lldp;
 pub mod mac;
+pub mod nd;
 pub mod offload;
 pub mod parse;
 pub mod pretty;
