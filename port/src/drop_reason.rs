@@ -47,6 +47,32 @@ reasons! {
     UntaggedNotAllowed = "untagged_not_allowed",
     /// The frame is longer than the sending port's MTU allows.
     IngressMtu = "ingress_mtu",
+    /// The source MAC address is none of the port's (anti-spoof).
+    MacSpoof = "mac_spoof",
+    /// The frame has a VLAN tag of its own making: on a port that takes none, or one behind another (anti-spoof).
+    VlanSpoof = "vlan_spoof",
+    /// The IPv4 source address is not bound to the port (anti-spoof).
+    Ipv4Spoof = "ipv4_spoof",
+    /// The IPv6 source address is not bound to the port (anti-spoof).
+    Ipv6Spoof = "ipv6_spoof",
+    /// The sender in an ARP packet is not bound to the port, or the packet is broken (anti-spoof).
+    ArpSpoof = "arp_spoof",
+    /// A neighbour discovery message claims what is not bound to the port, or is broken (anti-spoof).
+    NdSpoof = "nd_spoof",
+    /// A DHCP client's message speaks for another client, or comes from a relay (anti-spoof).
+    DhcpSpoof = "dhcp_spoof",
+    /// A DHCP server's message from a port that is not trusted (DHCP-server guard).
+    DhcpServer = "dhcp_server",
+    /// A DHCPv6 server's message from a port that is not trusted (DHCPv6-server guard).
+    Dhcp6Server = "dhcp6_server",
+    /// A router advertisement or a redirect from a port that is not trusted (RA guard, RFC 6105).
+    RaGuard = "ra_guard",
+    /// What a guard must read is hidden: behind an IPv6 header chain that is cut off or too long, or in 802.2 (RFC 7113).
+    HiddenHeaders = "hidden_headers",
+    /// A spanning tree message from a port that must send none (BPDU guard).
+    BpduGuard = "bpdu_guard",
+    /// The port has as many bindings or open DHCP transactions as it may have.
+    GuardLimit = "guard_limit",
     /// The destination is the port that the frame came from.
     SamePort = "same_port",
     /// No other port is a member of the frame's VLAN.

@@ -26,6 +26,7 @@
 //! * The fast path allocates nothing, makes no system call and writes no log line.
 //! * received + replicated = delivered + dropped ([`SwitchTotals`]).
 
+mod answer;
 mod bell;
 mod cache;
 mod deep;
@@ -34,6 +35,7 @@ mod engine;
 mod fdb;
 mod floods;
 mod flows;
+mod guard;
 mod inline;
 mod key;
 mod mirror;
@@ -56,7 +58,12 @@ mod sync {
     pub(crate) use core::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
+pub use answer::{
+    AnswerSettings, AnswerStats, Dhcp6Settings, DhcpSettings, Gateway, LldpId, LldpIdentity, LldpMode,
+    LldpNeighbour, RouterSettings,
+};
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
+pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
 pub use inline::InlineSwitch;
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
 pub use needs::Needs;
