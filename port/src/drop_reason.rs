@@ -73,6 +73,10 @@ reasons! {
     BpduGuard = "bpdu_guard",
     /// The port has as many bindings or open DHCP transactions as it may have.
     GuardLimit = "guard_limit",
+    /// The switch itself was the receiver: it answered the frame, or kept what it says.
+    Consumed = "consumed",
+    /// The port asked the switch more often than it is answered.
+    AnswerLimit = "answer_limit",
     /// The destination is the port that the frame came from.
     SamePort = "same_port",
     /// No other port is a member of the frame's VLAN.

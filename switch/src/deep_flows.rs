@@ -4,8 +4,10 @@
 //! ([`crate::plan`]) whose operations the engine carries out before it delivers. Frames one behind the other of one flow
 //! cost one look-up, and are counted to it at once.
 
+use fabnic_memory::{Map, Slice};
 use fabnic_port::{BURST, Burst, DropReason, Frame};
 
+use crate::body::Body;
 use crate::cache::{Outcome, Target};
 use crate::deep::{DeepCache, DeepKey, Found, PLAIN, Read, Remember, Under};
 use crate::engine::Moment;
@@ -14,6 +16,9 @@ use crate::needs::Needs;
 use crate::plan::Plans;
 use crate::stage::{self, Seen, egress};
 use crate::topology::Member;
+
+/// Where the frames of a burst lie behind their heads.
+type Memory<'a> = (&'a [Slice], &'a Map);
 
 /// One worker's deep flows, and what is to be done with the frames of the burst in work.
 pub(crate) struct Deep {
@@ -182,14 +187,20 @@ impl Flows {
             worked: 0,
         };
         self.tagged = 0;
-        let frames = burst.frames_mut();
+        let (frames, memory) = match burst.source().is_some() {
+            true => match burst.parts() {
+                Some((frames, slices, map)) => (frames, Some((slices, map))),
+                None => return (None, walked),
+            },
+            false => (burst.frames_mut(), None),
+        };
         let mut done = 0;
         while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
             let mut places = Places { outcomes: &mut self.outcomes, found: &mut self.deep.found };
             done += run.go(done, left, &mut places, &self.deep.cache, self.stamp);
             let Some(frame) = frames.get_mut(done).filter(|_| done < BURST) else { break };
             run.bytes += u64::from(frame.len());
-            let found = match self.special_deep(at, ingress, frame, done, &mut walked) {
+            let found = match self.special_deep(at, ingress, (frame, memory), done, &mut walked) {
                 Some((size, found)) => {
                     run.longest = size.max(run.longest);
                     run.note(done, found);
@@ -232,7 +243,7 @@ impl Flows {
         &mut self,
         at: &Moment<'_>,
         ingress: (&Member, u32),
-        frame: &mut Frame,
+        (frame, memory): (&mut Frame, Option<Memory<'_>>),
         index: usize,
         walked: &mut Walked,
     ) -> Option<(u32, Found)> {
@@ -253,7 +264,7 @@ impl Flows {
         }
         let size = size(frame, read.tci.is_some());
         let too_long = size > egress::longest(ingress.0);
-        let found = self.look_up(at, ingress, frame, &read, too_long, walked);
+        let found = self.look_up(at, ingress, (frame, memory), &read, too_long, walked);
         // Where there was no room for a plan, it is marked now.
         frame.marked().is_none().then_some((size, found))
     }
@@ -263,7 +274,7 @@ impl Flows {
         &mut self,
         at: &Moment<'_>,
         ingress: (&Member, u32),
-        frame: &mut Frame,
+        (frame, memory): (&mut Frame, Option<Memory<'_>>),
         read: &Read,
         too_long: bool,
         walked: &mut Walked,
@@ -275,7 +286,8 @@ impl Flows {
             return found;
         }
         walked.misses += 1;
-        let seen = Seen { head: frame.head(), len: frame.len(), too_long };
+        let body = memory.map_or(Body::Unknown, |(slices, map)| Body::Memory(frame.rest(slices), map));
+        let seen = Seen { body, ..Seen::head_only(frame, too_long) };
         let decision = stage::decide(at, ingress, &seen, &mut self.left, false);
         let outcome = Outcome::new(decision.target, decision.vlan);
         let Some(plan) = self.deep.plans.intern(&mut self.left.ops) else {

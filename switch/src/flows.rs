@@ -205,13 +205,13 @@ impl Flows {
         if size > egress::longest(ingress.0) {
             // The frame's own decision, not the flow's: it is not remembered.
             walked.misses += 1;
-            let seen = Seen { head: frame.head(), len: frame.len(), too_long: true };
+            let seen = Seen::head_only(frame, true);
             let decision = stage::decide(at, ingress, &seen, &mut self.left, false);
             return Some((size, Outcome::new(decision.target, decision.vlan)));
         }
         let outcome = self.cache.hit(&key, &at.tables.versions, when, self.refresh).unwrap_or_else(|| {
             walked.misses += 1;
-            let seen = Seen { head: frame.head(), len: frame.len(), too_long: false };
+            let seen = Seen::head_only(frame, false);
             let decision = stage::decide(at, ingress, &seen, &mut self.left, false);
             self.cache.insert(&key, &decision, when)
         });

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use fabnic_port::{Burst, Fault, Port, PortId};
 use fabnic_wire::Vid;
 
+use crate::answer::{AnswerStats, LldpNeighbour};
 use crate::engine::{Engine, Moment};
 use crate::fdb::Fdb;
+use crate::guard::Bindings;
 use crate::mirror::Mirror;
 use crate::settings::{Policy, PortSettings};
 use crate::stats::SwitchTotals;
@@ -63,7 +65,9 @@ impl InlineSwitch {
     pub fn tick(&mut self, now: u32) {
         self.now = now;
         self.now_ns = self.now_ns.max(u64::from(now) * 1_000_000_000);
+        self.shared.tick.store(now, Ordering::Relaxed);
         self.shared.age(now);
+        self.shared.announce(now);
         self.engine.housekeeping(now);
     }
 
@@ -122,6 +126,26 @@ impl InlineSwitch {
     /// The forwarding database.
     pub fn fdb(&self) -> &Fdb {
         &self.shared.tables.fdb
+    }
+
+    /// Who has which address of the internet.
+    pub fn bindings(&self) -> &Bindings {
+        &self.shared.tables.bindings
+    }
+
+    /// As [`crate::Switch::open_transactions`].
+    pub fn open_transactions(&self) -> usize {
+        self.shared.tables.snooper.len()
+    }
+
+    /// As [`crate::Switch::lldp_neighbours`].
+    pub fn lldp_neighbours(&self) -> Vec<LldpNeighbour> {
+        self.shared.tables.neighbours.entries()
+    }
+
+    /// As [`crate::Switch::answer_stats`].
+    pub fn answer_stats(&self, port: PortId) -> Option<AnswerStats> {
+        self.shared.answer_stats(port)
     }
 
     /// Sums over all present ports.

@@ -28,6 +28,7 @@
 
 mod answer;
 mod bell;
+mod body;
 mod cache;
 mod deep;
 mod deep_flows;
@@ -42,6 +43,7 @@ mod mirror;
 mod needs;
 mod operate;
 mod origin;
+mod periodic;
 mod plan;
 mod settings;
 mod stage;

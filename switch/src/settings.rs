@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use fabnic_wire::Vid;
 
+use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
+use crate::guard::GuardSettings;
 use crate::mirror::MirrorSettings;
 use crate::needs::Needs;
 
@@ -89,6 +91,17 @@ pub struct PortSettings {
     pub learning: bool,
     /// How many addresses may be learned on the port.
     pub fdb_limit: u32,
+    /// What it is checked for.
+    pub guard: GuardSettings,
+    /// What the switch answers on it by itself.
+    pub answer: AnswerSettings,
+}
+
+impl PortSettings {
+    /// What of a frame they read.
+    pub(crate) fn needs(&self) -> Needs {
+        self.guard.needs() | self.answer.needs()
+    }
 }
 
 /// What configuration says of the switch as a whole, in the form in which the pipeline reads it.
@@ -98,13 +111,19 @@ pub struct Policy {
     pub mirrors: Vec<MirrorSettings>,
     /// Whether each flow up to its ports is told apart and counted, also where nothing else asks for it.
     pub flow_counters: bool,
+    /// Addresses that the switch has itself.
+    pub gateways: Vec<Gateway>,
+    /// What LLDP says of the switch.
+    pub lldp: LldpIdentity,
 }
 
 impl Policy {
     /// What of a frame it reads.
     pub(crate) fn needs(&self) -> Needs {
         let flows = Needs::FLOWS | Needs::TYPE | Needs::IP | Needs::PORTS;
-        if self.flow_counters { flows } else { Needs::empty() }
+        let flows = if self.flow_counters { flows } else { Needs::empty() };
+        let packets = Needs::TYPE | Needs::IP | Needs::PORTS;
+        if self.gateways.is_empty() { flows } else { flows | packets }
     }
 }
 
@@ -116,6 +135,8 @@ impl Default for PortSettings {
             vlan: VlanMode::Access(Vid::DEFAULT),
             learning: true,
             fdb_limit: u32::MAX,
+            guard: GuardSettings::default(),
+            answer: AnswerSettings::default(),
         }
     }
 }

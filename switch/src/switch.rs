@@ -1,6 +1,7 @@
 //! The switch as a whole: topology, workers, the keeper of time.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,12 +12,18 @@ use fabnic_port::{DropReason, Port, PortId, Token};
 use fabnic_wire::Vid;
 use parking_lot::{Condvar, Mutex};
 
+use crate::answer::lldp::Neighbours;
+use crate::answer::{AnswerStats, LldpNeighbour, PortAnswers};
+use crate::body::Body;
 use crate::cache::Target;
 use crate::engine::{Engine, Moment};
 use crate::fdb::{Fdb, Tick};
+use crate::guard::snoop::Snooper;
+use crate::guard::{Binding, Bindings};
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
 use crate::origin::Origin;
+use crate::periodic::Periodic;
 use crate::settings::{Policy, PortSettings};
 use crate::stage::{self, Left, Seen, egress};
 use crate::stats::{SwitchTotals, WorkerStats};
@@ -33,6 +40,8 @@ pub struct SwitchConfig {
     pub workers: Vec<usize>,
     /// The most entries in the forwarding database.
     pub fdb_max: u32,
+    /// The most bindings of addresses that are learned.
+    pub bindings_max: u32,
     /// The most flows that each worker remembers.
     pub flow_cache_max: usize,
     /// How long a learned address is kept after its last frame; in seconds, rounded up. Zero: for ever.
@@ -44,6 +53,7 @@ impl Default for SwitchConfig {
         SwitchConfig {
             workers: vec![0],
             fdb_max: 1 << 20,
+            bindings_max: 1 << 18,
             flow_cache_max: 1 << 21,
             ageing: Duration::from_secs(300),
         }
@@ -68,6 +78,25 @@ pub(crate) struct Tables {
     /// What cached decisions depend on.
     pub(crate) versions: Arc<Versions>,
     pub(crate) fdb: Fdb,
+    /// Who has which address of the internet.
+    pub(crate) bindings: Bindings,
+    /// DHCP clients that wait for their servers.
+    pub(crate) snooper: Snooper,
+    /// Who is at the other end of links, by LLDP.
+    pub(crate) neighbours: Neighbours,
+}
+
+impl Tables {
+    fn new(config: &SwitchConfig) -> Tables {
+        let versions = Arc::new(Versions::new());
+        Tables {
+            fdb: Fdb::with_versions(config.fdb_max, Arc::clone(&versions)),
+            bindings: Bindings::new(config.bindings_max as usize, Arc::clone(&versions)),
+            snooper: Snooper::default(),
+            neighbours: Neighbours::default(),
+            versions,
+        }
+    }
 }
 
 /// What workers and the switch share.
@@ -80,6 +109,12 @@ pub(crate) struct Shared {
     origin: Mutex<Option<Origin>>,
     /// Such frames sent so far.
     pub(crate) originated: AtomicU64,
+    /// The bindings that configuration made last.
+    configured: Mutex<Vec<Binding>>,
+    /// What was answered on each port.
+    answers: Mutex<HashMap<PortId, Arc<PortAnswers>>>,
+    /// When the switch speaks next by itself.
+    pub(crate) periodic: Periodic,
     /// Seconds since the start.
     pub(crate) tick: AtomicU32,
     flow_cache_max: usize,
@@ -89,13 +124,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: &SwitchConfig) -> Shared {
-        let versions = Arc::new(Versions::new());
         Shared {
             topology: ArcSwap::from_pointee(Topology::new(1, Vec::new(), Mirrors::default(), Needs::empty())),
-            tables: Tables { fdb: Fdb::with_versions(config.fdb_max, Arc::clone(&versions)), versions },
+            tables: Tables::new(config),
             policy: Mutex::default(),
             origin: Mutex::default(),
             originated: AtomicU64::new(0),
+            configured: Mutex::default(),
+            answers: Mutex::default(),
+            periodic: Periodic::default(),
             tick: AtomicU32::new(0),
             flow_cache_max: config.flow_cache_max,
             ageing: AtomicU32::new(in_ticks(config.ageing)),
@@ -119,6 +156,9 @@ impl Shared {
 
     /// Forgets addresses that were not seen for long enough.
     pub(crate) fn age(&self, now: Tick) -> usize {
+        self.tables.bindings.expire(now);
+        self.tables.snooper.expire(now);
+        self.tables.neighbours.expire(now);
         match self.ageing.load(Ordering::Relaxed) {
             0 => 0,
             // A source may have been seen up to `refresh - 1` ticks after its entry says so.
@@ -139,16 +179,21 @@ impl Shared {
             *kept = policy;
         }
         let mirrors = Mirrors::new(&kept.mirrors, &old.mirrors);
-        let needs = kept.needs();
+        let needs = ports.iter().fold(kept.needs(), |needs, (_, settings)| needs | settings.needs());
+        let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
         drop(kept);
         let members = ports.into_iter().map(|(port, settings)| {
             let quota = self.tables.fdb.quota(port.id);
             quota.set_limit(settings.fdb_limit);
             let (mirror_ingress, mirror_egress) = (mirrors.of_ingress(port.id), mirrors.of_egress(port.id));
-            Member { port, settings, quota, mirror_ingress, mirror_egress }
+            let answers = Arc::clone(self.answers.lock().entry(port.id).or_default());
+            Member { port, settings, quota, answers, mirror_ingress, mirror_egress }
         });
         let members = members.collect();
-        let new = Arc::new(Topology::new(old.generation + 1, members, mirrors, needs));
+        let mut new = Topology::new(old.generation + 1, members, mirrors, needs);
+        (new.gateways, new.lldp) = (gateways, lldp);
+        let new = Arc::new(new);
+        self.bind(&new);
         self.topology.store(Arc::clone(&new));
         let mut gone = Vec::new();
         for member in &old.members {
@@ -156,6 +201,9 @@ impl Shared {
             match new.index_of(id).and_then(|index| new.member(index)) {
                 None => {
                     self.tables.fdb.remove_port(id);
+                    self.tables.bindings.remove_port(id);
+                    self.tables.neighbours.remove_port(id);
+                    self.answers.lock().remove(&id);
                     gone.push(Arc::clone(&member.port));
                 }
                 // What was learned in VLANs that the port has left is wrong now.
@@ -164,6 +212,9 @@ impl Shared {
                         entry.port == id
                             && entry.kind == crate::FdbKind::Learned
                             && !now.settings.vlan.is_member(entry.vlan)
+                    });
+                    self.tables.bindings.remove_where(|binding| {
+                        binding.port == id && !now.settings.vlan.is_member(binding.vlan)
                     });
                 }
                 Some(_) => {}
@@ -174,9 +225,42 @@ impl Shared {
 }
 
 impl Shared {
+    /// Makes the bindings that the settings of ports say.
+    fn bind(&self, topology: &Topology) {
+        let of_member = |member: &Member| {
+            let addresses = member.settings.guard.bindings(member.port.id, member.untagged_vlan());
+            let given = member.settings.answer.bindings(
+                member.port.id,
+                member.untagged_vlan(),
+                member.settings.guard.macs.first().copied(),
+            );
+            addresses.chain(given).collect::<Vec<_>>()
+        };
+        let wanted: Vec<Binding> = topology.members.iter().flat_map(of_member).collect();
+        let mut configured = self.configured.lock();
+        if *configured != wanted {
+            self.tables.bindings.configure(wanted.iter().copied());
+            *configured = wanted;
+        }
+    }
+
+    /// What was answered on a port.
+    pub(crate) fn answer_stats(&self, port: PortId) -> Option<AnswerStats> {
+        self.answers.lock().get(&port).map(|answers| answers.stats())
+    }
+
     /// Sends an untagged frame from the switch to a port, in this VLAN. `false` if there is no such port, or the frame is
     /// longer than [`crate::LONGEST_OWN_FRAME`].
     pub(crate) fn inject(&self, port: PortId, vlan: Vid, bytes: &[u8]) -> bool {
+        self.originate(port, |origin, index| origin.push(index, vlan, bytes))
+    }
+
+    /// The same without a look at the port's VLANs: for what stays on the link.
+    pub(crate) fn inject_as_is(&self, port: PortId, bytes: &[u8]) -> bool {
+        self.originate(port, |origin, index| origin.push_as_is(index, bytes))
+    }
+
+    fn originate(&self, port: PortId, push: impl FnOnce(&mut Origin, u32) -> bool) -> bool {
         let topology = self.topology.load_full();
         let Some(index) = topology.index_of(port) else { return false };
         let mut place = self.origin.lock();
@@ -185,7 +269,7 @@ impl Shared {
                 Origin::new().inspect_err(|error| tracing::warn!(%error, "no memory for own frames")).ok();
         }
         let Some(origin) = &mut *place else { return false };
-        let pushed = origin.push(index, vlan, bytes);
+        let pushed = push(origin, index);
         self.originated
             .fetch_add(origin.send(&topology, self.tick.load(Ordering::Relaxed)), Ordering::Relaxed);
         pushed
@@ -203,6 +287,8 @@ impl Shared {
         let seen = Seen {
             head: bytes.get(..fabnic_port::HEAD).unwrap_or(bytes),
             len,
+            body: Body::Bytes(bytes),
+            is_unfinished: false,
             too_long: len.saturating_sub(tag_len) > egress::longest(member),
         };
         if fabnic_wire::Fields::of(seen.head).is_none() {
@@ -344,6 +430,26 @@ impl Switch {
         &self.shared.tables.fdb
     }
 
+    /// Who has which address of the internet.
+    pub fn bindings(&self) -> &Bindings {
+        &self.shared.tables.bindings
+    }
+
+    /// DHCP and DHCPv6 clients that wait for an answer of their servers.
+    pub fn open_transactions(&self) -> usize {
+        self.shared.tables.snooper.len()
+    }
+
+    /// What neighbours say of themselves by LLDP.
+    pub fn lldp_neighbours(&self) -> Vec<LldpNeighbour> {
+        self.shared.tables.neighbours.entries()
+    }
+
+    /// What the switch answered on a port by itself.
+    pub fn answer_stats(&self, port: PortId) -> Option<AnswerStats> {
+        self.shared.answer_stats(port)
+    }
+
     /// Sends an untagged frame from the switch to a port, in this VLAN, with the tag that the port has for it. From any
     /// thread. `false` if there is no such port, or the frame is longer than [`crate::LONGEST_OWN_FRAME`].
     pub fn inject(&self, port: PortId, vlan: Vid, bytes: &[u8]) -> bool {
@@ -436,6 +542,7 @@ fn keep(shared: &Shared, keeper: &Keeper) {
         if tick != last {
             last = tick;
             shared.age(tick);
+            shared.announce(tick);
         }
         for member in &shared.topology.load().members {
             let port = &member.port;

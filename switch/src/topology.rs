@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use fabnic_port::{Port, PortId};
 use fabnic_wire::Vid;
 
+use crate::answer::{Gateway, LldpIdentity, PortAnswers};
 use crate::fdb::PortQuota;
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
@@ -17,6 +18,8 @@ pub(crate) struct Member {
     pub(crate) settings: PortSettings,
     /// What the port may still learn; outlives the topology.
     pub(crate) quota: Arc<PortQuota>,
+    /// What was answered on the port; outlives the topology.
+    pub(crate) answers: Arc<PortAnswers>,
     /// Mirrors that take what the port sends.
     pub(crate) mirror_ingress: Box<[Arc<Mirror>]>,
     /// Mirrors that take what is delivered to it.
@@ -31,6 +34,10 @@ pub(crate) struct Topology {
     pub(crate) generation: u32,
     pub(crate) members: Box<[Member]>,
     pub(crate) mirrors: Mirrors,
+    /// Addresses that the switch has itself.
+    pub(crate) gateways: Box<[Gateway]>,
+    /// What LLDP says of the switch.
+    pub(crate) lldp: LldpIdentity,
     /// What of a frame is read beyond addresses and VLAN.
     pub(crate) needs: Needs,
     /// The same, for the words of a deep key.
@@ -50,6 +57,8 @@ impl Topology {
             generation,
             members: members.into_boxed_slice(),
             mirrors,
+            gateways: Box::default(),
+            lldp: LldpIdentity::default(),
             needs,
             mask: needs.mask(),
             by_id,

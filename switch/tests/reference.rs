@@ -100,6 +100,7 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
         vlan,
         learning: config.learning,
         fdb_limit: u32::try_from(config.fdb_limit).unwrap_or(u32::MAX),
+        ..PortSettings::default()
     }
 }
 

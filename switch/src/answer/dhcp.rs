@@ -52,7 +52,7 @@ pub(super) fn answer(question: &Question<'_>, settings: &DhcpSettings, to: &mut 
         (_, true) if broadcasts => (Ipv4Addr::BROADCAST, MacAddr::BROADCAST),
         (_, true) => (address, header.chaddr),
     };
-    let link = Link { dst: dst_mac, src: settings.server.0, tag: question.tag };
+    let link = Link { dst: dst_mac, src: settings.server.0, tag: None };
     let route = Route { src: server, dst, ttl: 64 };
     let is_rapid = rapid && message.message_type() == Some(DhcpType::DISCOVER);
     build::udp_v4(to, &link, &route, (dhcp::SERVER_PORT, dhcp::CLIENT_PORT), |to| {

@@ -52,7 +52,7 @@ pub(super) fn answer(question: &Question<'_>, settings: &Dhcp6Settings, to: &mut
         Dhcp6Type::SOLICIT if !is_rapid => Dhcp6Type::ADVERTISE,
         _ => Dhcp6Type::REPLY,
     };
-    let link = Link { dst: question.fields.src, src: settings.server_mac, tag: question.tag };
+    let link = Link { dst: question.fields.src, src: settings.server_mac, tag: None };
     let asker = Ipv6Addr::from_octets(question.fields.flow.src);
     let route = Route { src: nd::link_local(settings.server_mac), dst: asker, ttl: 64 };
     build::udp_v6(to, &link, &route, (dhcp6::SERVER_PORT, dhcp6::CLIENT_PORT), |to| {

@@ -31,7 +31,7 @@ pub(super) fn answer(question: &Question<'_>, to: &mut Writer<'_>) -> bool {
     if from.is_unspecified() || from.is_multicast() {
         return false;
     }
-    let link = Link { dst: fields.src, src: fields.dst, tag: question.tag };
+    let link = Link { dst: fields.src, src: fields.dst, tag: None };
     match (own, from) {
         (IpAddr::V4(own), IpAddr::V4(from)) => {
             let route = Route { src: own, dst: from, ttl: 64 };

@@ -16,7 +16,7 @@ use super::settings::LldpIdentity;
 use crate::fdb::Tick;
 
 /// The most neighbours of a port: one on a link, several where something forwards LLDP.
-pub const MAX_NEIGHBOURS: usize = 8;
+pub(crate) const MAX_NEIGHBOURS: usize = 8;
 
 /// An identifier of a chassis or a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

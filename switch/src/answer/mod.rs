@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Answers::answer`] is given a frame that passed the guards, and says what is to be done with it. An answer is a whole
-//! frame with the tag that the asker's port is to see. How often a port is answered has a limit ([`limit`]).
+//! frame without tag; the asker's port gives it the one that its VLAN has there. How often a port is answered has a limit ([`limit`]).
 //!
 //! # Invariants
 //! * An answer goes to the port that asked, and nowhere else.
@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use fabnic_port::PortId;
 use fabnic_wire::build::Writer;
-use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid, nd};
+use fabnic_wire::{EtherType, Fields, MacAddr, Vid, nd};
 
 pub use lldp::{LldpId, LldpNeighbour};
 pub use settings::{
@@ -37,8 +37,8 @@ pub use settings::{
 use crate::guard::{Bindings, datagram};
 use limit::RateLimit;
 
-/// The longest answer in bytes, tag included.
-pub(crate) const LONGEST: usize = 1518;
+/// The longest answer in bytes.
+pub(crate) const LONGEST: usize = 1514;
 
 /// A frame that may be answered.
 pub(crate) struct Question<'a> {
@@ -46,8 +46,6 @@ pub(crate) struct Question<'a> {
     pub(crate) settings: &'a AnswerSettings,
     /// The VLAN that the frame is in.
     pub(crate) vlan: Vid,
-    /// The tag that frames of this VLAN leave the port with.
-    pub(crate) tag: Option<Tci>,
     pub(crate) fields: &'a Fields,
     /// All of the frame.
     pub(crate) frame: &'a [u8],
@@ -142,19 +140,28 @@ pub(crate) fn may_concern(settings: &AnswerSettings, gateways: &[Gateway], field
         || settings.dhcp.is_some()
         || settings.dhcp6.is_some()
         || settings.router.is_some();
+    let to_own = || is_echo(fields) && has_mac(settings, gateways, fields.dst);
     match fields.ethertype {
         EtherType::ARP => settings.arp || has_own,
         EtherType::IPV4 => {
-            (settings.dhcp.is_some() && datagram::is_to_dhcp_server(fields)) || (has_own && is_echo(fields))
+            (settings.dhcp.is_some() && datagram::is_to_dhcp_server(fields)) || (has_own && to_own())
         }
         EtherType::IPV6 => match datagram::icmp6_type(fields) {
             Some(nd::kind::NEIGHBOR_SOLICITATION) => settings.nd || has_own,
             Some(nd::kind::ROUTER_SOLICITATION) => settings.router.is_some(),
-            Some(_) => has_own && is_echo(fields),
+            Some(_) => has_own && to_own(),
             None => settings.dhcp6.is_some() && datagram::is_to_dhcp6_server(fields),
         },
         _ => false,
     }
+}
+
+/// Whether the switch has something of its own with this MAC address on the port.
+fn has_mac(settings: &AnswerSettings, gateways: &[Gateway], mac: MacAddr) -> bool {
+    gateways.iter().any(|gateway| gateway.mac == mac)
+        || settings.dhcp.as_ref().is_some_and(|dhcp| dhcp.server.0 == mac)
+        || settings.dhcp6.as_ref().is_some_and(|dhcp6| dhcp6.server_mac == mac)
+        || settings.router.as_ref().is_some_and(|router| router.mac == mac)
 }
 
 fn is_echo(fields: &Fields) -> bool {
@@ -214,7 +221,7 @@ impl Answers<'_> {
         let Some((asked, request)) = neighbours::arp_request(question) else { return Answer::NotOurs };
         match self.owner(question, &asked, question.settings.arp, is_there) {
             Some(owner) => write(Kind::Arp, out, |to| {
-                neighbours::arp_reply(question, request, owner, to);
+                neighbours::arp_reply(request, owner, to);
                 true
             }),
             None => Answer::NotOurs,
@@ -260,7 +267,7 @@ impl Answers<'_> {
             false => (question.fields.src, asker),
         };
         write(Kind::Router, out, |to| {
-            router::advertise(router, to_whom, question.tag, to);
+            router::advertise(router, to_whom, to);
             true
         })
     }

@@ -85,8 +85,8 @@ pub(super) fn arp_request<'a>(question: &Question<'a>) -> Option<(Asked, &'a Arp
 }
 
 /// Answers an ARP request (RFC 826).
-pub(super) fn arp_reply(question: &Question<'_>, request: &ArpPacket, owner: Owner, to: &mut Writer<'_>) {
-    let link = Link { dst: request.sender_mac, src: owner.mac, tag: question.tag };
+pub(super) fn arp_reply(request: &ArpPacket, owner: Owner, to: &mut Writer<'_>) {
+    let link = Link { dst: request.sender_mac, src: owner.mac, tag: None };
     let reply = ArpPacket {
         hardware_type: U16::new(1),
         protocol_type: U16::new(EtherType::IPV4.0),
@@ -124,7 +124,7 @@ pub(super) fn advertisement(question: &Question<'_>, target: Ipv6Addr, owner: Ow
         true => (asker, question.fields.src),
         false => (nd::ALL_NODES, nd::group_mac(nd::ALL_NODES)),
     };
-    let link = Link { dst: dst_mac, src: owner.mac, tag: question.tag };
+    let link = Link { dst: dst_mac, src: owner.mac, tag: None };
     let route = Route { src: target, dst, ttl: 255 };
     // A proxy does not override what the owner says itself (RFC 4861 section 7.2.8).
     let flags = AdvertisementFlags { router: owner.is_switch, solicited, override_known: owner.is_switch };

@@ -2,9 +2,9 @@
 
 use std::net::Ipv6Addr;
 
+use fabnic_wire::MacAddr;
 use fabnic_wire::build::{self, Link, Route, Writer};
 use fabnic_wire::nd::{self, NdMessage, NdOption, RouterAdvertisement};
-use fabnic_wire::{MacAddr, Tci};
 
 use super::Question;
 use super::settings::RouterSettings;
@@ -21,13 +21,8 @@ pub(super) fn is_solicited(question: &Question<'_>) -> bool {
 }
 
 /// Writes an advertisement to one host, or to all of the link.
-pub(super) fn advertise(
-    settings: &RouterSettings,
-    (dst_mac, dst): (MacAddr, Ipv6Addr),
-    tag: Option<Tci>,
-    to: &mut Writer<'_>,
-) {
-    let link = Link { dst: dst_mac, src: settings.mac, tag };
+pub(super) fn advertise(settings: &RouterSettings, (dst_mac, dst): (MacAddr, Ipv6Addr), to: &mut Writer<'_>) {
+    let link = Link { dst: dst_mac, src: settings.mac, tag: None };
     let route = Route { src: nd::link_local(settings.mac), dst, ttl: 255 };
     let advertisement = RouterAdvertisement {
         hop_limit: settings.hop_limit,
@@ -53,8 +48,8 @@ pub(super) fn advertise(
 }
 
 /// An advertisement to all of the link.
-pub(crate) fn unsolicited(settings: &RouterSettings, tag: Option<Tci>, out: &mut [u8]) -> Option<usize> {
+pub(crate) fn unsolicited(settings: &RouterSettings, out: &mut [u8]) -> Option<usize> {
     let mut to = Writer::new(out);
-    advertise(settings, (nd::group_mac(nd::ALL_NODES), nd::ALL_NODES), tag, &mut to);
+    advertise(settings, (nd::group_mac(nd::ALL_NODES), nd::ALL_NODES), &mut to);
     to.finish()
 }

@@ -3,8 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use fabnic_port::PortId;
 use fabnic_wire::nd::Prefix;
 use fabnic_wire::{MacAddr, Vid};
+
+use crate::guard::{Binding, BindingOrigin};
+use crate::needs::Needs;
 
 /// What the switch answers on a port. The default answers nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,33 @@ impl Default for AnswerSettings {
             lldp: LldpMode::Off,
             rate: 100,
         }
+    }
+}
+
+impl AnswerSettings {
+    /// The addresses that the port's client gets by configuration are its own; `mac` is the port's.
+    pub(crate) fn bindings(
+        &self,
+        port: PortId,
+        untagged: Option<Vid>,
+        mac: Option<MacAddr>,
+    ) -> impl Iterator<Item = Binding> + use<> {
+        let v4 = self.dhcp.as_ref().map(|dhcp| IpAddr::from(dhcp.address));
+        let v6 = self.dhcp6.as_ref().and_then(|dhcp6| dhcp6.address).map(IpAddr::from);
+        v4.into_iter().chain(v6).filter_map(move |address| {
+            let (vlan, mac) = (untagged?, mac?);
+            Some(Binding { vlan, address, port, mac, origin: BindingOrigin::Static, expires: None })
+        })
+    }
+
+    /// What of a frame is read.
+    pub(crate) fn needs(&self) -> Needs {
+        let asks =
+            self.arp || self.nd || self.dhcp.is_some() || self.dhcp6.is_some() || self.router.is_some();
+        let packets = if asks { Needs::TYPE | Needs::IP | Needs::PORTS } else { Needs::empty() };
+        // What a neighbour announces is looked at each time.
+        let lldp = if self.lldp.receives() { Needs::TYPE } else { Needs::empty() };
+        packets | lldp
     }
 }
 

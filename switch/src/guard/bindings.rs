@@ -21,19 +21,17 @@
 //! * A port has at most as many learned bindings as its limit says, the table at most its own.
 //! * The index of expiries holds exactly the bindings that expire.
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fabnic_port::PortId;
 use fabnic_wire::{MacAddr, Vid};
 use foldhash::quality::RandomState;
 use parking_lot::RwLock;
 
-use crate::fdb::{Tick, Version};
-
-/// Version counters. More slots mean fewer decisions that are made anew without need.
-const VERSIONS: usize = 4096;
+use crate::fdb::Tick;
+use crate::versions::{Version, Versions};
 
 /// How a binding came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,9 +135,7 @@ impl Table {
 /// The table of bindings.
 pub struct Bindings {
     table: RwLock<Table>,
-    versions: Box<[AtomicU32]>,
-    /// How often any of the versions was raised.
-    changes: AtomicU32,
+    versions: Arc<Versions>,
     max: usize,
     hasher: RandomState,
 }
@@ -158,15 +154,9 @@ fn key(vlan: Vid, address: IpAddr) -> Key {
 }
 
 impl Bindings {
-    /// An empty table for at most `max` bindings, configured ones not counted.
-    pub fn new(max: usize) -> Bindings {
-        Bindings {
-            table: RwLock::default(),
-            versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
-            changes: AtomicU32::new(0),
-            max,
-            hasher: RandomState::default(),
-        }
+    /// An empty table for at most `max` bindings, configured ones not counted, whose changes these counters tell.
+    pub(crate) fn new(max: usize, versions: Arc<Versions>) -> Bindings {
+        Bindings { table: RwLock::default(), versions, max, hasher: RandomState::default() }
     }
 
     /// Number of bindings.
@@ -191,34 +181,18 @@ impl Bindings {
         all
     }
 
-    fn slot(&self, key: &Key) -> u32 {
+    fn hash(&self, key: &Key) -> u64 {
         use core::hash::BuildHasher;
-        (self.hasher.hash_one(key) >> 20) as u32 % VERSIONS as u32
-    }
-
-    /// The counter of a slot now.
-    #[inline(always)]
-    pub(crate) fn version(&self, slot: u32) -> u32 {
-        self.versions.get(slot as usize).map_or(0, |version| version.load(Ordering::Acquire))
+        self.hasher.hash_one(key)
     }
 
     /// The counter of an address now. To be read *before* the address is looked up.
     pub(crate) fn version_of(&self, vlan: Vid, address: IpAddr) -> Version {
-        let slot = self.slot(&key(vlan, address));
-        Version { slot, value: self.version(slot) }
-    }
-
-    /// A number that changes after each change of a version.
-    #[inline(always)]
-    pub(crate) fn changes(&self) -> u32 {
-        self.changes.load(Ordering::Acquire)
+        self.versions.of(self.hash(&key(vlan, address)))
     }
 
     fn raise(&self, key: &Key) {
-        if let Some(version) = self.versions.get(self.slot(key) as usize) {
-            version.fetch_add(1, Ordering::Release);
-            self.changes.fetch_add(1, Ordering::Release);
-        }
+        self.versions.raise(self.hash(key));
     }
 
     /// Makes a learned binding, or prolongs it, if whoever has the address has no better right. `limit` is the port's.
@@ -339,7 +313,7 @@ impl Bindings {
 
     /// Makes these the configured bindings, in the place of the ones before. One that is configured for two ports belongs
     /// to the first.
-    pub fn configure(&self, wanted: impl IntoIterator<Item = Binding>) {
+    pub(crate) fn configure(&self, wanted: impl IntoIterator<Item = Binding>) {
         let mut fresh: HashMap<Key, Binding, RandomState> = HashMap::default();
         for binding in wanted {
             fresh.entry(key(binding.vlan, binding.address)).or_insert(Binding {

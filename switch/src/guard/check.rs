@@ -25,7 +25,8 @@ use fabnic_wire::{EtherType, Fields, FlowFlags, IpProtocol, MacAddr, Vid, dhcp, 
 use super::bindings::{Binding, BindingError, BindingOrigin, Bindings};
 use super::datagram;
 use super::settings::GuardSettings;
-use crate::fdb::{Tick, Version};
+use crate::fdb::Tick;
+use crate::versions::Version;
 
 /// Seconds for which a claimed address is kept without being seen (RFC 6620 section 2.5, DEFAULT_LT is 300).
 pub(crate) const CLAIM_LIFETIME: Tick = 300;
@@ -81,14 +82,17 @@ fn address(fields: &Fields, octets: &[u8; 16]) -> Option<IpAddr> {
 }
 
 impl Sender<'_> {
-    /// Checks a frame. `frame` is as much of it as is at hand: all of it where [`datagram::is_control`] says so.
+    /// Checks a frame. `frame` are its private bytes, which are what the receiver gets: a neighbour discovery message that
+    /// does not lie in them as a whole cannot be vouched for, and is dropped as broken.
     pub(crate) fn check(&self, fields: &Fields, frame: &[u8]) -> Findings {
         let mut findings = Findings { drop: None, version: None, is_own: false };
         if self.settings.trusted {
+            // What servers say is looked at each time.
+            findings.is_own = datagram::is_dhcp(fields);
             return findings;
         }
-        findings.is_own =
-            self.settings.reads_packets() && (datagram::is_control(fields) || fields.ethertype.0 < 1536);
+        findings.is_own = self.settings.reads_packets()
+            && (datagram::is_control(fields) || fields.ethertype.0 < 1536 || is_unknown(fields));
         findings.drop = self.checks(fields, frame, &mut findings.version).err();
         findings
     }
@@ -134,9 +138,8 @@ impl Sender<'_> {
         require(!is_wrapped, DropReason::HiddenHeaders)?;
         if looks_at_v6 && fields.ethertype == EtherType::IPV6 {
             require(!fields.flow.flags.has(FlowFlags::MALFORMED), DropReason::HiddenHeaders)?;
-            let on_link = Ipv6Addr::from_octets(fields.flow.src).is_unicast_link_local() && fields.ttl == 255;
-            let is_known = fields.flow.flags.has(FlowFlags::LATER) || is_upper_layer(fields.flow.protocol());
-            require(!on_link || is_known, DropReason::HiddenHeaders)?;
+            // The hop limit is no part of a flow's key; such a decision is each frame's own.
+            require(!(is_unknown(fields) && fields.ttl == 255), DropReason::HiddenHeaders)?;
         }
         Ok(())
     }
@@ -272,6 +275,14 @@ impl Sender<'_> {
             Err(BindingError::Taken | BindingError::PortFull | BindingError::TableFull) => false,
         }
     }
+}
+
+/// Whether it is an IPv6 packet on its own link, of a protocol that may hide another.
+fn is_unknown(fields: &Fields) -> bool {
+    fields.flow.network() == Some(Network::V6)
+        && Ipv6Addr::from_octets(fields.flow.src).is_unicast_link_local()
+        && !fields.flow.flags.has(FlowFlags::LATER)
+        && !is_upper_layer(fields.flow.protocol())
 }
 
 /// Protocols that end an IPv6 header chain. What is none of them may be an extension header that hosts look through and we

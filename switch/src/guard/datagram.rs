@@ -86,13 +86,18 @@ fn is_v6_udp(fields: &Fields) -> bool {
     is_udp(fields) && fields.flow.network() == Some(Network::V6)
 }
 
+/// Whether it is DHCP or DHCPv6, whichever way.
+pub(crate) fn is_dhcp(fields: &Fields) -> bool {
+    is_to_dhcp_server(fields)
+        || is_from_dhcp_server(fields)
+        || is_to_dhcp6_server(fields)
+        || is_from_dhcp6_server(fields)
+}
+
 /// Whether it is of a protocol whose every message is looked at for itself: a decision on one says nothing of the next.
 pub(crate) fn is_control(fields: &Fields) -> bool {
     matches!(fields.ethertype, EtherType::ARP | EtherType::RARP)
         || icmp6_type(fields)
             .is_some_and(|kind| matches!(kind, nd::kind::ROUTER_SOLICITATION..=nd::kind::REDIRECT))
-        || is_to_dhcp_server(fields)
-        || is_from_dhcp_server(fields)
-        || is_to_dhcp6_server(fields)
-        || is_from_dhcp6_server(fields)
+        || is_dhcp(fields)
 }

@@ -12,6 +12,8 @@
 pub(crate) mod bindings;
 pub(crate) mod check;
 pub(crate) mod datagram;
+#[cfg(test)]
+pub(crate) mod packets;
 pub(crate) mod settings;
 pub(crate) mod snoop;
 

@@ -7,6 +7,7 @@ use fabnic_port::PortId;
 use fabnic_wire::{MacAddr, Vid};
 
 use super::bindings::{Binding, BindingOrigin};
+use crate::needs::Needs;
 
 /// An address, or all of a prefix, that a port may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,18 +166,27 @@ impl GuardSettings {
 
     /// Whether anything is read that lies behind the addresses and the first tag: what the plain key of a flow does not
     /// hold.
-    pub fn reads_packets(&self) -> bool {
-        self.learn_dhcp
+    pub(crate) fn reads_packets(&self) -> bool {
+        self.trusted
+            || self.learn_dhcp
             || self.learn_dhcp6
-            || (!self.trusted
-                && (self.vlan
-                    || self.ipv4
-                    || self.ipv6
-                    || self.arp
-                    || self.nd
-                    || self.dhcp_server
-                    || self.dhcp6_server
-                    || self.ra))
+            || self.vlan
+            || self.ipv4
+            || self.ipv6
+            || self.arp
+            || self.nd
+            || self.dhcp_server
+            || self.dhcp6_server
+            || self.ra
+    }
+
+    /// What of a frame is read.
+    pub(crate) fn needs(&self) -> Needs {
+        let packets =
+            if self.reads_packets() { Needs::TYPE | Needs::IP | Needs::PORTS } else { Needs::empty() };
+        // A port that comes back after it was stopped is to be stopped again: not by a decision that is remembered.
+        let stops = if self.bpdu == BpduGuard::Stop { Needs::TYPE } else { Needs::empty() };
+        packets | stops
     }
 
     /// Whether a configured address allows this.

@@ -1,7 +1,9 @@
 //! The pipeline: what happens to the first frame of a flow, stage by stage.
 //!
 //! ```text
-//!   frame --> ingress_state --> addresses --> vlan --> mtu --> learn --> forward --> Decision --> flow cache
+//!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
+//!     +-------------------------------------------------------------------------------+
+//!     '--> learn --> answer --> forward --> Decision --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -15,16 +17,20 @@
 //! ([`Walk::push`]).
 
 mod addresses;
+mod answer;
 pub(crate) mod egress;
 mod forward;
+mod guard;
 mod ingress_state;
 mod learn;
+mod link_local;
 mod mtu;
 mod vlan;
 
-use fabnic_port::DropReason;
+use fabnic_port::{DropReason, Frame};
 use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid};
 
+use crate::body::Body;
 use crate::cache::{Decision, Target};
 use crate::deep::DEPENDENCIES;
 use crate::engine::Moment;
@@ -43,8 +49,26 @@ pub(crate) struct Seen<'a> {
     pub(crate) head: &'a [u8],
     /// Its whole length in bytes.
     pub(crate) len: u32,
+    /// What lies behind the private bytes.
+    pub(crate) body: Body<'a>,
+    /// The sender left checksums or segmentation to others.
+    pub(crate) is_unfinished: bool,
     /// It is longer than the ingress port's MTU. Such a decision is not cached: it is the frame's, not the flow's.
     pub(crate) too_long: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// A frame of which nothing is known behind its private bytes.
+    pub(crate) fn head_only(frame: &'a Frame, too_long: bool) -> Seen<'a> {
+        let offload = frame.offload();
+        Seen {
+            head: frame.head(),
+            len: frame.len(),
+            body: Body::Unknown,
+            is_unfinished: offload.needs_csum() || offload.is_gso(),
+            too_long,
+        }
+    }
 }
 
 /// What stages leave behind besides a decision; a worker has one and uses it again and again.
@@ -79,6 +103,9 @@ pub(crate) struct Walk<'a> {
     pub(crate) fields: &'a Fields,
     pub(crate) head: &'a [u8],
     pub(crate) len: u32,
+    body: Body<'a>,
+    /// The sender left checksums or segmentation to others.
+    pub(crate) is_unfinished: bool,
     pub(crate) dst: MacAddr,
     pub(crate) src: MacAddr,
     /// The tag, if the frame came with one.
@@ -117,6 +144,12 @@ impl Walk<'_> {
             // More than an entry holds.
             None => self.do_not_remember(),
         }
+    }
+
+    /// All bytes of the frame, in `room`. `None` if there is not enough room, or they are not to be had: where nothing reads
+    /// further than [`crate::Needs`] of nothing.
+    pub(crate) fn whole<'r>(&self, room: &'r mut [u8]) -> Option<&'r [u8]> {
+        self.body.whole(self.head, self.len, room)
     }
 
     /// What the flow's operations are told of it.
@@ -161,13 +194,17 @@ pub(crate) struct Stage {
     run: fn(&mut Walk<'_>) -> Step,
 }
 
-/// The stages, in order. Places kept for what comes: port ACLs and anti-spoofing after `vlan`, tunnels' outer headers
-/// before it, rules, connection tracking and meters between `learn` and `forward`, mirrors after `forward`.
+/// The stages, in order. Places kept for what comes: tunnels' outer headers before `vlan`, rules, connection tracking and meters between `learn` and `forward`, mirrors after `forward`.
 pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "ingress_state",
         why: "first: a disabled port must not even be learned from",
         run: ingress_state::run,
+    },
+    Stage {
+        name: "link_local",
+        why: "before reserved destinations are dropped: here are those that mean something to the switch itself",
+        run: link_local::run,
     },
     Stage {
         name: "addresses",
@@ -177,9 +214,19 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage { name: "vlan", why: "before learning: an address is learned in a VLAN", run: vlan::run },
     Stage { name: "mtu", why: "before learning: a frame that may not enter teaches nothing", run: mtu::run },
     Stage {
+        name: "guard",
+        why: "before anything is learned or decided by what the frame says: behind this it is true",
+        run: guard::run,
+    },
+    Stage {
         name: "learn",
         why: "before forwarding, so that a frame to its own source is recognised",
         run: learn::run,
+    },
+    Stage {
+        name: "answer",
+        why: "before forwarding: what the switch answers goes nowhere else",
+        run: answer::run,
     },
     Stage {
         name: "forward",
@@ -219,6 +266,8 @@ pub(crate) fn decide(
         fields: &fields,
         head: seen.head,
         len: seen.len,
+        body: seen.body,
+        is_unfinished: seen.is_unfinished,
         dst: fields.dst,
         src: fields.src,
         tag,
