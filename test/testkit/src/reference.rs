@@ -15,8 +15,10 @@
 //!    port to have an access or native VLAN (`untagged_not_allowed`).
 //! 6. What is behind the untagged Ethernet header may not be longer than the sending port's MTU (`ingress_mtu`); of a
 //!    frame to be segmented, the longest segment counts.
+//!     Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
 //!    may have. An address seen on another port moves there under the same conditions.
+//!     ARP requests and neighbour solicitations that the switch answers end here: `consumed`.
 //! 8. Multicast, broadcast and unknown unicast go to all other enabled members of the VLAN; to none of them is
 //!    `no_member`. Known unicast goes to its port: if it is the sending one `same_port`, if it is no member of the VLAN
 //!    `no_member`, if it is disabled `egress_disabled`.
@@ -25,6 +27,10 @@
 //!     goes on keeps its priority and drop eligibility, whatever its VLAN was; a new one has none.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+pub mod guard;
+
+use guard::{Guard, Known, Sent};
 
 /// Which VLANs a port takes part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +83,20 @@ pub struct PortConfig {
     pub learning: bool,
     /// Most addresses learned here.
     pub fdb_limit: usize,
+    /// What the port is checked for, and what is answered on it.
+    pub guard: Guard,
 }
 
 impl Default for PortConfig {
     fn default() -> PortConfig {
-        PortConfig { enabled: true, mtu: 1500, vlan: Vlan::Access(1), learning: true, fdb_limit: 65536 }
+        PortConfig {
+            enabled: true,
+            mtu: 1500,
+            vlan: Vlan::Access(1),
+            learning: true,
+            fdb_limit: 65536,
+            guard: Guard::default(),
+        }
     }
 }
 
@@ -133,12 +148,15 @@ pub struct Switch {
     config: Config,
     /// By VLAN and address.
     fdb: BTreeMap<(u16, [u8; 6]), Entry>,
+    known: Known,
 }
 
 impl Switch {
     /// With an empty forwarding database.
     pub fn new(config: Config) -> Switch {
-        Switch { config, fdb: BTreeMap::new() }
+        let mut switch = Switch { config, fdb: BTreeMap::new(), known: Known::default() };
+        switch.fix();
+        switch
     }
 
     /// The configuration.
@@ -149,6 +167,19 @@ impl Switch {
     /// Changes the configuration; what was learned stays.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
+        self.fix();
+    }
+
+    fn fix(&mut self) {
+        let ports = &self.config.ports;
+        let guards: Vec<_> = ports.iter().map(|port| (port.guard.clone(), port.vlan.untagged())).collect();
+        self.known.fix(&guards);
+    }
+
+    /// What the guards know at a time.
+    pub fn known(&mut self, now: u64) -> &Known {
+        self.known.pass(now);
+        &self.known
     }
 
     /// Makes a static entry, in the place of any other.
@@ -192,6 +223,20 @@ impl Switch {
             }
             _ => {}
         }
+    }
+
+    /// The frame ends at the switch, and its answer goes back.
+    fn answered(&self, port: usize, vlan: u16, answer: Vec<u8>) -> Outcome {
+        let mut outcome = Outcome::refused("consumed");
+        let Some(asker) = self.config.ports.get(port) else { return outcome };
+        if answer.len() > asker.mtu + 14 {
+            outcome.dropped.push((port, "egress_mtu"));
+            return outcome;
+        }
+        let tag = [&[0x81, 0][..], &vlan.to_be_bytes()].concat();
+        let tag = if asker.vlan.leaves_tagged(vlan) { &tag[..] } else { &[] };
+        outcome.delivered.push((port, [&answer[..12], tag, &answer[12..]].concat()));
+        outcome
     }
 
     /// A frame from a port, whole.
@@ -240,7 +285,16 @@ impl Switch {
         if payload > ingress.mtu {
             return Outcome::refused("ingress_mtu");
         }
+        let sent = Sent { port, is_access: matches!(ingress.vlan, Vlan::Access(_)), vlan, now, frame };
+        self.known.pass(now);
+        if let Err(reason) = self.known.check(&ingress.guard, &sent) {
+            return Outcome::refused(reason);
+        }
         self.learn(vlan, src, port, now);
+        let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
+        if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
+            return self.answered(port, vlan, answer);
+        }
 
         let known = if dst[0] & 1 == 1 { None } else { self.fdb.get(&(vlan, dst)) };
         let targets = match known {
