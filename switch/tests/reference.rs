@@ -311,6 +311,7 @@ fn port_config() -> impl Strategy<Value = reference::PortConfig> {
             vlan,
             learning,
             fdb_limit,
+            ..reference::PortConfig::default()
         },
     )
 }
