@@ -210,6 +210,7 @@ impl Agent {
             fdb_max: daemon.fdb_entries,
             flow_cache_max: usize::try_from(daemon.flow_entries).unwrap_or(usize::MAX),
             ageing: ageing(&daemon),
+            ..SwitchConfig::default()
         })
         .map_err(|e| failed("daemon.workers", e.to_string(), "CPUs that threads can be pinned to"))?;
         let reactors = Reactors::spawn()

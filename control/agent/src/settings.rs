@@ -37,6 +37,7 @@ pub(crate) fn of_port(port: &Port) -> PortSettings {
         },
         learning: port.learning,
         fdb_limit: port.fdb_limit,
+        ..PortSettings::default()
     }
 }
 
