@@ -83,13 +83,15 @@ reasons! {
     NoMember = "no_member",
     /// Too many frames wait for their turn to be copied to the many ports of their VLAN.
     FloodQueueFull = "flood_queue_full",
+    /// The sending and the receiving port are both isolated: such ports do not talk to each other.
+    Isolated = "isolated",
     /// The receiving port is disabled.
     EgressDisabled = "egress_disabled",
     /// The frame is longer than the receiving port's MTU allows.
     EgressMtu = "egress_mtu",
     /// No queue of the receiving port is ready: nobody is connected, or the driver is not up.
     NotReady = "not_ready",
-    /// The receiver's own filters take no frame to that address, or not of that VLAN.
+    /// The receiving port's filters, or those of its guest's NIC, take no frame to that address, or not of that VLAN.
     Filtered = "filtered",
     /// The receiver's ring has no free buffer.
     RingFull = "ring_full",

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::{CaptureSlot, Cell, DropCounters, Egress, Fault, Ingress, RecentDrops};
+use crate::{CaptureSlot, Cell, DropCounters, Egress, Fault, GuestFilterSlot, Ingress, RecentDrops};
 
 /// Number of a port, unique in a daemon for as long as it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +81,8 @@ pub struct Port {
     pub recent_drops: RecentDrops,
     /// Who looks at the frames that pass.
     pub captures: CaptureSlot,
+    /// What the guest's own NIC takes, if it says so.
+    pub guest_filter: GuestFilterSlot,
     is_stopped: AtomicBool,
     stopped: Mutex<Option<Stopped>>,
 }
@@ -100,6 +102,7 @@ impl Port {
             tx_drops: DropCounters::default(),
             recent_drops: RecentDrops::default(),
             captures: CaptureSlot::default(),
+            guest_filter: GuestFilterSlot::default(),
             is_stopped: AtomicBool::new(false),
             stopped: Mutex::new(None),
         }

@@ -38,15 +38,15 @@ pub(crate) struct DeepKey(pub(crate) [u64; 8]);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Read {
     pub(crate) key: DeepKey,
-    /// The outer tag as it came, if it is a customer tag.
+    /// The outer tag as it came, if it is of the port's kind.
     pub(crate) tci: Option<u16>,
 }
 
 impl DeepKey {
-    /// Reads the key of a frame. `None` for a runt: shorter than an Ethernet header, or than one with the customer
-    /// tag that it announces.
+    /// Reads the key of a frame that came by a port whose tags begin with `tpid`. `None` for a runt: shorter than an Ethernet
+    /// header, or than one with such a tag that it announces.
     #[inline(always)]
-    pub(crate) fn read(frame: &Frame, ingress: u32, mask: &[u64; 8]) -> Option<Read> {
+    pub(crate) fn read(frame: &Frame, (ingress, tpid): (u32, [u8; 2]), mask: &[u64; 8]) -> Option<Read> {
         let head = frame.head();
         let first: &[u8; 14] = head.first_chunk()?;
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *first;
@@ -55,7 +55,7 @@ impl DeepKey {
         let mut kind = EtherType(u16::from_be_bytes([t0, t1]));
         let (mut l3, mut tags, mut tci) = (14, 0_u64, None);
         if kind.is_tag() {
-            (kind, l3, tags, tci) = read_tags(head, kind)?;
+            (kind, l3, tags, tci) = read_tags(head, kind, EtherType(u16::from_be_bytes(tpid)))?;
         }
         let flow = FlowFields::at(head, l3, kind);
         let mut flags = 0;
@@ -148,12 +148,13 @@ impl DeepKey {
     }
 }
 
-/// EtherType and place of what follows the tags; the tags as they stand in the third word; the outer customer tag.
+/// EtherType and place of what follows the tags; the tags as they stand in the third word; the outer tag, if it is of the
+/// port's kind.
 #[inline(never)]
-fn read_tags(head: &[u8], outer: EtherType) -> Option<(EtherType, usize, u64, Option<u16>)> {
+fn read_tags(head: &[u8], outer: EtherType, own: EtherType) -> Option<(EtherType, usize, u64, Option<u16>)> {
     let Some(&[i0, i1, t0, t1]) = head.get(14..).and_then(<[u8]>::first_chunk) else {
-        // A service tag without what it tags is an EtherType that is not looked behind.
-        return (outer != EtherType::VLAN).then_some((outer, 14, 0, None));
+        // A tag of another kind without what it tags is an EtherType that is not looked behind.
+        return (outer != own).then_some((outer, 14, 0, None));
     };
     let tci = u16::from_be_bytes([i0, i1]);
     let mut tags = u64::from(tci) << 16 | 1 << 56;
@@ -162,7 +163,7 @@ fn read_tags(head: &[u8], outer: EtherType) -> Option<(EtherType, usize, u64, Op
         tags |= 1 << 57;
     }
     let kind = EtherType(u16::from_be_bytes([t0, t1]));
-    let outer = (outer == EtherType::VLAN).then_some(tci);
+    let outer = (outer == own).then_some(tci);
     if !kind.is_tag() {
         return Some((kind, 18, tags, outer));
     }
@@ -474,7 +475,7 @@ mod tests {
             let more = needs.intersects(Needs::TTL | Needs::TCP_FLAGS);
             let flags = if more { frame.head().get(47).copied() } else { None };
             let short = DeepKey::of_plain(first, 7 << 32, &mask, flags);
-            let long = DeepKey::read(frame, 7, &mask).unwrap();
+            let long = DeepKey::read(frame, (7, [0x81, 0]), &mask).unwrap();
             prop_assert_eq!(long.tci, None);
             match short {
                 Some(short) => prop_assert_eq!(short, long.key),

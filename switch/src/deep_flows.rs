@@ -14,7 +14,7 @@ use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
 use crate::needs::Needs;
 use crate::plan::Plans;
-use crate::stage::{self, Seen, egress};
+use crate::stage::{self, Seen};
 use crate::topology::Member;
 
 /// Where the frames of a burst lie behind their heads.
@@ -170,11 +170,11 @@ impl Flows {
             self.deep.forget(at.now);
         }
         if self.deep.cache.is_large() {
-            self.look_ahead_deep(ingress.1, &at.topology.mask, burst);
+            self.look_ahead_deep((ingress.1, ingress.0.tpid), &at.topology.mask, burst);
         }
         let mut walked = Walked::default();
         let mut run = Run {
-            limit: egress::longest(ingress.0),
+            limit: ingress.0.longest,
             ingress: u64::from(ingress.1) << 32,
             mask: &at.topology.mask,
             more: at.topology.needs.intersects(Needs::TTL | Needs::TCP_FLAGS),
@@ -229,7 +229,7 @@ impl Flows {
 
     /// Asks for the cache lines of the burst's flows.
     #[inline(never)]
-    fn look_ahead_deep(&self, ingress: u32, mask: &[u64; 8], burst: &Burst) {
+    fn look_ahead_deep(&self, ingress: (u32, [u8; 2]), mask: &[u64; 8], burst: &Burst) {
         for frame in burst.frames() {
             if let Some(read) = DeepKey::read(frame, ingress, mask) {
                 self.deep.cache.prefetch(&read.key);
@@ -251,7 +251,7 @@ impl Flows {
             walked.gone += 1;
             return None;
         }
-        let Some(read) = DeepKey::read(frame, ingress.1, &at.topology.mask) else {
+        let Some(read) = DeepKey::read(frame, (ingress.1, ingress.0.tpid), &at.topology.mask) else {
             frame.mark(DropReason::Runt);
             walked.gone += 1;
             return None;
@@ -263,7 +263,7 @@ impl Flows {
             }
         }
         let size = size(frame, read.tci.is_some());
-        let too_long = size > egress::longest(ingress.0);
+        let too_long = size > ingress.0.longest;
         let found = self.look_up(at, ingress, (frame, memory), &read, too_long, walked);
         // Where there was no room for a plan, it is marked now.
         frame.marked().is_none().then_some((size, found))

@@ -13,16 +13,21 @@
 //! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
 //! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
 
-use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Ingress, Port, Tally, Verdict};
-use fabnic_wire::{Vid, flow_hash};
+use std::sync::LazyLock;
+
+use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, Tally, Verdict};
+use fabnic_wire::{MacAddr, Vid, flow_hash};
 
 use crate::switch::Tables;
 
 use crate::cache::Target;
+use crate::dress::Dress;
 use crate::fdb::Tick;
 use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
 use crate::origin::Origin;
+use crate::priority::PrioritySettings;
+use crate::receive::Flooded;
 use crate::stage::egress;
 use crate::topology::{Member, Topology};
 
@@ -50,8 +55,7 @@ pub(crate) struct Moment<'a> {
 /// One worker's part of the switch.
 pub(crate) struct Engine {
     pub(crate) flows: Flows,
-    /// Which frames have a tag now, one bit each.
-    tagged: u64,
+    dress: Dress,
     groups: Groups,
     pub(crate) tally: Tally,
     /// Where copies that a mirror cuts short lie.
@@ -90,6 +94,11 @@ impl Picks {
             *place = frame as u8;
             self.len += 1;
         }
+    }
+
+    /// One bit for each frame.
+    fn mask(&self) -> u64 {
+        self.as_slice().iter().fold(0, |mask, frame| mask | 1 << (usize::from(*frame) % BURST))
     }
 
     #[inline(always)]
@@ -134,11 +143,37 @@ impl Groups {
     }
 }
 
+/// Where frames are delivered from: the topology, and what their sender says of priorities.
+type From<'a> = (&'a Topology, &'a PrioritySettings);
+
+/// What a sender said of priorities that is no more.
+static UNTOLD: LazyLock<PrioritySettings> = LazyLock::new(PrioritySettings::default);
+
+fn destination(frame: &Frame) -> MacAddr {
+    frame.head().first_chunk().map_or(MacAddr::ZERO, |to| MacAddr(*to))
+}
+
+/// Flooded frames that go to a port, and those that it filters. Others are not flooded to it at all.
+#[inline(never)]
+fn choose(member: &Member, picks: &Picks, burst: &Burst) -> [Picks; 2] {
+    let [mut goes, mut filtered] = [Picks::NONE; 2];
+    for &index in picks.as_slice() {
+        let place = usize::from(index);
+        let Some(frame) = burst.frames().get(place) else { continue };
+        match member.settings.receive.judge(&member.port, destination(frame)) {
+            Flooded::Goes => goes.push(place),
+            Flooded::Filtered => filtered.push(place),
+            Flooded::NotFor => {}
+        }
+    }
+    [goes, filtered]
+}
+
 impl Engine {
     pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick) -> Engine {
         Engine {
             flows: Flows::new(flow_cache_max, secret, refresh),
-            tagged: 0,
+            dress: Dress::default(),
             groups: Groups {
                 of_port: Vec::new(),
                 ports: [0; BURST],
@@ -218,7 +253,7 @@ impl Engine {
         } else {
             self.flows.decide(at, (member, ingress), burst)
         };
-        self.tagged = self.flows.tagged;
+        self.dress.begin(self.flows.tagged);
         self.counters.misses += walked.misses;
         self.counters.hits += (burst.len() as u64).saturating_sub(walked.misses + walked.gone);
         if member.port.captures.is_active() {
@@ -232,7 +267,12 @@ impl Engine {
         }
         match uniform {
             Some(Target::Port(index)) if topology.member(index).is_some() => {
-                self.deliver(topology, index, &Picks { len: burst.len(), ..Picks::ALL }, burst);
+                self.deliver(
+                    (topology, &member.settings.priority),
+                    index,
+                    &Picks { len: burst.len(), ..Picks::ALL },
+                    burst,
+                );
             }
             _ => self.deliver_groups(topology, member, ingress, burst),
         }
@@ -253,8 +293,10 @@ impl Engine {
                     None => continue,
                 },
                 (None, Target::Flood) => {
-                    let members = Vid::new(outcome.vid()).map_or(&[][..], |vlan| topology.flood(vlan));
-                    match members.iter().filter(|port| **port != ingress).count() {
+                    let vlan = Vid::new(outcome.vid()).ok();
+                    match vlan.map_or(0, |vlan| {
+                        topology.flooded((member, ingress), vlan, destination(frame)).count()
+                    }) {
                         0 => Verdict::Dropped(DropReason::NoMember),
                         copies => Verdict::Flooded(u32::try_from(copies).unwrap_or(u32::MAX)),
                     }
@@ -265,14 +307,21 @@ impl Engine {
     }
 
     /// Counts copies that may not leave by a port, and shows them, as they would have left, to whoever captures it.
-    fn refuse(&mut self, member: &Member, reason: DropReason, picks: &Picks, burst: &mut Burst) {
+    fn refuse(
+        &mut self,
+        from: &PrioritySettings,
+        member: &Member,
+        reason: DropReason,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
         let port = &member.port;
         port.tx_drops.add(reason, picks.len as u64);
         if let Some(frame) = picks.as_slice().last() {
             keep(port, self.now, Direction::Out, reason, burst, usize::from(*frame));
         }
         if port.captures.is_active() {
-            self.set_tags(member, picks, burst);
+            self.write(from, member, picks, burst);
             for &index in picks.as_slice() {
                 port.captures.offer(burst, index.into(), Direction::Out, Verdict::Dropped(reason));
             }
@@ -310,11 +359,11 @@ impl Engine {
                 break;
             };
             let (port, picks) = (*port, *picks);
-            self.deliver(topology, port, &picks, burst);
+            self.deliver((topology, &member.settings.priority), port, &picks, burst);
         }
         self.groups.clear();
         if flooded.len > 0 {
-            self.flood(topology, ingress, flooded, burst, &mut drops);
+            self.flood(topology, (member, ingress), flooded, burst, &mut drops);
         }
         self.settle_drops(&member.port, drops);
     }
@@ -335,7 +384,7 @@ impl Engine {
     fn flood(
         &mut self,
         topology: &Topology,
-        ingress: u32,
+        (sender, ingress): (&Member, u32),
         mut left: Picks,
         burst: &mut Burst,
         drops: &mut Tally,
@@ -347,49 +396,67 @@ impl Engine {
                 if self.vid_of(index) == vid { group.push(index.into()) } else { rest.push(index.into()) }
             }
             left = rest;
-            let Some(vlan) = vid else { continue };
-            let mut copies = 0_u64;
-            if self.floods.is_some() && self.put_aside(topology, ingress, vlan, &group, burst, drops) {
+            let Some(members) = vid.and_then(|vlan| topology.flood(vlan)) else { continue };
+            if let (true, Some(vlan)) = (self.floods.is_some(), vid)
+                && self.put_aside(members.reach(sender.settings.isolated), sender, vlan, &group, burst, drops)
+            {
                 continue;
             }
-            for &port in topology.flood(vlan).iter().filter(|port| **port != ingress) {
-                copies += 1;
-                self.deliver(topology, port, &group, burst);
+            let all = group.mask();
+            let (mut copies, mut reached) = (0_u64, 0_u64);
+            let priority = &sender.settings.priority;
+            for port in members.reached_from(ingress, sender.settings.isolated) {
+                let for_it = self.flood_to((topology, priority), port, &group, burst);
+                copies += u64::from(for_it.count_ones());
+                reached |= for_it;
             }
-            if copies == 0 {
-                if let (Some(frame), Some(member)) = (group.as_slice().last(), topology.member(ingress)) {
-                    let port = &member.port;
-                    keep(port, self.now, Direction::In, DropReason::NoMember, burst, usize::from(*frame));
+            // Of each frame the first copy is no further one.
+            self.counters.replicated += copies - u64::from(reached.count_ones());
+            if reached != all {
+                for place in (0..BURST).filter(|place| all & !reached & 1 << place != 0) {
+                    keep(&sender.port, self.now, Direction::In, DropReason::NoMember, burst, place);
+                    drops.drop(DropReason::NoMember, 1);
                 }
-                drops.drop(DropReason::NoMember, group.len);
             }
-            self.counters.replicated += copies.saturating_sub(1) * group.len as u64;
         }
+    }
+
+    /// Delivers flooded frames to one port, as far as they are flooded to it. Gives those that had a copy, one bit each.
+    #[inline(always)]
+    fn flood_to(&mut self, from: From<'_>, port: u32, picks: &Picks, burst: &mut Burst) -> u64 {
+        let Some(member) = from.0.member(port) else { return 0 };
+        if !member.is_choosy() {
+            self.deliver(from, port, picks, burst);
+            return picks.mask();
+        }
+        let [goes, filtered] = choose(member, picks, burst);
+        self.refuse(from.1, member, DropReason::Filtered, &filtered, burst);
+        self.deliver(from, port, &goes, burst);
+        goes.mask() | filtered.mask()
     }
 
     /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
     #[inline(never)]
     fn put_aside(
         &mut self,
-        topology: &Topology,
-        ingress: u32,
+        ports: usize,
+        member: &Member,
         vlan: Vid,
         group: &Picks,
         burst: &Burst,
         drops: &mut Tally,
     ) -> bool {
         let Engine { floods: Some(floods), flows, .. } = self else { return false };
-        let is_much = floods::is_much(burst, group.as_slice(), topology.flood(vlan).len());
-        let (true, Some(member)) = (is_much || floods.is_waiting(vlan), topology.member(ingress)) else {
+        if !floods::is_much(burst, group.as_slice(), ports) && !floods.is_waiting(vlan) {
             return false;
-        };
+        }
         let aside = Aside {
             vlan,
             from: member.port.id,
             picks: group.as_slice(),
             only: None,
-            tagged: self.tagged,
-            came: &|frame| flows.came_with(frame),
+            tagged: self.dress.tagged(),
+            came: &|frame| flows.tag(frame).map(|tag| tag.0),
             longest: flows.longest,
         };
         if let Err(reason) = floods.put_aside(burst, &aside) {
@@ -421,35 +488,31 @@ impl Engine {
         let Some(mut current) = floods.current else { return 0 };
         let frames = floods.burst.len();
         self.flows.recall(&current, frames);
-        self.tagged = current.tagged;
+        self.dress.begin(current.tagged);
         let picks = Picks { len: frames, ..Picks::ALL };
-        let before = current.copies;
+        let sender = topology.index_of(current.from).and_then(|index| topology.member(index));
+        let priority = sender.map_or(&*UNTOLD, |sender| &sender.settings.priority);
+        let (mut copies, before) = (0, current.reached);
         for _ in 0..current.ports_a_slice {
             let Some(port) = floods.next_port() else { break };
-            current.copies += 1;
-            self.deliver(topology, port, &picks, &mut floods.burst);
+            let for_it = self.flood_to((topology, priority), port, &picks, &mut floods.burst);
+            copies += u64::from(for_it.count_ones());
+            current.reached |= for_it;
         }
-        let copies = (current.copies - before) * frames as u64;
-        current.tagged = self.tagged;
+        // A frame is not kept between two slices with what was written for one port.
+        self.dress.take_off(&mut floods.burst);
+        current.tagged = self.dress.tagged();
         floods.current = Some(current);
         // Of each frame the first copy is no further one.
-        self.counters.replicated += copies;
-        if before == 0 && copies > 0 {
-            self.counters.replicated -= frames as u64;
-        }
+        self.counters.replicated += copies - u64::from((current.reached & !before).count_ones());
         if floods.is_done() {
-            if current.copies == 0
-                && let Some(member) = topology.index_of(current.from).and_then(|index| topology.member(index))
-            {
-                member.port.rx_drops.add(DropReason::NoMember, frames as u64);
+            let nowhere = u64::from((picks.mask() & !current.reached).count_ones());
+            if let (Some(member), true) = (sender, nowhere > 0) {
+                member.port.rx_drops.add(DropReason::NoMember, nowhere);
             }
             floods.end();
         }
         copies
-    }
-
-    fn has_tag(&self, frame: u8) -> bool {
-        self.tagged & (1_u64 << (usize::from(frame) % BURST)) != 0
     }
 
     fn vid_of(&self, frame: u8) -> Option<Vid> {
@@ -458,50 +521,57 @@ impl Engine {
 
     /// Step 4 for one port.
     #[inline(always)]
-    fn deliver(&mut self, topology: &Topology, index: u32, picks: &Picks, burst: &mut Burst) {
+    fn deliver(&mut self, (topology, from): From<'_>, index: u32, picks: &Picks, burst: &mut Burst) {
         let Some(member) = topology.member(index) else { return };
         if let Some(reason) = egress::closed(member) {
-            return self.refuse(member, reason, picks, burst);
+            return self.refuse(from, member, reason, picks, burst);
         }
-        let limit = egress::longest(member);
+        let limit = member.longest;
         if self.flows.longest > limit {
             let (mut fit, mut too_long) = (Picks::NONE, Picks::NONE);
             for &frame in picks.as_slice() {
-                let size = burst.frames().get(usize::from(frame)).map_or(0, |f| size(f, self.has_tag(frame)));
+                let size = burst
+                    .frames()
+                    .get(usize::from(frame))
+                    .map_or(0, |f| size(f, self.dress.is_tagged(frame)));
                 let fits = size <= limit;
                 if fits { fit.push(frame.into()) } else { too_long.push(frame.into()) }
             }
-            self.refuse(member, DropReason::EgressMtu, &too_long, burst);
-            return self.tag_and_deliver(topology, member, &fit, burst);
+            self.refuse(from, member, DropReason::EgressMtu, &too_long, burst);
+            return self.write_and_deliver((topology, from), member, &fit, burst);
         }
-        self.tag_and_deliver(topology, member, picks, burst);
+        self.write_and_deliver((topology, from), member, picks, burst);
     }
 
     #[inline(always)]
-    fn tag_and_deliver(&mut self, topology: &Topology, member: &Member, picks: &Picks, burst: &mut Burst) {
+    fn write_and_deliver(
+        &mut self,
+        (topology, from): From<'_>,
+        member: &Member,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
         // An access port among untagged frames has nothing to do here.
-        if self.tagged != 0 || !matches!(member.settings.vlan, crate::VlanMode::Access(_)) {
-            self.set_tags(member, picks, burst);
+        if self.dress.differs != 0 || member.writes {
+            self.write(from, member, picks, burst);
         }
         if !member.mirror_egress.is_empty() {
             self.mirror_egress(topology, member, picks, burst);
         }
         match member.port.egress_in_use() {
-            0 => self.refuse(member, DropReason::NotReady, picks, burst),
+            0 => self.refuse(from, member, DropReason::NotReady, picks, burst),
             1 => hand_over(&mut self.tally, self.now, &member.port, 0, picks.as_slice(), burst),
             queues => self.spread(&member.port, queues, *picks, burst),
         }
     }
 
-    fn set_tags(&mut self, member: &Member, picks: &Picks, burst: &mut Burst) {
+    /// Writes tags and priorities as this port wants them.
+    #[inline(never)]
+    fn write(&mut self, from: &PrioritySettings, member: &Member, picks: &Picks, burst: &mut Burst) {
         for &index in picks.as_slice() {
-            let bit = 1_u64 << (usize::from(index) % BURST);
             let Some(vlan) = self.vid_of(index) else { continue };
-            let wanted = egress::tag(member, vlan, self.flows.tci(usize::from(index)));
             let Some(frame) = burst.frames_mut().get_mut(usize::from(index)) else { continue };
-            if egress::set_tag(frame, self.tagged & bit != 0, wanted) {
-                self.tagged = if wanted.is_some() { self.tagged | bit } else { self.tagged & !bit };
-            }
+            self.dress.put_on(frame, index, (from, self.flows.tag(index.into())), (member, vlan));
         }
     }
 

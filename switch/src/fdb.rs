@@ -5,9 +5,17 @@
 //!
 //! What a flow cache may remember of it is guarded by [`crate::versions`]: learning, moving, forgetting an address raises
 //! the counter that it falls on; a cached decision holds the counters of its source and its destination.
+//!
+//! # Who may move
+//! ```text
+//!   learned --another port--> moves there, counted; too often in a window: frozen where it is (`damping`)
+//!   sticky  --another port--> stays as long as it lives; ages out like a learned one
+//!   static  --another port--> stays, and does not age
+//! ```
+//! An address that may not move is no reason to drop the frame that said so: it goes on, and nothing is learned.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-use std::collections::HashMap;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fabnic_port::PortId;
@@ -18,6 +26,8 @@ use hashbrown::hash_table::Entry as Slot;
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
+use crate::damping::{Damping, Freeze, MoveDamping, Moves};
+use crate::stats::FdbStats;
 use crate::versions::{Version, Versions};
 
 const SHARDS: usize = 256;
@@ -28,8 +38,10 @@ pub(crate) type Tick = u32;
 /// How an entry came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FdbKind {
-    /// From a frame's source address; ages out.
+    /// From a frame's source address; moves with its station, and ages out.
     Learned,
+    /// Learned on a port whose addresses stick ([`crate::PortSettings::sticky`]): ages out, but never moves.
+    Sticky,
     /// By configuration; stays, and is never moved by learning.
     Static,
 }
@@ -49,9 +61,17 @@ pub struct FdbEntry {
     pub seen: u32,
     /// How often it changed its port.
     pub moves: u32,
+    /// Second, since the start, until which it is held on its port because it moved too often.
+    pub frozen_until: Option<u32>,
+    /// Its moves of late.
+    pub(crate) lately: Moves,
 }
 
 impl FdbEntry {
+    fn new(vlan: Vid, mac: MacAddr, port: PortId, kind: FdbKind, seen: Tick) -> FdbEntry {
+        FdbEntry { vlan, mac, port, kind, seen, moves: 0, frozen_until: None, lately: Moves::default() }
+    }
+
     fn key(&self) -> u64 {
         key(self.vlan, self.mac)
     }
@@ -89,11 +109,22 @@ enum NoRoom {
 pub(crate) struct PortQuota {
     learned: AtomicU32,
     limit: AtomicU32,
+    /// What is learned here sticks.
+    sticky: AtomicBool,
 }
 
 impl PortQuota {
     pub(crate) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_sticky(&self, sticky: bool) {
+        self.sticky.store(sticky, Ordering::Relaxed);
+    }
+
+    /// What an address learned here becomes.
+    fn kind(&self) -> FdbKind {
+        if self.sticky.load(Ordering::Relaxed) { FdbKind::Sticky } else { FdbKind::Learned }
     }
 
     /// Takes one place, if there is one.
@@ -118,6 +149,7 @@ pub struct Fdb {
     /// Entries in all shards together.
     count: PortQuota,
     max: u32,
+    damping: Damping,
     hasher: RandomState,
 }
 
@@ -143,6 +175,7 @@ impl Fdb {
             quotas: Mutex::default(),
             count,
             max,
+            damping: Damping::default(),
             hasher: RandomState::default(),
         }
     }
@@ -187,8 +220,9 @@ impl Fdb {
         self.versions.raise(self.room_hash(port));
     }
 
-    /// Notes that an address was seen as a source on a port. A static entry stays as it is; a full table or a port at
-    /// its limit learns nothing. Gives the version on which it depends that this need not be done again.
+    /// Notes that an address was seen as a source on a port. A static entry stays as it is, a sticky or a frozen one stays
+    /// where it is; a full table or a port at its limit learns nothing. Gives the version on which it depends that this need
+    /// not be done again.
     pub(crate) fn learn(
         &self,
         vlan: Vid,
@@ -227,16 +261,27 @@ impl Fdb {
                     return Ok(());
                 }
                 if entry.port != port {
+                    if entry.kind == FdbKind::Sticky {
+                        self.damping.refused.add(1);
+                        return Ok(());
+                    }
                     if !quota.take() {
                         return Err(NoRoom::OnPort);
                     }
+                    if self.must_stay(entry, port, now) {
+                        quota.give_back();
+                        self.damping.refused.add(1);
+                        return Ok(());
+                    }
                     let before = core::mem::replace(&mut entry.port, port);
                     entry.moves = entry.moves.saturating_add(1);
+                    entry.frozen_until = None;
+                    self.damping.moved(&mut entry.lately, now);
                     self.versions.raise(hash);
                     self.quota(before).give_back();
                     self.touch_room(Some(before));
                 }
-                entry.seen = now;
+                (entry.seen, entry.kind) = (now, quota.kind());
             }
             Slot::Vacant(slot) => {
                 if !quota.take() {
@@ -246,7 +291,8 @@ impl Fdb {
                     quota.give_back();
                     return Err(NoRoom::InTable);
                 }
-                slot.insert(FdbEntry { vlan, mac, port, kind: FdbKind::Learned, seen: now, moves: 0 });
+                slot.insert(FdbEntry::new(vlan, mac, port, quota.kind(), now));
+                self.damping.learned.add(1);
                 self.versions.raise(hash);
             }
         }
@@ -260,13 +306,13 @@ impl Fdb {
         }
         let key = key(vlan, mac);
         let hash = self.hasher.hash_one(key);
-        let mut entry = FdbEntry { vlan, mac, port, kind: FdbKind::Static, seen: 0, moves: 0 };
+        let mut entry = FdbEntry::new(vlan, mac, port, FdbKind::Static, 0);
         let mut shard = self.shard(hash).lock();
         match shard.entry(hash, |held| held.key() == key, |held| self.hasher.hash_one(held.key())) {
             Slot::Occupied(mut slot) => {
                 entry.moves = slot.get().moves;
                 let before = core::mem::replace(slot.get_mut(), entry);
-                if before.kind == FdbKind::Learned {
+                if before.kind != FdbKind::Static {
                     self.quota(before.port).give_back();
                     self.touch_room(Some(before.port));
                 }
@@ -298,7 +344,7 @@ impl Fdb {
         self.versions.raise(hash);
         self.count.give_back();
         self.touch_room(None);
-        if entry.kind == FdbKind::Learned {
+        if entry.kind != FdbKind::Static {
             self.quota(entry.port).give_back();
             self.touch_room(Some(entry.port));
         }
@@ -320,13 +366,60 @@ impl Fdb {
 
     /// Removes learned entries that were last seen more than `ageing` seconds before `now`.
     pub(crate) fn age(&self, now: Tick, ageing: u32) -> usize {
-        self.remove_where(|entry| entry.kind == FdbKind::Learned && now.saturating_sub(entry.seen) > ageing)
+        let gone = self
+            .remove_where(|entry| entry.kind != FdbKind::Static && now.saturating_sub(entry.seen) > ageing);
+        self.damping.aged.add(gone as u64);
+        gone
     }
 
-    /// Removes everything that points to a port, and its quota. For a port that is no more.
-    pub(crate) fn remove_port(&self, port: PortId) {
-        self.remove_where(|entry| entry.port == port);
-        self.quotas.lock().remove(&port);
+    /// Whether an address may not move to `wanted` because it moved too often. Freezes it, if this is the move too many.
+    fn must_stay(&self, entry: &mut FdbEntry, wanted: PortId, now: Tick) -> bool {
+        if entry.frozen_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        let key = entry.key();
+        let Some(until) = self.damping.judge(&mut entry.lately, key, now) else { return false };
+        entry.frozen_until = Some(until);
+        self.damping.report(Freeze {
+            vlan: entry.vlan,
+            mac: entry.mac,
+            port: entry.port,
+            wanted,
+            at: now,
+            until,
+        });
+        true
+    }
+
+    /// Lets addresses move again whose time has come. What was decided while they were frozen is decided anew.
+    pub(crate) fn thaw(&self, now: Tick) {
+        while let Some(key) = self.damping.due(now) {
+            self.versions.raise(self.hasher.hash_one(key));
+        }
+    }
+
+    /// Changes when addresses that keep moving are held where they are; `None`: never. Those that are held stay so for
+    /// their time.
+    pub fn set_damping(&self, damping: Option<MoveDamping>) {
+        self.damping.set(damping);
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> FdbStats {
+        self.damping.stats()
+    }
+
+    /// The last addresses that were frozen, oldest first; at most [`crate::FREEZES_KEPT`].
+    pub fn freezes(&self) -> Vec<Freeze> {
+        self.damping.freezes()
+    }
+
+    /// Removes everything that points to one of these ports, and their quotas. For ports that are no more.
+    pub(crate) fn remove_ports(&self, ports: &HashSet<PortId>) {
+        if !ports.is_empty() {
+            self.remove_where(|entry| ports.contains(&entry.port));
+            self.quotas.lock().retain(|port, _| !ports.contains(port));
+        }
     }
 
     /// All entries, in no particular order. Locks one shard at a time.
@@ -398,7 +491,7 @@ mod tests {
             PortId(1),
             "a place that was given back is free"
         );
-        fdb.remove_port(PortId(1));
+        fdb.remove_ports(&HashSet::from([PortId(1)]));
         assert_eq!(fdb.len(), 5);
     }
 

@@ -120,8 +120,8 @@ pub(crate) struct Current {
     /// Which frames came with a tag, and with which.
     pub(crate) came: u64,
     pub(crate) tags: [u16; BURST],
-    /// Ports that got it.
-    pub(crate) copies: u64,
+    /// Frames that had a copy for some port, one bit each.
+    pub(crate) reached: u64,
     /// Ports of one slice.
     pub(crate) ports_a_slice: usize,
     job: u16,
@@ -323,7 +323,7 @@ impl Floods {
             tagged: 0,
             came: 0,
             tags: [0; BURST],
-            copies: 0,
+            reached: 0,
             ports_a_slice: 0,
             job: number,
         };
@@ -352,7 +352,13 @@ impl Floods {
                 let members = members.filter(|index| topology.is_flooded(vlan, *index));
                 self.left.extend(members.filter(|index| Some(*index) != from));
             }
-            None => self.left.extend(topology.flood(vlan).iter().filter(|index| Some(**index) != from)),
+            None => {
+                let isolated =
+                    from.and_then(|from| topology.member(from)).is_some_and(|from| from.settings.isolated);
+                let members = topology.flood(vlan).into_iter();
+                self.left
+                    .extend(members.flat_map(|all| all.reached_from(from.unwrap_or(u32::MAX), isolated)));
+            }
         }
         self.left.reverse();
         self.current = Some(current);

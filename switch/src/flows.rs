@@ -11,6 +11,7 @@
 //! another loop runs ahead and asks for the lines of all flows of the burst.
 
 use fabnic_port::{BURST, Burst, DropReason, Frame};
+use fabnic_wire::Tci;
 
 use crate::cache::{FlowCache, Outcome, Target, When};
 use crate::deep_flows::Deep;
@@ -18,7 +19,7 @@ use crate::engine::Moment;
 use crate::fdb::Tick;
 use crate::floods::Current;
 use crate::key::{self, Key};
-use crate::stage::{self, Left, Seen, egress};
+use crate::stage::{self, Left, Seen};
 use crate::topology::Member;
 
 /// Frames of a burst that were no hits.
@@ -97,18 +98,13 @@ impl Flows {
         self.outcomes.get(frame).copied()
     }
 
-    /// The tag that it came with, or 0.
+    /// The tag that it came with.
     #[inline(always)]
-    pub(crate) fn tci(&self, frame: usize) -> u16 {
+    pub(crate) fn tag(&self, frame: usize) -> Option<Tci> {
         match self.tagged & (1_u64 << (frame % BURST)) {
-            0 => 0,
-            _ => self.tags.get(frame).copied().unwrap_or(0),
+            0 => None,
+            _ => self.tags.get(frame).map(|tci| Tci(*tci)),
         }
-    }
-
-    /// The tag that it came with, if it came with one.
-    pub(crate) fn came_with(&self, frame: usize) -> Option<u16> {
-        (self.tagged & (1_u64 << (frame % BURST)) != 0).then(|| self.tags.get(frame).copied()).flatten()
     }
 
     /// Takes up what was decided on the frames of a flood that was put aside.
@@ -190,7 +186,7 @@ impl Flows {
             walked.gone += 1;
             return None;
         }
-        let Some((key, tci)) = Key::read(frame, ingress.1) else {
+        let Some((key, tci)) = Key::read(frame, ingress.1, ingress.0.tpid) else {
             frame.mark(DropReason::Runt);
             walked.gone += 1;
             return None;
@@ -202,7 +198,7 @@ impl Flows {
             }
         }
         let size = size(frame, key.is_tagged());
-        if size > egress::longest(ingress.0) {
+        if size > ingress.0.longest {
             // The frame's own decision, not the flow's: it is not remembered.
             walked.misses += 1;
             let seen = Seen::head_only(frame, true);
@@ -223,6 +219,8 @@ impl Flows {
 struct Run {
     /// The longest frame that the sender may send.
     limit: u32,
+    /// What its tags begin with.
+    tpid: [u8; 2],
     /// The index of the ingress port, where keys have it.
     ingress: u64,
     /// The last key that was looked up, and what was found.
@@ -238,7 +236,8 @@ struct Run {
 impl Run {
     fn new(ingress: (&Member, u32)) -> Run {
         Run {
-            limit: egress::longest(ingress.0),
+            limit: ingress.0.longest,
+            tpid: ingress.0.tpid,
             ingress: u64::from(ingress.1) << 32,
             // No frame has this key: it is another port's.
             key: (0, !(u64::from(ingress.1) << 32)),
@@ -263,14 +262,14 @@ impl Run {
     #[inline(never)]
     fn go(&mut self, frames: &[Frame], outcomes: &mut [Outcome], cache: &FlowCache, stamp: u64) -> usize {
         let cache = cache.view();
-        let Run { limit, ingress, .. } = *self;
+        let Run { limit, tpid, ingress, .. } = *self;
         let (mut key, mut last) = (self.key, self.last);
         let (mut any, mut all) = (self.any, self.all);
         let (mut longest, mut bytes) = (self.longest, self.bytes);
         let mut done = 0;
         for (frame, place) in frames.iter().zip(outcomes) {
             let size = frame.len();
-            let Some(first) = frame.plain_start().filter(|first| size <= limit && !key::has_tag(first))
+            let Some(first) = frame.plain_start().filter(|first| size <= limit && !key::has_tag(first, tpid))
             else {
                 break;
             };

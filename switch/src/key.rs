@@ -6,16 +6,16 @@
 use core::num::Wrapping;
 
 use fabnic_port::Frame;
-use fabnic_wire::{EtherType, Tci};
+use fabnic_wire::Tci;
 
 /// Set in [`Key::tag`] when the frame has a tag, so that VLAN 0 differs from none.
 const TAGGED: u32 = 1 << 16;
 
-/// Whether a frame that begins like this has a VLAN tag.
+/// Whether a frame that begins like this has a VLAN tag of this EtherType.
 #[inline(always)]
-pub(crate) fn has_tag(first: &[u8; 16]) -> bool {
+pub(crate) fn has_tag(first: &[u8; 16], tpid: [u8; 2]) -> bool {
     let [.., kind_high, kind_low, _, _] = *first;
-    [kind_high, kind_low] == EtherType::VLAN.0.to_be_bytes()
+    [kind_high, kind_low] == tpid
 }
 
 /// The two words of the key of a frame without tag; `ingress` is the port's index, shifted to its place.
@@ -51,8 +51,9 @@ impl Key {
         Key { front, back, tag: 0 }
     }
 
-    /// Reads the key of any frame. `None` for a runt. The second value is the whole tag as it came.
-    pub(crate) fn read(frame: &Frame, ingress: u32) -> Option<(Key, u16)> {
+    /// Reads the key of any frame that came by a port whose tags have this EtherType. `None` for a runt. The second value is
+    /// the whole tag as it came.
+    pub(crate) fn read(frame: &Frame, ingress: u32, tpid: [u8; 2]) -> Option<(Key, u16)> {
         // Short frames go a longer way.
         let first = match frame.head().first_chunk() {
             Some(first) => *first,
@@ -60,7 +61,7 @@ impl Key {
         };
         let mut key = Key::untagged(&first, ingress);
         let mut tci = 0;
-        if has_tag(&first) {
+        if has_tag(&first, tpid) {
             let [.., high, low] = first;
             tci = u16::from_be_bytes([high, low]);
             // The EtherType behind the tag must be there too.
@@ -102,7 +103,7 @@ mod tests {
         let (map, _) = Map::anonymous(4096).unwrap();
         let mut burst = Burst::new();
         burst.begin(&map);
-        Key::read(burst.push_bytes(bytes)?, 7)
+        Key::read(burst.push_bytes(bytes)?, 7, [0x81, 0])
     }
 
     #[test]

@@ -97,9 +97,7 @@ impl Origin {
             let port = &member.port;
             let refused = match egress::closed(member) {
                 Some(reason) => Some(reason),
-                None if vlan.is_some() && frame.len() > egress::longest(member) => {
-                    Some(DropReason::EgressMtu)
-                }
+                None if vlan.is_some() && frame.len() > member.longest => Some(DropReason::EgressMtu),
                 None if port.egress_in_use() == 0 => Some(DropReason::NotReady),
                 None => None,
             };
@@ -108,7 +106,7 @@ impl Origin {
                 continue;
             }
             if let Some(vlan) = vlan {
-                egress::set_tag(frame, false, egress::tag(member, vlan, 0));
+                egress::set_tag(frame, false, member.tpid, egress::tag(member, vlan, 0));
             }
             let queues = port.egress_in_use() as u64;
             let queue = (u64::from(flow_hash(frame.head())) * queues) >> 32;

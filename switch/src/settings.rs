@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use fabnic_wire::Vid;
+use fabnic_wire::{EtherType, Vid};
 
 use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
 use crate::guard::GuardSettings;
 use crate::mirror::MirrorSettings;
 use crate::needs::Needs;
+use crate::priority::PrioritySettings;
+use crate::receive::ReceiveFilter;
+use crate::translation::VlanTranslation;
 
 /// A set of VLANs: one bit each.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VlanSet(Arc<[u64; 64]>);
 
 impl core::fmt::Debug for VlanSet {
@@ -32,6 +35,11 @@ impl FromIterator<Vid> for VlanSet {
 }
 
 impl VlanSet {
+    /// Where the set lies: clones of one set have one place.
+    pub(crate) fn place(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// Whether the VLAN is in the set.
     #[inline]
     pub fn contains(&self, vid: Vid) -> bool {
@@ -45,7 +53,7 @@ impl VlanSet {
 }
 
 /// Which VLANs a port carries, and how (IEEE 802.1Q, port-based classification).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VlanMode {
     /// One VLAN; the port never sees a tag.
     Access(Vid),
@@ -78,6 +86,28 @@ impl VlanMode {
     }
 }
 
+/// Which kind of tag a port's VLANs are told by (`proto` of `ip link set vf .. vlan`). A tag of the other kind is part of
+/// what the frame carries, and the frame counts as untagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VlanProtocol {
+    /// Customer tags, EtherType 0x8100 (IEEE 802.1Q).
+    #[default]
+    Dot1Q,
+    /// Service tags, EtherType 0x88a8 (802.1ad, "QinQ"). The customer's own tags go through as they are: on an access port
+    /// this makes a tunnel for them. A frame may be 4 bytes longer, for the customer's tag.
+    Dot1Ad,
+}
+
+impl VlanProtocol {
+    /// The EtherType of the tags.
+    pub const fn ethertype(self) -> EtherType {
+        match self {
+            VlanProtocol::Dot1Q => EtherType::VLAN,
+            VlanProtocol::Dot1Ad => EtherType::QINQ,
+        }
+    }
+}
+
 /// What configuration says of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSettings {
@@ -87,10 +117,24 @@ pub struct PortSettings {
     pub mtu: u32,
     /// Its VLANs.
     pub vlan: VlanMode,
+    /// What kind of tag tells them.
+    pub vlan_protocol: VlanProtocol,
+    /// The numbers that VLANs have on the port's wire, where they differ from the switch's. A VLAN that has none there is
+    /// not carried with a tag.
+    pub vlan_translation: VlanTranslation,
+    /// Which priority frames have, and how it is written.
+    pub priority: PrioritySettings,
     /// Whether source addresses are learned.
     pub learning: bool,
     /// How many addresses may be learned on the port.
     pub fdb_limit: u32,
+    /// Whether addresses learned here stick: as long as they live (they age as others do) no other port takes them.
+    pub sticky: bool,
+    /// Isolated ports do not talk to each other, only to ports that are not isolated (private VLAN; `isolated` of
+    /// `bridge link`).
+    pub isolated: bool,
+    /// Which frames the port is sent.
+    pub receive: ReceiveFilter,
     /// What it is checked for.
     pub guard: GuardSettings,
     /// What the switch answers on it by itself.
@@ -133,8 +177,14 @@ impl Default for PortSettings {
             enabled: true,
             mtu: 1500,
             vlan: VlanMode::Access(Vid::DEFAULT),
+            vlan_protocol: VlanProtocol::Dot1Q,
+            vlan_translation: VlanTranslation::default(),
+            priority: PrioritySettings::default(),
             learning: true,
             fdb_limit: u32::MAX,
+            sticky: false,
+            isolated: false,
+            receive: ReceiveFilter::default(),
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),
         }

@@ -73,6 +73,22 @@ impl WorkerStats {
     }
 }
 
+/// What the forwarding database did since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FdbStats {
+    /// Addresses that were learned; those that moved do not count again.
+    pub learned: u64,
+    /// Times a learned address changed its port.
+    pub moves: u64,
+    /// Times an address was seen on another port and stayed, because it is sticky or frozen. A flow that goes on is counted
+    /// now and then, not for each frame.
+    pub refused_moves: u64,
+    /// Times an address was frozen because it moved too often.
+    pub freezes: u64,
+    /// Addresses that aged out.
+    pub aged: u64,
+}
+
 /// Sums over all ports. When nothing is in flight, received + replicated = delivered + dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchTotals {

@@ -1,7 +1,7 @@
 //! The switch as a whole: topology, workers, the keeper of time.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,21 +9,23 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use fabnic_memory::clock;
 use fabnic_port::{DropReason, Port, PortId, Token};
-use fabnic_wire::Vid;
+use fabnic_wire::{MacAddr, Vid};
 use parking_lot::{Condvar, Mutex};
 
 use crate::answer::lldp::Neighbours;
 use crate::answer::{AnswerStats, LldpNeighbour, PortAnswers};
 use crate::body::Body;
 use crate::cache::Target;
+use crate::damping::MoveDamping;
 use crate::engine::{Engine, Moment};
-use crate::fdb::{Fdb, Tick};
+use crate::fdb::{Fdb, FdbKind, Tick};
 use crate::guard::snoop::Snooper;
 use crate::guard::{Binding, Bindings};
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
 use crate::origin::Origin;
 use crate::periodic::Periodic;
+use crate::receive::Flooded;
 use crate::settings::{Policy, PortSettings};
 use crate::stage::{self, Left, Seen, egress};
 use crate::stats::{SwitchTotals, WorkerStats};
@@ -46,6 +48,8 @@ pub struct SwitchConfig {
     pub flow_cache_max: usize,
     /// How long a learned address is kept after its last frame; in seconds, rounded up. Zero: for ever.
     pub ageing: Duration,
+    /// When an address that keeps moving between ports is held on one; `None`: never.
+    pub damping: Option<MoveDamping>,
 }
 
 impl Default for SwitchConfig {
@@ -56,6 +60,7 @@ impl Default for SwitchConfig {
             bindings_max: 1 << 18,
             flow_cache_max: 1 << 21,
             ageing: Duration::from_secs(300),
+            damping: None,
         }
     }
 }
@@ -89,8 +94,10 @@ pub(crate) struct Tables {
 impl Tables {
     fn new(config: &SwitchConfig) -> Tables {
         let versions = Arc::new(Versions::new());
+        let fdb = Fdb::with_versions(config.fdb_max, Arc::clone(&versions));
+        fdb.set_damping(config.damping);
         Tables {
-            fdb: Fdb::with_versions(config.fdb_max, Arc::clone(&versions)),
+            fdb,
             bindings: Bindings::new(config.bindings_max as usize, Arc::clone(&versions)),
             snooper: Snooper::default(),
             neighbours: Neighbours::default(),
@@ -154,11 +161,12 @@ impl Shared {
         Engine::new(self.flow_cache_max, [secret(0), secret(1)], self.refresh())
     }
 
-    /// Forgets addresses that were not seen for long enough.
+    /// Forgets addresses that were not seen for long enough, and lets frozen ones move whose time has come.
     pub(crate) fn age(&self, now: Tick) -> usize {
         self.tables.bindings.expire(now);
         self.tables.snooper.expire(now);
         self.tables.neighbours.expire(now);
+        self.tables.fdb.thaw(now);
         match self.ageing.load(Ordering::Relaxed) {
             0 => 0,
             // A source may have been seen up to `refresh - 1` ticks after its entry says so.
@@ -185,9 +193,10 @@ impl Shared {
         let members = ports.into_iter().map(|(port, settings)| {
             let quota = self.tables.fdb.quota(port.id);
             quota.set_limit(settings.fdb_limit);
+            quota.set_sticky(settings.sticky);
             let (mirror_ingress, mirror_egress) = (mirrors.of_ingress(port.id), mirrors.of_egress(port.id));
             let answers = Arc::clone(self.answers.lock().entry(port.id).or_default());
-            Member { port, settings, quota, answers, mirror_ingress, mirror_egress }
+            Member { answers, mirror_ingress, mirror_egress, ..Member::new(port, settings, quota) }
         });
         let members = members.collect();
         let mut new = Topology::new(old.generation + 1, members, mirrors, needs);
@@ -195,24 +204,18 @@ impl Shared {
         let new = Arc::new(new);
         self.bind(&new);
         self.topology.store(Arc::clone(&new));
-        let mut gone = Vec::new();
+        let (mut gone, mut left) = (Vec::new(), HashSet::new());
         for member in &old.members {
             let id = member.port.id;
             match new.index_of(id).and_then(|index| new.member(index)) {
                 None => {
-                    self.tables.fdb.remove_port(id);
                     self.tables.bindings.remove_port(id);
                     self.tables.neighbours.remove_port(id);
                     self.answers.lock().remove(&id);
                     gone.push(Arc::clone(&member.port));
                 }
-                // What was learned in VLANs that the port has left is wrong now.
                 Some(now) if now.settings.vlan != member.settings.vlan => {
-                    self.tables.fdb.remove_where(|entry| {
-                        entry.port == id
-                            && entry.kind == crate::FdbKind::Learned
-                            && !now.settings.vlan.is_member(entry.vlan)
-                    });
+                    left.insert(id);
                     self.tables.bindings.remove_where(|binding| {
                         binding.port == id && !now.settings.vlan.is_member(binding.vlan)
                     });
@@ -220,6 +223,17 @@ impl Shared {
                 Some(_) => {}
             }
         }
+        // What was learned in VLANs that a port has left is wrong now. One pass, however many ports changed.
+        if !left.is_empty() {
+            self.tables.fdb.remove_where(|entry| {
+                let member = || new.index_of(entry.port).and_then(|index| new.member(index));
+                entry.kind != FdbKind::Static
+                    && left.contains(&entry.port)
+                    && member().is_some_and(|member| !member.settings.vlan.is_member(entry.vlan))
+            });
+        }
+        let ids: HashSet<PortId> = gone.iter().map(|port| port.id).collect();
+        self.tables.fdb.remove_ports(&ids);
         (new, gone)
     }
 }
@@ -283,15 +297,15 @@ impl Shared {
         let at = Moment { topology: &topology, tables: &self.tables, now, now_ns };
         let mut left = Left { steps: Some(Steps::default()), ..Left::default() };
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let tag_len = if bytes.get(12..14) == Some(&[0x81, 0]) { 4 } else { 0 };
+        let tag_len = if bytes.get(12..14) == Some(&member.tpid) { 4 } else { 0 };
         let seen = Seen {
             head: bytes.get(..fabnic_port::HEAD).unwrap_or(bytes),
             len,
             body: Body::Bytes(bytes),
             is_unfinished: false,
-            too_long: len.saturating_sub(tag_len) > egress::longest(member),
+            too_long: len.saturating_sub(tag_len) > member.longest,
         };
-        if fabnic_wire::Fields::of(seen.head).is_none() {
+        if bytes.len() < 14 + tag_len as usize {
             return Some(Trace {
                 steps: Vec::new(),
                 vlan: Vid::DEFAULT,
@@ -303,7 +317,7 @@ impl Shared {
         let size = len.saturating_sub(tag_len);
         let leaves = |to: u32| {
             let member = topology.member(to)?;
-            let too_long = (size > egress::longest(member)).then_some(DropReason::EgressMtu);
+            let too_long = (size > member.longest).then_some(DropReason::EgressMtu);
             let not_ready = (member.port.egress_in_use() == 0).then_some(DropReason::NotReady);
             Some((member.port.id, egress::closed(member).or(too_long).or(not_ready)))
         };
@@ -311,8 +325,14 @@ impl Shared {
             Target::Drop(reason) => Way::Dropped(reason),
             Target::Port(to) => Way::Sent(leaves(to).into_iter().collect()),
             Target::Flood => {
-                let others = topology.flood(decision.vlan).iter().filter(|to| **to != index);
-                let others: Vec<_> = others.filter_map(|to| leaves(*to)).collect();
+                let to = bytes.first_chunk().map_or(MacAddr::ZERO, |to| MacAddr(*to));
+                let others = topology.flooded((member, index), decision.vlan, to);
+                let others = others.filter_map(|(port, member)| {
+                    let filtered = member.settings.receive.judge(&member.port, to) == Flooded::Filtered;
+                    let (id, refused) = leaves(port)?;
+                    Some((id, filtered.then_some(DropReason::Filtered).or(refused)))
+                });
+                let others: Vec<_> = others.collect();
                 if others.is_empty() { Way::Dropped(DropReason::NoMember) } else { Way::Sent(others) }
             }
         };

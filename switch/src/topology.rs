@@ -1,16 +1,18 @@
 //! The ports as they are at one moment: immutable, published whole, with a generation.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use fabnic_port::{Port, PortId};
-use fabnic_wire::Vid;
+use fabnic_wire::{MacAddr, Vid};
 
 use crate::answer::{Gateway, LldpIdentity, PortAnswers};
 use crate::fdb::PortQuota;
+use crate::flood::{FloodLists, Members};
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
-use crate::settings::{PortSettings, VlanMode};
+use crate::settings::{PortSettings, VlanMode, VlanProtocol};
+use crate::translation::VlanTranslation;
 
 /// A port with what the pipeline needs to know of it.
 pub(crate) struct Member {
@@ -18,6 +20,14 @@ pub(crate) struct Member {
     pub(crate) settings: PortSettings,
     /// What the port may still learn; outlives the topology.
     pub(crate) quota: Arc<PortQuota>,
+    /// The longest frame, without the tag that tells its VLAN, that may enter or leave.
+    pub(crate) longest: u32,
+    /// The EtherType of the tags that tell VLANs, as it lies in a frame.
+    pub(crate) tpid: [u8; 2],
+    /// Whether frames that come untagged may have to be changed before they leave here.
+    pub(crate) writes: bool,
+    /// Whether configuration filters what the port is sent.
+    pub(crate) filters: bool,
     /// What was answered on the port; outlives the topology.
     pub(crate) answers: Arc<PortAnswers>,
     /// Mirrors that take what the port sends.
@@ -45,14 +55,14 @@ pub(crate) struct Topology {
     by_id: HashMap<PortId, u32>,
     /// The ports by index.
     pub(crate) ids: Arc<[PortId]>,
-    /// Per VLAN, the enabled members, ascending; found when the VLAN is first flooded.
-    flood: Box<[OnceLock<Box<[u32]>>]>,
+    flood: FloodLists,
 }
 
 impl Topology {
     pub(crate) fn new(generation: u32, members: Vec<Member>, mirrors: Mirrors, needs: Needs) -> Topology {
         let ids: Arc<[PortId]> = members.iter().map(|member| member.port.id).collect();
         let by_id = ids.iter().copied().zip(0..).collect();
+        let flood = FloodLists::new(members.iter().map(|member| &member.settings));
         Topology {
             generation,
             members: members.into_boxed_slice(),
@@ -63,7 +73,7 @@ impl Topology {
             mask: needs.mask(),
             by_id,
             ids,
-            flood: (0..4096).map(|_| OnceLock::new()).collect(),
+            flood,
         }
     }
 
@@ -82,22 +92,53 @@ impl Topology {
         self.member(index).is_some_and(is_member)
     }
 
-    /// The ports that a frame of this VLAN is flooded to, the sender included.
-    pub(crate) fn flood(&self, vid: Vid) -> &[u32] {
-        let Some(slot) = self.flood.get(usize::from(vid.get())) else { return &[] };
-        slot.get_or_init(|| {
-            let is_member = |member: &Member| member.settings.enabled && member.settings.vlan.is_member(vid);
-            self.members
-                .iter()
-                .zip(0..)
-                .filter(|(member, _)| is_member(member))
-                .map(|(_, index)| index)
-                .collect()
-        })
+    /// The ports that a frame from `sender` to an unknown address, or to many, is flooded to. A copy may still be filtered.
+    pub(crate) fn flooded(
+        &self,
+        (sender, index): (&Member, u32),
+        vlan: Vid,
+        to: MacAddr,
+    ) -> impl Iterator<Item = (u32, &Member)> {
+        let reached = self.flood(vlan).map(|all| all.reached_from(index, sender.settings.isolated));
+        let members = reached.into_iter().flatten().filter_map(|port| Some((port, self.member(port)?)));
+        members.filter(move |(_, member)| member.settings.receive.is_flooded(to))
+    }
+
+    /// The ports of a VLAN.
+    pub(crate) fn flood(&self, vid: Vid) -> Option<&Members> {
+        self.flood.of(vid)
     }
 }
 
 impl Member {
+    pub(crate) fn new(port: Arc<Port>, mut settings: PortSettings, quota: Arc<PortQuota>) -> Member {
+        // A VLAN that has no number on the wire cannot leave with a tag.
+        if let VlanMode::Trunk { vlans, .. } = &mut settings.vlan
+            && settings.vlan_translation != VlanTranslation::default()
+        {
+            *vlans = vlans.iter().filter(|vid| settings.vlan_translation.outward(*vid).is_some()).collect();
+        }
+        let customer_tag = if settings.vlan_protocol == VlanProtocol::Dot1Ad { 4 } else { 0 };
+        Member {
+            longest: settings.mtu.saturating_add(14 + customer_tag),
+            tpid: settings.vlan_protocol.ethertype().0.to_be_bytes(),
+            writes: !matches!(settings.vlan, VlanMode::Access(_)) || settings.priority.marks(),
+            filters: !settings.receive.is_open(),
+            port,
+            settings,
+            quota,
+            answers: Arc::default(),
+            mirror_ingress: Box::default(),
+            mirror_egress: Box::default(),
+        }
+    }
+
+    /// Whether what is flooded to the port must be looked at.
+    #[inline]
+    pub(crate) fn is_choosy(&self) -> bool {
+        self.filters || (self.port.guest_filter.is_set() && self.settings.receive.guest_lists)
+    }
+
     /// The VLAN of an untagged frame.
     pub(crate) fn untagged_vlan(&self) -> Option<Vid> {
         match &self.settings.vlan {

@@ -4,14 +4,17 @@
 //! reasons of all drops, and what the forwarding database knows must be the same.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fabnic_memory::{Hint, Map};
-use fabnic_port::{Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
-use fabnic_switch::{FdbKind, InlineSwitch, Policy, PortSettings, SwitchConfig, VlanMode, Way, drops};
+use fabnic_port::{Burst, Egress, Fault, GuestFilter, Ingress, Port, PortId, PortKind, Tally};
+use fabnic_switch::{
+    FdbKind, InlineSwitch, MacSet, MoveDamping, Policy, PortSettings, PrioritySettings, ReceiveFilter,
+    SwitchConfig, Trust, VlanMode, VlanProtocol, VlanTranslation, Way, drops,
+};
 use fabnic_testkit::reference;
 use fabnic_wire::{MacAddr, Vid};
 use parking_lot::Mutex;
@@ -100,7 +103,44 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
         vlan,
         learning: config.learning,
         fdb_limit: u32::try_from(config.fdb_limit).unwrap_or(u32::MAX),
+        sticky: config.sticky,
+        isolated: config.isolated,
+        vlan_protocol: if config.service_tags { VlanProtocol::Dot1Ad } else { VlanProtocol::Dot1Q },
+        vlan_translation: VlanTranslation::new(config.translation.iter().map(|(a, b)| (vid(*a), vid(*b))))
+            .unwrap(),
+        priority: PrioritySettings {
+            default: config.priority.default,
+            trust: match config.priority.believes {
+                reference::Believes::Tag => Trust::Pcp,
+                reference::Believes::Dscp => Trust::Dscp,
+                reference::Believes::Nobody => Trust::Nothing,
+            },
+            regenerate: config.priority.regenerate,
+            from_dscp: Arc::new(config.priority.from_dscp.clone().try_into().unwrap()),
+            to_pcp: config.priority.to_pcp,
+            to_dscp: config.priority.to_dscp,
+        },
+        receive: {
+            let [flood, mcast_flood, bcast_flood] = config.flooded;
+            let [unicast, multicast] = config.lists.clone().map(|list| list.map(mac_set));
+            let trust = config.trust;
+            ReceiveFilter { flood, mcast_flood, bcast_flood, unicast, multicast, guest_lists: true, trust }
+        },
         ..PortSettings::default()
+    }
+}
+
+fn mac_set(addresses: BTreeSet<[u8; 6]>) -> MacSet {
+    addresses.into_iter().map(MacAddr::new).collect()
+}
+
+fn guest_filter(guest: &reference::Guest) -> GuestFilter {
+    GuestFilter {
+        addresses: guest.addresses.iter().copied().map(MacAddr::new).collect(),
+        hash: None,
+        broadcast: true,
+        all_unicast: guest.promiscuous,
+        all_multicast: guest.all_multicast,
     }
 }
 
@@ -108,8 +148,13 @@ impl Pair {
     /// `deep`: each flow up to its ports is told apart, which must not make a difference.
     fn new(config: reference::Config, deep: bool) -> Pair {
         let ageing = Duration::from_secs(config.ageing);
+        let damping = config.damping.map(|damping| MoveDamping {
+            moves: damping.moves as u32,
+            window: damping.window as u32,
+            hold: damping.hold as u32,
+        });
         let mut pair = Pair {
-            switch: InlineSwitch::new(&SwitchConfig { ageing, ..SwitchConfig::default() }),
+            switch: InlineSwitch::new(&SwitchConfig { ageing, damping, ..SwitchConfig::default() }),
             ports: Vec::new(),
             waiting: Vec::new(),
             got: Vec::new(),
@@ -136,11 +181,14 @@ impl Pair {
     fn configure(&mut self, config: reference::Config) {
         let ports = self.ports.iter().cloned().zip(config.ports.iter().map(settings)).collect();
         self.switch.set_ports(ports);
+        for (port, config) in self.ports.iter().zip(&config.ports) {
+            port.guest_filter.set(config.guest.as_ref().map(guest_filter));
+        }
         // What a port learned in a VLAN that it leaves is forgotten.
         let left: Vec<_> =
             self.reference.entries(self.now.into()).iter().map(|(key, entry)| (*key, *entry)).collect();
         for ((vlan, mac), entry) in left {
-            if !entry.is_static && !config.ports[entry.port].vlan.is_member(vlan) {
+            if !entry.is_static && !config.ports[entry.port].carries(vlan) {
                 self.reference.remove(vlan, mac);
             }
         }
@@ -231,18 +279,28 @@ impl Pair {
         let totals = self.switch.totals();
         assert!(totals.balance(), "{totals:?}");
         self.switch.tick(self.now);
-        let known: BTreeMap<(u16, [u8; 6]), (u32, bool)> = self
+        let stats = self.switch.fdb().stats();
+        assert_eq!(stats.freezes, self.reference.freezes());
+        assert_eq!(self.switch.fdb().freezes().len() as u64, stats.freezes.min(64));
+        let known: BTreeMap<(u16, [u8; 6]), (u32, FdbKind)> = self
             .switch
             .fdb()
             .entries()
             .into_iter()
-            .map(|e| ((e.vlan.get(), e.mac.octets()), (e.port.0 - 7, e.kind == FdbKind::Static)))
+            .map(|e| ((e.vlan.get(), e.mac.octets()), (e.port.0 - 7, e.kind)))
             .collect();
         let expected: BTreeMap<_, _> = self
             .reference
             .entries(self.now.into())
             .iter()
-            .map(|(key, entry)| (*key, (entry.port as u32, entry.is_static)))
+            .map(|(key, entry)| {
+                let kind = match (entry.is_static, entry.is_sticky) {
+                    (true, _) => FdbKind::Static,
+                    (false, true) => FdbKind::Sticky,
+                    (false, false) => FdbKind::Learned,
+                };
+                (*key, (entry.port as u32, kind))
+            })
             .collect();
         assert_eq!(known, expected);
     }
@@ -273,7 +331,7 @@ impl Pair {
             Step::Configure { port, config } => {
                 let mut all = self.reference.config().clone();
                 let port = port % all.ports.len();
-                all.ports[port] = config;
+                all.ports[port] = *config;
                 self.configure(all);
             }
         }
@@ -286,7 +344,7 @@ enum Step {
     Wait(u32),
     Static { vlan: u16, mac: u8, port: usize },
     Forget { vlan: u16, mac: u8 },
-    Configure { port: usize, config: reference::PortConfig },
+    Configure { port: usize, config: Box<reference::PortConfig> },
 }
 
 fn station(n: u8) -> [u8; 6] {
@@ -304,16 +362,72 @@ fn vlan() -> impl Strategy<Value = reference::Vlan> {
 fn port_config() -> impl Strategy<Value = reference::PortConfig> {
     let mtu = prop_oneof![3 => Just(1500_usize), 1 => 46..200_usize];
     let limit = prop_oneof![3 => Just(usize::MAX), 1 => 0..3_usize];
-    (prop::bool::weighted(0.9), mtu, vlan(), prop::bool::weighted(0.9), limit).prop_map(
-        |(enabled, mtu, vlan, learning, fdb_limit)| reference::PortConfig {
-            enabled,
-            mtu,
-            vlan,
-            learning,
-            fdb_limit,
-            ..reference::PortConfig::default()
+    let basis = (prop::bool::weighted(0.9), mtu, vlan(), prop::bool::weighted(0.9), limit);
+    let flags = prop::array::uniform4(prop::bool::weighted(0.2));
+    let translation = prop_oneof![3 => Just(BTreeMap::new()), 1 => translation()];
+    (basis, flags, translation, priority(), receive()).prop_map(
+        |((enabled, mtu, vlan, learning, fdb_limit), flags, translation, priority, receive)| {
+            let ([sticky, isolated, service_tags, trust], (flooded, lists, guest)) = (flags, receive);
+            reference::PortConfig {
+                enabled,
+                mtu,
+                vlan,
+                learning,
+                fdb_limit,
+                sticky,
+                isolated,
+                service_tags,
+                translation,
+                priority,
+                flooded,
+                lists,
+                guest,
+                trust,
+                ..reference::PortConfig::default()
+            }
         },
     )
+}
+
+/// Numbers on the wire for VLANs, none twice.
+fn translation() -> impl Strategy<Value = BTreeMap<u16, u16>> {
+    let all: Vec<u16> = (1..6).collect();
+    let wire = prop::sample::subsequence(all.clone(), 0..4);
+    (wire, Just(all).prop_shuffle()).prop_map(|(wire, vlans)| wire.into_iter().zip(vlans).collect())
+}
+
+fn priority() -> impl Strategy<Value = reference::Priority> {
+    let believes = prop_oneof![
+        Just(reference::Believes::Tag),
+        Just(reference::Believes::Dscp),
+        Just(reference::Believes::Nobody)
+    ];
+    // Maps from a few bytes, so that cases are quick to make and to shrink.
+    let eight = |seed: u64, most: u8| seed.to_le_bytes().map(|byte| byte % most);
+    let seeds = (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()));
+    let priority = (0..8_u8, believes, seeds).prop_map(
+        move |(default, believes, (regenerate, from_dscp, to_pcp, to_dscp))| reference::Priority {
+            default,
+            believes,
+            regenerate: eight(regenerate, 8),
+            from_dscp: (0..64).map(|dscp| (from_dscp.rotate_right(dscp) & 7) as u8).collect(),
+            to_pcp: eight(to_pcp, 8),
+            to_dscp: to_dscp.map(|seed| eight(seed, 64)),
+        },
+    );
+    prop_oneof![1 => Just(reference::Priority::default()), 1 => priority]
+}
+
+type Receive = ([bool; 3], [Option<BTreeSet<[u8; 6]>>; 2], Option<reference::Guest>);
+
+fn receive() -> impl Strategy<Value = Receive> {
+    let list = || prop::collection::btree_set(address(), 0..8);
+    let guest = (list(), any::<bool>(), any::<bool>()).prop_map(|(addresses, promiscuous, all_multicast)| {
+        reference::Guest { addresses, promiscuous, all_multicast }
+    });
+    let lists = prop::array::uniform2(prop::option::weighted(0.3, list()));
+    let receive = (prop::array::uniform3(prop::bool::weighted(0.7)), lists, prop::option::of(guest));
+    prop_oneof![2 => Just(([true; 3], [None, None], None)), 1 => receive]
 }
 
 fn address() -> impl Strategy<Value = [u8; 6]> {
@@ -328,19 +442,29 @@ fn address() -> impl Strategy<Value = [u8; 6]> {
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
-    let tag = prop::option::of((prop_oneof![8 => 0..6_u16, 1 => Just(4095), 1 => any::<u16>()], 0..16_u16));
+    let kind = prop_oneof![5 => Just(0x8100_u16), 2 => Just(0x88a8), 1 => Just(0x9100)];
+    let tag = (kind, prop_oneof![8 => 0..6_u16, 1 => Just(4095), 1 => any::<u16>()], 0..16_u16);
+    let tags = prop_oneof![
+        3 => Just(Vec::new()),
+        4 => prop::collection::vec(tag.clone(), 1),
+        1 => prop::collection::vec(tag, 2..4)
+    ];
+    let kind = prop_oneof![2 => Just((0x0800_u16, 0x45)), 1 => Just((0x86dd, 0x6b)), 1 => any::<(u16, u8)>()];
     let len = prop_oneof![8 => 18..300_usize, 1 => 0..20_usize, 1 => Just(1514_usize)];
-    (address(), address(), tag, len, any::<u8>()).prop_map(|(dst, src, tag, len, fill)| {
-        let mut bytes = [dst, src].concat();
-        if let Some((vid, priority)) = tag {
-            bytes.extend([0x81, 0]);
-            bytes.extend(((vid & 0xfff) | (priority << 12)).to_be_bytes());
-        }
-        bytes.extend([8, 0]);
-        bytes.resize(len.max(bytes.len().min(20)), fill);
-        bytes.truncate(len);
-        bytes
-    })
+    (address(), address(), tags, kind, len, any::<u8>()).prop_map(
+        |(dst, src, tags, (kind, first), len, fill)| {
+            let mut bytes = [dst, src].concat();
+            for (kind, vid, priority) in tags {
+                bytes.extend(kind.to_be_bytes());
+                bytes.extend(((vid & 0xfff) | (priority << 12)).to_be_bytes());
+            }
+            bytes.extend(kind.to_be_bytes());
+            bytes.push(first);
+            bytes.resize(len.max(bytes.len().min(20)), fill);
+            bytes.truncate(len);
+            bytes
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -349,7 +473,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..8_u32).prop_map(Step::Wait),
         1 => (1..5_u16, 0..6_u8, 0..5_usize).prop_map(|(vlan, mac, port)| Step::Static { vlan, mac, port }),
         1 => (1..5_u16, 0..6_u8).prop_map(|(vlan, mac)| Step::Forget { vlan, mac }),
-        2 => (0..5_usize, port_config()).prop_map(|(port, config)| Step::Configure { port, config }),
+        2 => (0..5_usize, port_config()).prop_map(|(port, config)| Step::Configure { port, config: Box::new(config) }),
     ]
 }
 
@@ -361,9 +485,12 @@ proptest! {
         ports in prop::collection::vec(port_config(), 2..6),
         ageing in 3..12_u64,
         deep in any::<bool>(),
+        damping in prop::option::of((0..4_u64, 1..10_u64, 1..10_u64)),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let mut pair = Pair::new(reference::Config { ports, ageing }, deep);
+        let damping =
+            damping.map(|(moves, window, hold)| reference::Damping { moves, window, hold });
+        let mut pair = Pair::new(reference::Config { ports, ageing, damping }, deep);
         for step in steps {
             pair.apply(step);
         }

@@ -443,7 +443,7 @@ impl Agent {
         while let Err(error) = fdb.add_static(vid(vlan), mac(address), port) {
             let mut given_way = false;
             let removed = fdb.remove_where(|entry| {
-                entry.kind == fabnic_switch::FdbKind::Learned && !std::mem::replace(&mut given_way, true)
+                entry.kind != fabnic_switch::FdbKind::Static && !std::mem::replace(&mut given_way, true)
             });
             if removed == 0 {
                 // There are not more static entries than places, and addresses were checked.

@@ -93,7 +93,7 @@ impl Agent {
     fn learned(&self) -> std::collections::HashMap<fabnic_port::PortId, u64> {
         let mut learned = std::collections::HashMap::new();
         for entry in self.switch.fdb().entries() {
-            if entry.kind == fabnic_switch::FdbKind::Learned {
+            if entry.kind != fabnic_switch::FdbKind::Static {
                 *learned.entry(entry.port).or_default() += 1;
             }
         }
@@ -171,7 +171,7 @@ impl Backend for Agent {
     fn fdb_forget(&self, filter: &FdbFilter) -> u64 {
         let running = self.running();
         let removed = self.switch.fdb().remove_where(|entry| {
-            entry.kind == fabnic_switch::FdbKind::Learned
+            entry.kind != fabnic_switch::FdbKind::Static
                 && self.fdb_entry(&running, entry).is_some_and(|entry| filter.matches(&entry))
         });
         u64::try_from(removed).unwrap_or(u64::MAX)

@@ -28,6 +28,14 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     if index == walk.ingress_index {
         return Step::drop(DropReason::SamePort);
     }
-    let member = walk.topology.member(index).is_some_and(|member| member.settings.vlan.is_member(walk.vlan));
-    if member { Step::Done(Target::Port(index)) } else { Step::drop(DropReason::NoMember) }
+    let Some(member) = walk.topology.member(index).filter(|to| to.settings.vlan.is_member(walk.vlan)) else {
+        return Step::drop(DropReason::NoMember);
+    };
+    if !member.settings.receive.lets_through(walk.dst) {
+        return Step::drop(DropReason::Filtered);
+    }
+    if walk.ingress.settings.isolated && member.settings.isolated {
+        return Step::drop(DropReason::Isolated);
+    }
+    Step::Done(Target::Port(index))
 }

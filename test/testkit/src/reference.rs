@@ -6,31 +6,42 @@
 //!
 //! # The rules, in their order
 //!
-//! 1. A frame without a whole Ethernet header, or whose 802.1Q tag is cut off, is a `runt`.
+//! 1. A frame without a whole Ethernet header, or whose tag is cut off, is a `runt`.
 //! 2. A disabled port sends nothing: `ingress_disabled`.
 //! 3. A source that is multicast or zero is no station: `bad_source`.
 //! 4. 01:80:c2:00:00:00 to 0f stays on its link: `reserved_destination`.
-//! 5. A tag is EtherType 0x8100 with a VLAN other than 0; with VLAN 0 it carries a priority and the frame counts as
-//!    untagged. A tagged frame needs its port to be a member of the VLAN (`vlan_not_allowed`), an untagged one needs the
-//!    port to have an access or native VLAN (`untagged_not_allowed`).
-//! 6. What is behind the untagged Ethernet header may not be longer than the sending port's MTU (`ingress_mtu`); of a
-//!    frame to be segmented, the longest segment counts.
+//! 5. A tag is EtherType 0x8100, or 0x88a8 on a port with service tags, with a VLAN other than 0; with VLAN 0 it carries a
+//!    priority and the frame counts as untagged. Its number is one on the wire: the port may translate it to a VLAN. A
+//!    number that is not translated, but that another is translated to, stands for no VLAN. A tagged frame needs its port
+//!    to be a member of the VLAN (`vlan_not_allowed`), an untagged one needs the port to have an access or native VLAN
+//!    (`untagged_not_allowed`).
+//! 6. What is behind the untagged Ethernet header may not be longer than the sending port's MTU (`ingress_mtu`), or 4 bytes
+//!    more on a port with service tags; of a frame to be segmented, the longest segment counts.
 //!     Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
-//!    may have. An address seen on another port moves there under the same conditions.
+//!    may have. An address seen on another port moves there under the same conditions, unless it is sticky (learned on a
+//!    port whose addresses stick) or frozen. With damping on, its moves are counted from the first one on; when the window
+//!    has passed, they begin anew. If there were as many as are allowed, the next is none: the address is frozen.
 //!     ARP requests and neighbour solicitations that the switch answers end here: `consumed`.
 //! 8. Multicast, broadcast and unknown unicast go to all other enabled members of the VLAN; to none of them is
-//!    `no_member`. Known unicast goes to its port: if it is the sending one `same_port`, if it is no member of the VLAN
-//!    `no_member`, if it is disabled `egress_disabled`.
+//!    `no_member`. Isolated ports do not reach isolated ports, and a port may be none of those that broadcast, multicast or
+//!    unknown unicast goes to. A copy that the port's lists do not name, or that its guest does not want, is `filtered`.
+//!    Known unicast goes to its port: if it is the sending one `same_port`, if it is no member of the VLAN `no_member`, if
+//!    its list does not name it `filtered`, if both ports are isolated `isolated`, if it is disabled `egress_disabled`.
 //! 9. Each copy that is too long for its port's MTU is dropped for itself: `egress_mtu`.
-//! 10. A copy leaves tagged by a trunk, unless the VLAN is the native one, and untagged by an access port. A tag that
-//!     goes on keeps its priority and drop eligibility, whatever its VLAN was; a new one has none.
+//! 10. A copy leaves tagged by a trunk, unless the VLAN is the native one, and untagged by an access port. A trunk does
+//!     not carry a VLAN that has no number on its wire.
+//! 11. The sending port says what a frame's priority is: by its tag, also one with VLAN 0, by its DSCP, or by default. Drop
+//!     eligible is only what a tag that is believed says so of.
+//! 12. The receiving port says which PCP goes into the tag, if there is one, and which DSCP, if it writes one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub mod guard;
-
 use guard::{Guard, Known, Sent};
+pub use priority::{Believes, Priority};
+
+pub mod guard;
+mod priority;
 
 /// Which VLANs a port takes part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +96,91 @@ pub struct PortConfig {
     pub fdb_limit: usize,
     /// What the port is checked for, and what is answered on it.
     pub guard: Guard,
+    /// Addresses learned here stick.
+    pub sticky: bool,
+    /// It does not talk to others of its kind.
+    pub isolated: bool,
+    /// Tags are 802.1ad.
+    pub service_tags: bool,
+    /// VLANs of the switch by their number on the wire; no VLAN twice.
+    pub translation: BTreeMap<u16, u16>,
+    /// Priorities.
+    pub priority: Priority,
+    /// Unknown unicast, multicast and broadcast are flooded here.
+    pub flooded: [bool; 3],
+    /// Unicast addresses and groups that may come here, if not all may.
+    pub lists: [Option<BTreeSet<[u8; 6]>>; 2],
+    /// What the guest's NIC takes of what is flooded, if it says so.
+    pub guest: Option<Guest>,
+    /// The guest may be promiscuous.
+    pub trust: bool,
+}
+
+/// What a guest's NIC takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guest {
+    /// Stations and groups.
+    pub addresses: BTreeSet<[u8; 6]>,
+    /// All unicast.
+    pub promiscuous: bool,
+    /// All groups.
+    pub all_multicast: bool,
+}
+
+impl PortConfig {
+    /// The VLAN that a number on the wire stands for.
+    fn inward(&self, wire: u16) -> Option<u16> {
+        match self.translation.get(&wire) {
+            Some(vlan) => Some(*vlan),
+            None if self.translation.values().any(|vlan| *vlan == wire) => None,
+            None => Some(wire),
+        }
+    }
+
+    /// The number of a VLAN on the wire.
+    fn outward(&self, vlan: u16) -> Option<u16> {
+        match self.translation.iter().find(|(_, to)| **to == vlan) {
+            Some((wire, _)) => Some(*wire),
+            None if self.translation.contains_key(&vlan) => None,
+            None => Some(vlan),
+        }
+    }
+
+    /// Whether the port carries a VLAN.
+    pub fn carries(&self, vlan: u16) -> bool {
+        let has_number = !self.vlan.leaves_tagged(vlan) || self.outward(vlan).is_some();
+        self.vlan.is_member(vlan) && has_number
+    }
+
+    /// The longest payload behind an untagged Ethernet header.
+    fn longest_payload(&self) -> usize {
+        if self.service_tags { self.mtu + 4 } else { self.mtu }
+    }
+
+    /// Whether frames to this address are flooded to the port.
+    fn is_flooded(&self, dst: [u8; 6]) -> bool {
+        let [unicast, multicast, broadcast] = self.flooded;
+        if dst == [0xff; 6] {
+            broadcast
+        } else if dst[0] & 1 == 1 {
+            multicast
+        } else {
+            unicast
+        }
+    }
+
+    /// Whether its lists name an address.
+    fn lists_name(&self, dst: [u8; 6]) -> bool {
+        let list = &self.lists[usize::from(dst[0] & 1)];
+        dst == [0xff; 6] || list.as_ref().is_none_or(|list| list.contains(&dst))
+    }
+
+    /// Whether its guest wants a frame that is flooded.
+    fn guest_wants(&self, dst: [u8; 6]) -> bool {
+        let Some(guest) = &self.guest else { return true };
+        let by_mode = if dst[0] & 1 == 1 { guest.all_multicast } else { guest.promiscuous && self.trust };
+        dst == [0xff; 6] || by_mode || guest.addresses.contains(&dst)
+    }
 }
 
 impl Default for PortConfig {
@@ -96,6 +192,15 @@ impl Default for PortConfig {
             learning: true,
             fdb_limit: 65536,
             guard: Guard::default(),
+            sticky: false,
+            isolated: false,
+            service_tags: false,
+            translation: BTreeMap::new(),
+            priority: Priority::default(),
+            flooded: [true; 3],
+            lists: [None, None],
+            guest: None,
+            trust: false,
         }
     }
 }
@@ -107,6 +212,19 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Seconds after which an address that was not seen is forgotten.
     pub ageing: u64,
+    /// When addresses that move are frozen.
+    pub damping: Option<Damping>,
+}
+
+/// When addresses that move are frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damping {
+    /// Moves allowed in a window.
+    pub moves: u64,
+    /// Seconds from the first move on.
+    pub window: u64,
+    /// Seconds that an address stays frozen.
+    pub hold: u64,
 }
 
 /// An address the switch knows.
@@ -118,6 +236,18 @@ pub struct Entry {
     pub is_static: bool,
     /// When it was last a source.
     pub seen: u64,
+    /// It does not move.
+    pub is_sticky: bool,
+    /// Until when it does not move either.
+    pub frozen_until: u64,
+    /// Moves since when, and how many.
+    pub moves: (u64, u64),
+}
+
+impl Entry {
+    fn new(port: usize, is_static: bool, seen: u64) -> Entry {
+        Entry { port, is_static, seen, is_sticky: false, frozen_until: 0, moves: (0, 0) }
+    }
 }
 
 /// What became of a frame.
@@ -149,14 +279,20 @@ pub struct Switch {
     /// By VLAN and address.
     fdb: BTreeMap<(u16, [u8; 6]), Entry>,
     known: Known,
+    freezes: u64,
 }
 
 impl Switch {
     /// With an empty forwarding database.
     pub fn new(config: Config) -> Switch {
-        let mut switch = Switch { config, fdb: BTreeMap::new(), known: Known::default() };
+        let mut switch = Switch { config, fdb: BTreeMap::new(), known: Known::default(), freezes: 0 };
         switch.fix();
         switch
+    }
+
+    /// How often an address was frozen.
+    pub fn freezes(&self) -> u64 {
+        self.freezes
     }
 
     /// The configuration.
@@ -184,7 +320,7 @@ impl Switch {
 
     /// Makes a static entry, in the place of any other.
     pub fn add_static(&mut self, vlan: u16, mac: [u8; 6], port: usize) {
-        self.fdb.insert((vlan, mac), Entry { port, is_static: true, seen: 0 });
+        self.fdb.insert((vlan, mac), Entry::new(port, true, 0));
     }
 
     /// Forgets an address, static or not.
@@ -217,11 +353,28 @@ impl Switch {
         let room = learned < config.fdb_limit;
         match self.fdb.get_mut(&(vlan, mac)) {
             Some(entry) if entry.is_static => {}
-            Some(entry) if entry.port == port => entry.seen = now,
-            _ if room => {
-                self.fdb.insert((vlan, mac), Entry { port, is_static: false, seen: now });
+            Some(entry) if entry.port == port => (entry.seen, entry.is_sticky) = (now, config.sticky),
+            Some(entry) if entry.is_sticky || !room || now < entry.frozen_until => {}
+            Some(entry) => {
+                if let Some(damping) = self.config.damping {
+                    if now - entry.moves.0 >= damping.window {
+                        entry.moves.1 = 0;
+                    }
+                    if entry.moves.1 >= damping.moves {
+                        (entry.frozen_until, entry.moves.1) = (now + damping.hold, 0);
+                        self.freezes += 1;
+                        return;
+                    }
+                }
+                let since = if entry.moves.1 == 0 { now } else { entry.moves.0 };
+                entry.moves = (since, entry.moves.1 + 1);
+                (entry.port, entry.seen, entry.is_sticky) = (port, now, config.sticky);
             }
-            _ => {}
+            None if room => {
+                let entry = Entry { is_sticky: config.sticky, ..Entry::new(port, false, now) };
+                self.fdb.insert((vlan, mac), entry);
+            }
+            None => {}
         }
     }
 
@@ -229,11 +382,13 @@ impl Switch {
     fn answered(&self, port: usize, vlan: u16, answer: Vec<u8>) -> Outcome {
         let mut outcome = Outcome::refused("consumed");
         let Some(asker) = self.config.ports.get(port) else { return outcome };
-        if answer.len() > asker.mtu + 14 {
+        if answer.len() > asker.longest_payload() + 14 {
             outcome.dropped.push((port, "egress_mtu"));
             return outcome;
         }
-        let tag = [&[0x81, 0][..], &vlan.to_be_bytes()].concat();
+        let tag_kind: u16 = if asker.service_tags { 0x88a8 } else { 0x8100 };
+        let number = asker.outward(vlan).unwrap_or(0);
+        let tag = [tag_kind.to_be_bytes(), number.to_be_bytes()].concat();
         let tag = if asker.vlan.leaves_tagged(vlan) { &tag[..] } else { &[] };
         outcome.delivered.push((port, [&answer[..12], tag, &answer[12..]].concat()));
         outcome
@@ -251,13 +406,14 @@ impl Switch {
         let (Some(dst), Some(src), Some(ethertype)) = (mac(frame, 0), mac(frame, 6), be16(frame, 12)) else {
             return Outcome::refused("runt");
         };
-        let tci = match (ethertype, be16(frame, 14), be16(frame, 16)) {
-            (0x8100, Some(tci), Some(_)) => Some(tci),
-            (0x8100, _, _) => return Outcome::refused("runt"),
-            _ => None,
-        };
         let Some(ingress) = self.config.ports.get(port).cloned() else {
             return Outcome::refused("ingress_disabled");
+        };
+        let tag_kind = if ingress.service_tags { 0x88a8 } else { 0x8100 };
+        let tci = match (ethertype == tag_kind, be16(frame, 14), be16(frame, 16)) {
+            (false, _, _) => None,
+            (true, Some(tci), Some(_)) => Some(tci),
+            (true, _, _) => return Outcome::refused("runt"),
         };
         if !ingress.enabled {
             return Outcome::refused("ingress_disabled");
@@ -269,12 +425,10 @@ impl Switch {
             return Outcome::refused("reserved_destination");
         }
         let vlan = match tci.map(|tci| tci & 0x0fff) {
-            Some(vid) if vid != 0 => {
-                if !ingress.vlan.is_member(vid) {
-                    return Outcome::refused("vlan_not_allowed");
-                }
-                vid
-            }
+            Some(wire) if wire != 0 => match ingress.inward(wire).filter(|vid| ingress.carries(*vid)) {
+                Some(vid) => vid,
+                None => return Outcome::refused("vlan_not_allowed"),
+            },
             _ => match ingress.vlan.untagged() {
                 Some(vid) => vid,
                 None => return Outcome::refused("untagged_not_allowed"),
@@ -282,7 +436,7 @@ impl Switch {
         };
         let tag_len = if tci.is_some() { 4 } else { 0 };
         let payload = longest.saturating_sub(tag_len + 14);
-        if payload > ingress.mtu {
+        if payload > ingress.longest_payload() {
             return Outcome::refused("ingress_mtu");
         }
         let sent = Sent { port, is_access: matches!(ingress.vlan, Vlan::Access(_)), vlan, now, frame };
@@ -300,15 +454,20 @@ impl Switch {
         let targets = match known {
             Some(entry) if entry.port == port => return Outcome::refused("same_port"),
             Some(entry) => match self.config.ports.get(entry.port) {
-                Some(target) if !target.vlan.is_member(vlan) => return Outcome::refused("no_member"),
+                Some(target) if !target.carries(vlan) => return Outcome::refused("no_member"),
+                Some(target) if !target.lists_name(dst) => return Outcome::refused("filtered"),
+                Some(target) if target.isolated && ingress.isolated => return Outcome::refused("isolated"),
                 Some(target) if !target.enabled => return Outcome::refused("egress_disabled"),
                 Some(_) => vec![entry.port],
                 None => return Outcome::refused("no_member"),
             },
             None => {
                 let ports = self.config.ports.iter().enumerate();
-                let others =
-                    ports.filter(|(i, other)| *i != port && other.enabled && other.vlan.is_member(vlan));
+                let is_reached = |other: &PortConfig| {
+                    let apart = other.isolated && ingress.isolated;
+                    other.enabled && other.carries(vlan) && !apart && other.is_flooded(dst)
+                };
+                let others = ports.filter(|(i, other)| *i != port && is_reached(other));
                 let others: Vec<usize> = others.map(|(i, _)| i).collect();
                 if others.is_empty() {
                     return Outcome::refused("no_member");
@@ -317,19 +476,29 @@ impl Switch {
             }
         };
         let mut outcome = Outcome::default();
+        let is_flooded = known.is_none();
+        let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
         for target in targets {
             let Some(egress) = self.config.ports.get(target) else { continue };
-            if payload > egress.mtu {
+            if is_flooded && !(egress.lists_name(dst) && egress.guest_wants(dst)) {
+                outcome.dropped.push((target, "filtered"));
+                continue;
+            }
+            if payload > egress.longest_payload() {
                 outcome.dropped.push((target, "egress_mtu"));
                 continue;
             }
             let mut copy = frame[..12].to_vec();
-            if egress.vlan.leaves_tagged(vlan) {
-                let priority = tci.unwrap_or(0) & 0xf000;
-                copy.extend_from_slice(&0x8100_u16.to_be_bytes());
-                copy.extend_from_slice(&(priority | vlan).to_be_bytes());
+            let leaves_tagged = egress.vlan.leaves_tagged(vlan);
+            if leaves_tagged {
+                let tag_kind: u16 = if egress.service_tags { 0x88a8 } else { 0x8100 };
+                let pcp = u16::from(egress.priority.to_pcp[usize::from(priority)]);
+                let number = egress.outward(vlan).unwrap_or(0);
+                copy.extend_from_slice(&tag_kind.to_be_bytes());
+                copy.extend_from_slice(&(pcp << 13 | u16::from(drop_eligible) << 12 | number).to_be_bytes());
             }
             copy.extend_from_slice(&frame[12 + tag_len..]);
+            priority::write_dscp(&mut copy, leaves_tagged, priority, &egress.priority);
             outcome.delivered.push((target, copy));
         }
         outcome
