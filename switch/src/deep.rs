@@ -157,11 +157,13 @@ fn read_tags(head: &[u8], outer: EtherType, own: EtherType) -> Option<(EtherType
         return (outer != own).then_some((outer, 14, 0, None));
     };
     let tci = u16::from_be_bytes([i0, i1]);
-    let mut tags = u64::from(tci) << 16 | 1 << 56;
-    // A service tag is another tag than a customer tag of the same number.
-    if outer != EtherType::VLAN {
-        tags |= 1 << 57;
-    }
+    // A tag of one kind is another than one of another kind and the same number.
+    let kind = match outer {
+        EtherType::VLAN => 1,
+        EtherType::QINQ => 2,
+        _ => 3,
+    };
+    let mut tags = u64::from(tci) << 16 | kind << 56;
     let kind = EtherType(u16::from_be_bytes([t0, t1]));
     let outer = (outer == own).then_some(tci);
     if !kind.is_tag() {

@@ -430,33 +430,47 @@ fn receive() -> impl Strategy<Value = Receive> {
     prop_oneof![2 => Just(([true; 3], [None, None], None)), 1 => receive]
 }
 
+// Frames are made from plain numbers and not of unions: each union costs a random generator of its own, and frames are many.
+
 fn address() -> impl Strategy<Value = [u8; 6]> {
-    prop_oneof![
-        12 => (0..6_u8).prop_map(station),
-        2 => Just([0xff; 6]),
-        1 => Just([1, 0, 0x5e, 0, 0, 1]),
-        1 => (0..0x20_u8).prop_map(|n| [1, 0x80, 0xc2, 0, 0, n]),
-        1 => Just([0; 6]),
-        1 => any::<[u8; 6]>(),
-    ]
+    (0..18_u8, 0..0x20_u8, any::<[u8; 6]>()).prop_map(|(which, n, any)| match which {
+        0..12 => station(n % 6),
+        12..14 => [0xff; 6],
+        14 => [1, 0, 0x5e, 0, 0, 1],
+        15 => [1, 0x80, 0xc2, 0, 0, n],
+        16 => [0; 6],
+        _ => any,
+    })
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
-    let kind = prop_oneof![5 => Just(0x8100_u16), 2 => Just(0x88a8), 1 => Just(0x9100)];
-    let tag = (kind, prop_oneof![8 => 0..6_u16, 1 => Just(4095), 1 => any::<u16>()], 0..16_u16);
-    let tags = prop_oneof![
-        3 => Just(Vec::new()),
-        4 => prop::collection::vec(tag.clone(), 1),
-        1 => prop::collection::vec(tag, 2..4)
-    ];
-    let kind = prop_oneof![2 => Just((0x0800_u16, 0x45)), 1 => Just((0x86dd, 0x6b)), 1 => any::<(u16, u8)>()];
-    let len = prop_oneof![8 => 18..300_usize, 1 => 0..20_usize, 1 => Just(1514_usize)];
+    let tag = (0..8_usize, 0..10_u8, any::<u16>()).prop_map(|(kind, which, tci)| {
+        let kind = [0x8100_u16, 0x8100, 0x8100, 0x8100, 0x8100, 0x88a8, 0x88a8, 0x9100][kind];
+        let vid = match which {
+            0..8 => tci % 6,
+            8 => 4095,
+            _ => tci & 0xfff,
+        };
+        (kind, tci & 0xf000 | vid)
+    });
+    let tags = (0..8_usize, [tag.clone(), tag.clone(), tag])
+        .prop_map(|(count, tags)| tags.into_iter().take([0, 0, 0, 1, 1, 1, 1, 3][count]).collect::<Vec<_>>());
+    let kind = (0..4_u8, any::<(u16, u8)>()).prop_map(|(which, any)| match which {
+        0..2 => (0x0800, 0x45),
+        2 => (0x86dd, 0x6b),
+        _ => any,
+    });
+    let len = (0..10_u8, 18..300_usize).prop_map(|(which, len)| match which {
+        0..8 => len,
+        8 => len % 20,
+        _ => 1514,
+    });
     (address(), address(), tags, kind, len, any::<u8>()).prop_map(
         |(dst, src, tags, (kind, first), len, fill)| {
             let mut bytes = [dst, src].concat();
-            for (kind, vid, priority) in tags {
+            for (kind, tci) in tags {
                 bytes.extend(kind.to_be_bytes());
-                bytes.extend(((vid & 0xfff) | (priority << 12)).to_be_bytes());
+                bytes.extend(tci.to_be_bytes());
             }
             bytes.extend(kind.to_be_bytes());
             bytes.push(first);
