@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use fabnic_avf_spec::receive::Cast;
+use fabnic_port::GuestFilter;
+use fabnic_wire::MacAddr;
 
 /// A set of VLAN ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,21 @@ impl Filter {
             Cast::Broadcast => true,
         };
         all || self.addresses.contains(&number)
+    }
+
+    /// The same for whoever wants to know before a frame is brought, as far as addresses decide.
+    pub(crate) fn as_guest_filter(&self) -> GuestFilter {
+        let address = |number: &u64| {
+            let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+            MacAddr::new([a, b, c, d, e, f])
+        };
+        GuestFilter {
+            addresses: self.addresses.iter().map(address).collect(),
+            hash: None,
+            broadcast: true,
+            all_unicast: self.all_unicast,
+            all_multicast: self.all_multicast,
+        }
     }
 
     /// Whether a frame with this tag passes.

@@ -244,6 +244,7 @@ impl Queues {
             };
             let queue = Receive::new(map, rules, Arc::clone(&self.doorbells), Arc::clone(&self.vectors));
             drop(cell.install(Box::new(queue)));
+            self.publish_filter();
         }
         cell.with(|egress| {
             if let Some(all) = as_receive(egress) {
@@ -271,6 +272,7 @@ impl Queues {
         if is_last {
             drop(cell.remove());
             self.port.refresh_egress();
+            self.port.guest_filter.set(None);
         }
     }
 
@@ -315,6 +317,14 @@ impl Queues {
     pub(crate) fn set_filter(&mut self, filter: Filter) {
         self.with_rules(|rules| rules.filter = filter.clone());
         self.filter = filter;
+        if self.port.egress().first().is_some_and(|cell| cell.is_installed()) {
+            self.publish_filter();
+        }
+    }
+
+    /// Tells the port what is taken, so that nothing else is brought.
+    fn publish_filter(&self) {
+        self.port.guest_filter.set(Some(self.filter.as_guest_filter()));
     }
 
     /// Another key, table or set of types.

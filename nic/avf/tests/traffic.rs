@@ -83,6 +83,10 @@ fn filters_decide() {
         let tally = forward(&a.port, &b.port);
         assert_eq!(tally.frames + u64::from(tally.dropped_for(DropReason::Filtered)), 1);
         assert_eq!(b.received(0).len() as u64, tally.frames);
+        // What the switch is told beforehand is the same.
+        let taken =
+            b.port.guest_filter.look(|filter| filter.is_some_and(|filter| filter.takes(to.into(), true)));
+        assert_eq!(taken, tally.frames == 1, "{to:?}");
         tally.frames == 1
     };
     use fabnic_avf_driver::spec::virtchnl::EthAddr;

@@ -1,7 +1,8 @@
 //! Which frames are taken (SDM 3.2.1, 13.4.22, 13.5): by address and by VLAN.
 
-use fabnic_wire::Tci;
+use fabnic_port::{GroupHash, GuestFilter};
 use fabnic_wire::ethernet::TAG_OFFSET;
+use fabnic_wire::{MacAddr, Tci};
 
 use crate::spec::register::{Ctrl, RAH_MASK, RAH_VALID, Rctl};
 use crate::state::{Reader, StateError, Writer};
@@ -115,6 +116,22 @@ impl Filter {
         }
     }
 
+    /// The same for whoever wants to know before a frame is brought, as far as addresses decide.
+    pub(crate) fn as_guest_filter(&self) -> GuestFilter {
+        let valid = self.addresses.iter().filter(|[_, high]| high & (RAH_VALID | 0x3_0000) == RAH_VALID);
+        let address = |[low, high]: &[u32; 2]| {
+            let ([a, b, c, d], [e, f, ..]) = (low.to_le_bytes(), high.to_le_bytes());
+            MacAddr::new([a, b, c, d, e, f])
+        };
+        GuestFilter {
+            addresses: valid.map(address).collect(),
+            hash: Some(Box::new(GroupHash { buckets: self.multicast, shift: self.rctl.hash_shift() })),
+            broadcast: self.rctl.contains(Rctl::BAM),
+            all_unicast: self.rctl.contains(Rctl::UPE),
+            all_multicast: self.rctl.contains(Rctl::MPE),
+        }
+    }
+
     /// The tag, if the frame has one of the kind that VET says.
     #[inline]
     pub(crate) fn tag(&self, head: &[u8]) -> Option<Tci> {
@@ -148,7 +165,11 @@ mod tests {
     }
 
     fn judge(filter: &Filter, destination: [u8; 6]) -> Verdict {
-        filter.judge(&[&destination[..], &[2, 0, 0, 0, 0, 1, 8, 0]].concat())
+        let verdict = filter.judge(&[&destination[..], &[2, 0, 0, 0, 0, 1, 8, 0]].concat());
+        // What is told to others is the same.
+        let takes = filter.as_guest_filter().takes(MacAddr::new(destination), true);
+        assert_eq!(takes, verdict != Verdict::Refused, "{destination:?}");
+        verdict
     }
 
     #[test]

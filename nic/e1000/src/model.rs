@@ -168,7 +168,7 @@ impl E1000 {
         self.shared.with_phy(|phy| phy.set_reset_wire(false, now));
         let [a, b, c, d, e, f] = mac.octets();
         let address = [u32::from_le_bytes([a, b, c, d]), RAH_VALID | u32::from_le_bytes([e, f, 0, 0])];
-        self.shared.change_filter(|filter| {
+        self.change_filter(|filter| {
             *filter = Filter { ctrl: Ctrl::from_bits_retain(CTRL_RESET), vet: 0x8100, ..Filter::default() };
             if let Some(first) = filter.addresses.first_mut() {
                 *first = address;
@@ -187,6 +187,7 @@ impl E1000 {
         {
             drop(cell.remove());
             self.port.refresh_egress();
+            self.port.guest_filter.set(None);
         }
         if core::mem::take(&mut self.transmits)
             && let Some(mut queue) = self.port.ingress().first().and_then(|cell| cell.remove())
@@ -196,6 +197,18 @@ impl E1000 {
             if let Some(transmit) = queue.downcast_mut::<Transmit>() {
                 self.carry = transmit.carry;
             }
+        }
+    }
+
+    fn change_filter(&self, change: impl FnOnce(&mut Filter)) {
+        self.shared.change_filter(change);
+        self.publish_filter();
+    }
+
+    /// Tells the port what is taken, so that nothing else is brought.
+    fn publish_filter(&self) {
+        if self.receives {
+            self.port.guest_filter.set(Some(self.shared.filter(Filter::as_guest_filter)));
         }
     }
 
@@ -217,6 +230,7 @@ impl E1000 {
             drop(cell.install(Box::new(queue)));
             self.port.refresh_egress();
             self.receives = true;
+            self.publish_filter();
         }
         if transmits
             && !self.transmits
@@ -280,7 +294,7 @@ impl E1000 {
             EECD => self.eeprom.write(value),
             EERD => self.eerd = value,
             MDIC => self.write_mdic(value),
-            VET => self.shared.change_filter(|filter| filter.vet = (value & 0xffff) as u16),
+            VET => self.change_filter(|filter| filter.vet = (value & 0xffff) as u16),
             ICR => self.shared.line.clear(Cause::from_bits_truncate(value), self.taken()),
             ITR => self.itr = value & 0xffff,
             ICS => {
@@ -290,7 +304,7 @@ impl E1000 {
             IMC => self.shared.line.hide(Cause::from_bits_truncate(value), self.taken()),
             RCTL => {
                 let rctl = Rctl::from_bits_truncate(value);
-                self.shared.change_filter(|filter| filter.rctl = rctl);
+                self.change_filter(|filter| filter.rctl = rctl);
                 self.shared.set_looped_in_mac(rctl.intersects(Rctl::LBM));
                 self.update_queues();
             }
@@ -298,7 +312,7 @@ impl E1000 {
                 self.tctl = value;
                 self.update_queues();
             }
-            RXCSUM => self.shared.change_filter(|filter| filter.rxcsum = value & 0x3ff),
+            RXCSUM => self.change_filter(|filter| filter.rxcsum = value & 0x3ff),
             offset if RingPages::holds(offset) => {
                 self.shared.pages.write(offset, value);
                 // Not the tail alone: with the others a ring may begin to hold what the tail said before.
@@ -308,7 +322,7 @@ impl E1000 {
             }
             offset => match table(offset) {
                 Some(Table::Statistics(_)) => {}
-                Some(table) => self.shared.change_filter(|filter| {
+                Some(table) => self.change_filter(|filter| {
                     if let Some(place) = table.of_mut(filter) {
                         *place = value & table.bits();
                     }
@@ -323,7 +337,7 @@ impl E1000 {
             return self.reset_registers();
         }
         self.ctrl = value;
-        self.shared.change_filter(|filter| filter.ctrl = value);
+        self.change_filter(|filter| filter.ctrl = value);
         let now = self.now;
         self.shared.with_phy(|phy| phy.set_reset_wire(value.contains(Ctrl::PHY_RST), now));
     }
@@ -596,7 +610,7 @@ impl E1000 {
         self.shared.line.restore(from, now)?;
         let filter = Filter::restore(from)?;
         self.shared.set_looped_in_mac(filter.rctl.intersects(Rctl::LBM));
-        self.shared.change_filter(|place| *place = filter);
+        self.change_filter(|place| *place = filter);
         self.shared.pages.restore(from)?;
         self.shared.statistics.restore(from)?;
         self.reader.restore(from)?;

@@ -68,6 +68,10 @@ fn what_is_not_for_the_station_is_filtered() {
         a.driver.reap().unwrap();
         b.driver.receive().unwrap();
         assert_eq!(tally.frames + u64::from(tally.dropped_for(DropReason::Filtered)), 1);
+        // What the switch is told beforehand is the same.
+        let taken =
+            b.port.guest_filter.look(|filter| filter.is_some_and(|filter| filter.takes(to.into(), true)));
+        assert_eq!(taken, tally.frames == 1, "{to:?}");
         tally.frames == 1
     };
     assert!(send(&mut a, &mut b, BROADCAST) && send(&mut a, &mut b, mac(2)));

@@ -1,0 +1,202 @@
+//! The kernel's bridge with TAP devices as its ports.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fabnic_memory::Map;
+use fabnic_port::{Burst, Egress as _, Ingress as _, Tally};
+use fabnic_tap::{Tap, TapConfig, TapEgress, TapIngress};
+use fabnic_wire::{MacAddr, Vid};
+
+use crate::Inside;
+use crate::fabric::{bytes, load};
+
+/// Whether and how the bridge looks at tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// It does not: tags are part of what frames carry.
+    Off,
+    /// 802.1Q tags.
+    Dot1Q,
+    /// 802.1ad tags.
+    Dot1Ad,
+}
+
+/// How a port of the bridge is set, in the words of `bridge`.
+#[derive(Clone, Debug)]
+pub struct BridgePort {
+    /// Its tagged VLANs.
+    pub tagged: Vec<Vid>,
+    /// The VLAN of what comes untagged, which leaves untagged.
+    pub pvid: Option<Vid>,
+    /// `learning`.
+    pub learning: bool,
+    /// `isolated`.
+    pub isolated: bool,
+    /// `flood`, `mcast_flood`, `bcast_flood`.
+    pub flooded: [bool; 3],
+}
+
+struct Side {
+    tap: Tap,
+    ingress: TapIngress,
+    egress: TapEgress,
+}
+
+/// A bridge `br0` and its ports `tap0`, `tap1` and so on.
+pub struct Bridge {
+    sides: Vec<Side>,
+    memory: Arc<Map>,
+    burst: Burst,
+}
+
+impl core::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Bridge").field("ports", &self.sides.len()).finish_non_exhaustive()
+    }
+}
+
+/// Runs one of iproute2's programs over a list of commands, one a line.
+fn batch(program: &str, commands: &str) -> Result<()> {
+    let mut child = Command::new(program)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{program} (iproute2) is needed"))?;
+    child.stdin.take().context("a pipe was asked for")?.write_all(commands.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} refused: {errors}\n{commands}");
+    Ok(())
+}
+
+fn switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+impl Bridge {
+    /// The TAP devices, not in a bridge yet.
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    pub fn new(_: &Inside, ports: usize) -> Result<Bridge> {
+        let (memory, _) = Map::anonymous(1 << 17).context("no memory for frames")?;
+        let mut sides = Vec::new();
+        for n in 0..ports {
+            let config = TapConfig {
+                offloads: false,
+                mtu: Some(1500),
+                mac: Some(MacAddr::new([0x0a, 0, 0, 0, 1, u8::try_from(n)?])),
+                ..TapConfig::new(format!("tap{n}"))
+            };
+            let tap = Tap::open(&config)?;
+            let (ingress, egress) = tap.pair(0)?;
+            sides.push(Side { tap, ingress, egress });
+        }
+        Ok(Bridge { sides, memory, burst: Burst::new() })
+    }
+
+    /// Whether this kernel's bridge can look at tags at all.
+    ///
+    /// # Errors
+    /// If there is no bridge in this kernel.
+    pub fn can_filter(_: &Inside) -> Result<bool> {
+        batch("ip", "link add probe type bridge\n").context("this kernel has no bridge")?;
+        let can = batch("ip", "link set probe type bridge vlan_filtering 1\n").is_ok();
+        batch("ip", "link del probe\n")?;
+        Ok(can)
+    }
+
+    /// Makes the bridge anew, with these ports and an empty forwarding database. `ageing`: in seconds.
+    ///
+    /// # Errors
+    /// If the kernel refuses something.
+    pub fn configure(&mut self, filtering: Filtering, ageing: u32, ports: &[BridgePort]) -> Result<()> {
+        ensure!(ports.len() == self.sides.len(), "{} ports, expected {}", ports.len(), self.sides.len());
+        let kind = match filtering {
+            Filtering::Off => "",
+            Filtering::Dot1Q => "vlan_filtering 1 vlan_default_pvid 0 vlan_protocol 802.1Q",
+            Filtering::Dot1Ad => "vlan_filtering 1 vlan_default_pvid 0 vlan_protocol 802.1ad",
+        };
+        // Gone the first time.
+        let _ = batch("ip", "link del br0\n");
+        let mut links = format!(
+            "link add br0 address 0a:00:00:00:02:00 type bridge {kind} stp_state 0 mcast_snooping 0 ageing_time {}\n",
+            ageing * 100
+        );
+        links.push_str("link set br0 up\n");
+        let mut settings = String::new();
+        for (side, port) in self.sides.iter().zip(ports) {
+            let tap = side.tap.name();
+            writeln!(links, "link set {tap} master br0")?;
+            let [unicast, multicast, broadcast] = port.flooded.map(switch);
+            writeln!(
+                settings,
+                "link set dev {tap} learning {} isolated {} flood {unicast} mcast_flood {multicast} bcast_flood {broadcast}",
+                switch(port.learning),
+                switch(port.isolated),
+            )?;
+            if filtering == Filtering::Off {
+                continue;
+            }
+            for vid in port.tagged.iter().filter(|vid| Some(**vid) != port.pvid) {
+                writeln!(settings, "vlan add dev {tap} vid {vid}")?;
+            }
+            if let Some(pvid) = port.pvid {
+                writeln!(settings, "vlan add dev {tap} vid {pvid} pvid untagged")?;
+            }
+        }
+        batch("ip", &links)?;
+        batch("bridge", &settings)?;
+        // What the stack sent while devices came and went is none of the test's.
+        self.drain()?;
+        Ok(())
+    }
+
+    /// An entry that neither moves nor ages. `vlan`: `None` of a bridge that does not filter.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn pin(&mut self, mac: MacAddr, vlan: Option<Vid>, port: usize) -> Result<()> {
+        let tap = self.sides.get(port).context("no such port")?.tap.name();
+        let vlan = vlan.map(|vid| format!("vlan {vid} ")).unwrap_or_default();
+        batch("bridge", &format!("fdb replace {mac} dev {tap} {vlan}master static sticky\n"))
+    }
+
+    /// Sends a frame into a port; gives what left each.
+    ///
+    /// # Errors
+    /// If a device is gone.
+    pub fn send(&mut self, port: usize, frame: &[u8]) -> Result<Vec<Vec<Vec<u8>>>> {
+        load(&mut self.burst, &self.memory, frame)?;
+        let side = self.sides.get_mut(port).context("no such port")?;
+        let mut tally = Tally::default();
+        side.egress.deliver(&mut self.burst, &[0], &mut tally)?;
+        if tally.frames != 1 {
+            bail!("the kernel refused a frame of {} bytes", frame.len());
+        }
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<Vec<Vec<Vec<u8>>>> {
+        let mut all = Vec::new();
+        for side in &mut self.sides {
+            let mut got = Vec::new();
+            loop {
+                side.ingress.receive(&mut self.burst)?;
+                if self.burst.is_empty() {
+                    break;
+                }
+                got.extend((0..self.burst.len()).map(|index| bytes(&self.burst, index)));
+                side.ingress.complete(&self.burst);
+            }
+            all.push(got);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,26 @@
+//! The kernel as an oracle: its bridge and the switch get the same frames, and what leaves their ports is compared.
+//!
+//! # Role
+//!
+//! The reference switch of the testkit says what the switch must do as we understood the standards. The kernel's bridge
+//! was understood by others, and has been in use for decades: where the two differ, one of us is wrong or the difference
+//! is meant and written down (docs/switch-l2.md).
+//!
+//! ```text
+//!   frame --+--> tap0 ==== br0 ==== tap1, tap2 ... --read--> outputs of the kernel  --+
+//!           |         (own network namespace)                                         +-- the same, or why not
+//!           +--> port 0 -- InlineSwitch -- port 1, port 2 ... --> outputs of the switch --+
+//! ```
+//!
+//! # Invariants
+//! * Nothing leaves the namespace, and nothing else sends in it: IPv6 is off, no interface has an address.
+//! * A frame that is written to a TAP device has left the bridge's other ports when the write returns, so that nothing has
+//!   to be waited for.
+
+mod bridge;
+mod fabric;
+mod namespace;
+
+pub use bridge::{Bridge, BridgePort, Filtering};
+pub use fabric::Fabric;
+pub use namespace::{Inside, in_namespace};
