@@ -11,7 +11,7 @@
 //! another loop runs ahead and asks for the lines of all flows of the burst.
 
 use fabnic_port::{BURST, Burst, DropReason, Frame};
-use fabnic_wire::Tci;
+use fabnic_wire::{EtherType, Tci};
 
 use crate::cache::{FlowCache, Outcome, Target, When};
 use crate::deep_flows::Deep;
@@ -21,6 +21,10 @@ use crate::floods::Current;
 use crate::key::{self, Key};
 use crate::stage::{self, Left, Seen};
 use crate::topology::Member;
+
+/// EtherTypes of the tags by which ports tell VLANs.
+const CUSTOMER: u16 = EtherType::VLAN.0;
+const SERVICE: u16 = EtherType::QINQ.0;
 
 /// Frames of a burst that were no hits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,12 +134,17 @@ impl Flows {
         }
         let mut walked = Walked::default();
         let mut run = Run::new(ingress);
+        let customer = ingress.0.tpid == CUSTOMER.to_be_bytes();
         self.tagged = 0;
         let frames = burst.frames_mut();
         let mut done = 0;
         while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
             let outcomes = self.outcomes.get_mut(done..).unwrap_or(&mut []);
-            done += run.go(left, outcomes, &self.cache, when.stamp);
+            // Two loops, each with its EtherType in its instructions.
+            done += match customer {
+                true => run.go::<CUSTOMER>(left, outcomes, &self.cache, when.stamp),
+                false => run.go::<SERVICE>(left, outcomes, &self.cache, when.stamp),
+            };
             let (Some(frame), Some(_)) = (frames.get_mut(done), self.outcomes.get(done)) else { break };
             let special = self.special(at, ingress, when, frame, done, &mut walked);
             run.bytes += u64::from(frame.len());
@@ -219,8 +228,6 @@ impl Flows {
 struct Run {
     /// The longest frame that the sender may send.
     limit: u32,
-    /// What its tags begin with.
-    tpid: [u8; 2],
     /// The index of the ingress port, where keys have it.
     ingress: u64,
     /// The last key that was looked up, and what was found.
@@ -237,7 +244,6 @@ impl Run {
     fn new(ingress: (&Member, u32)) -> Run {
         Run {
             limit: ingress.0.longest,
-            tpid: ingress.0.tpid,
             ingress: u64::from(ingress.1) << 32,
             // No frame has this key: it is another port's.
             key: (0, !(u64::from(ingress.1) << 32)),
@@ -260,16 +266,23 @@ impl Run {
     /// Decides on frames up to the first that is unusual, or that the first entries of its set do not decide on. Gives
     /// how many.
     #[inline(never)]
-    fn go(&mut self, frames: &[Frame], outcomes: &mut [Outcome], cache: &FlowCache, stamp: u64) -> usize {
+    fn go<const TPID: u16>(
+        &mut self,
+        frames: &[Frame],
+        outcomes: &mut [Outcome],
+        cache: &FlowCache,
+        stamp: u64,
+    ) -> usize {
         let cache = cache.view();
-        let Run { limit, tpid, ingress, .. } = *self;
+        let Run { limit, ingress, .. } = *self;
         let (mut key, mut last) = (self.key, self.last);
         let (mut any, mut all) = (self.any, self.all);
         let (mut longest, mut bytes) = (self.longest, self.bytes);
         let mut done = 0;
         for (frame, place) in frames.iter().zip(outcomes) {
             let size = frame.len();
-            let Some(first) = frame.plain_start().filter(|first| size <= limit && !key::has_tag(first, tpid))
+            let Some(first) =
+                frame.plain_start().filter(|first| size <= limit && !key::has_tag(first, TPID.to_be_bytes()))
             else {
                 break;
             };
