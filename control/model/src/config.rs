@@ -95,11 +95,11 @@ pub struct Port {
     #[schemars(range(min = 64, max = 32768))]
     #[schema(minimum = 64, maximum = 32768)]
     pub queue_size: Option<u16>,
-    /// Generation of cards that an `avf` port pretends to be of, 1 (the base that all have) to 3, which is the default.
+    /// Generation of cards that an `avf` port pretends to be of, 1 (the base that all have) to 4, which is the default.
     /// A driver negotiates what there is, so that one image runs on all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 3))]
-    #[schema(minimum = 1, maximum = 3)]
+    #[schemars(range(min = 1, max = 4))]
+    #[schema(minimum = 1, maximum = 4)]
     pub generation: Option<u8>,
     /// Whether the guest of an `avf` port may be promiscuous and have addresses as it likes. False unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]

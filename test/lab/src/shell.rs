@@ -106,7 +106,11 @@ impl GuestShell {
             match self.stream.read(&mut chunk) {
                 Ok(0) => bail!("the guest's serial line was closed"),
                 Ok(n) => self.pending.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error).context("cannot read from the guest's serial line"),
             }
         }
