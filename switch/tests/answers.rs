@@ -167,7 +167,9 @@ fn a_host_gets_an_address_and_reaches_its_gateway() {
     let mut given = None;
     for _ in 0..20 {
         host.run(&mut bench);
-        if let Some(dhcpv4::Event::Configured(config)) = host.sockets.get_mut::<dhcpv4::Socket>(dhcp).poll() {
+        if let Some(dhcpv4::Event::Configured(config)) =
+            host.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll()
+        {
             given = Some((config.address, config.router, config.dns_servers[0], config.server.address));
             break;
         }
@@ -183,22 +185,22 @@ fn a_host_gets_an_address_and_reaches_its_gateway() {
     });
     let handle = host.echo_socket();
     let checksums = DeviceCapabilities::default().checksum;
-    let socket = host.sockets.get_mut::<icmp::Socket>(handle);
+    let socket = host.sockets.get_mut::<icmp::Socket<'_>>(handle);
     let ping = Icmpv4Repr::EchoRequest { ident: 7, seq_no: 1, data: &[1; 900] };
     let room = socket.send(ping.buffer_len(), v4(254).into()).unwrap();
     ping.emit(&mut Icmpv4Packet::new_unchecked(room), &checksums);
     host.run(&mut bench);
-    let (pong, from) = host.sockets.get_mut::<icmp::Socket>(handle).recv().expect("no echo");
+    let (pong, from) = host.sockets.get_mut::<icmp::Socket<'_>>(handle).recv().expect("no echo");
     assert_eq!(from, v4(254).into());
     let pong = Icmpv4Repr::parse(&Icmpv4Packet::new_checked(pong).unwrap(), &checksums).unwrap();
     assert_eq!(pong, Icmpv4Repr::EchoReply { ident: 7, seq_no: 1, data: &[1; 900] });
-    let socket = host.sockets.get_mut::<icmp::Socket>(handle);
+    let socket = host.sockets.get_mut::<icmp::Socket<'_>>(handle);
     let ping = Icmpv6Repr::EchoRequest { ident: 7, seq_no: 2, data: b"six" };
     let room = socket.send(ping.buffer_len(), v6("fe80::fe").into()).unwrap();
     ping.emit(&v6("fe80::1"), &v6("fe80::fe"), &mut Icmpv6Packet::new_unchecked(room), &checksums);
     // smoltcp looks for one neighbour a second.
     (0..4).for_each(|_| host.run(&mut bench));
-    let (pong, from) = host.sockets.get_mut::<icmp::Socket>(handle).recv().expect("no echo");
+    let (pong, from) = host.sockets.get_mut::<icmp::Socket<'_>>(handle).recv().expect("no echo");
     assert_eq!((from, pong[0]), (v6("fe80::fe").into(), 129));
     let stats = bench.switch.answer_stats(PortId(0)).unwrap();
     assert_eq!((stats.echo, stats.limited), (2, 0));
@@ -237,7 +239,7 @@ fn a_binding_that_ends_ends_the_flow() {
     ];
     let mut bench = Bench::new(&SwitchConfig::default(), ports, Policy::default());
     let flow = udp(mac(1), v4(1), 1000);
-    bench.send(0, &[flow.clone()]);
+    bench.send(0, std::slice::from_ref(&flow));
     assert!(bench.take(1).is_empty());
     let binding = fabnic_switch::Binding {
         vlan: Vid::DEFAULT,
@@ -248,10 +250,10 @@ fn a_binding_that_ends_ends_the_flow() {
         expires: Some(50),
     };
     bench.switch.bindings().learn(binding, 9).unwrap();
-    bench.send(0, &[flow.clone()]);
+    bench.send(0, std::slice::from_ref(&flow));
     assert_eq!(bench.take(1).len(), 1, "it began");
     bench.switch.tick(49);
-    bench.send(0, &[flow.clone()]);
+    bench.send(0, std::slice::from_ref(&flow));
     assert_eq!(bench.take(1).len(), 1);
     bench.switch.tick(50);
     bench.send(0, &[flow]);
