@@ -128,6 +128,11 @@ impl InlineSwitch {
         &self.shared.tables.fdb
     }
 
+    /// Frames decided by the flow cache, and by a walk of the stages.
+    pub fn decided(&self) -> (u64, u64) {
+        (self.engine.counters.hits, self.engine.counters.misses)
+    }
+
     /// Who has which address of the internet.
     pub fn bindings(&self) -> &Bindings {
         &self.shared.tables.bindings

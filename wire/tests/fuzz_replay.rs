@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+#[path = "fuzz/control_parse.rs"]
+mod control_parse;
 #[path = "fuzz/frame_parse.rs"]
 mod frame_parse;
 #[path = "fuzz/offload_segment.rs"]
@@ -20,6 +22,11 @@ fn replay(target: &str, run: fn(&[u8])) {
         println!("{}", input.display());
         run(&fs::read(&input).expect("a readable corpus file"));
     }
+}
+
+#[test]
+fn control_parse() {
+    replay("control_parse", control_parse::run);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use fabnic_port::{Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
 use fabnic_switch::{InlineSwitch, Policy, PortSettings, SwitchConfig, drops};
 use parking_lot::Mutex;
 
-pub type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
+pub(crate) type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Hands out the frames that a test gave it, from memory of its own, as a guest does.
 struct Source {
@@ -66,16 +66,16 @@ impl Egress for Sink {
 }
 
 /// The switch and its ports.
-pub struct Bench {
-    pub switch: InlineSwitch,
-    pub ports: Vec<Arc<Port>>,
+pub(crate) struct Bench {
+    pub(crate) switch: InlineSwitch,
+    pub(crate) ports: Vec<Arc<Port>>,
     waiting: Vec<Frames>,
     got: Vec<Frames>,
     policy: Policy,
 }
 
 impl Bench {
-    pub fn new(config: &SwitchConfig, ports: Vec<PortSettings>, policy: Policy) -> Bench {
+    pub(crate) fn new(config: &SwitchConfig, ports: Vec<PortSettings>, policy: Policy) -> Bench {
         let mut bench = Bench {
             switch: InlineSwitch::new(config),
             ports: Vec::new(),
@@ -98,24 +98,24 @@ impl Bench {
         bench
     }
 
-    pub fn configure(&mut self, ports: Vec<PortSettings>) {
+    pub(crate) fn configure(&mut self, ports: Vec<PortSettings>) {
         let ports = self.ports.iter().cloned().zip(ports).collect();
         self.switch.configure(ports, self.policy.clone());
     }
 
     /// Sends frames from a port, as one burst.
-    pub fn send(&mut self, port: usize, frames: &[Vec<u8>]) {
+    pub(crate) fn send(&mut self, port: usize, frames: &[Vec<u8>]) {
         self.waiting[port].lock().extend(frames.iter().cloned());
         assert_eq!(self.switch.poll(self.ports[port].id, 0), Ok(frames.len()));
     }
 
     /// What a port got since the last time.
-    pub fn take(&mut self, port: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&mut self, port: usize) -> Vec<Vec<u8>> {
         core::mem::take(&mut *self.got[port].lock())
     }
 
     /// All drops, by reason.
-    pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn reasons(&self) -> BTreeMap<&'static str, u64> {
         let mut reasons = BTreeMap::new();
         for port in &self.ports {
             for (reason, count) in drops(&port.rx_drops).chain(drops(&port.tx_drops)) {

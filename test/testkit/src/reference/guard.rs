@@ -442,10 +442,12 @@ impl Known {
         }
         match read.ethertype {
             0x0806 | 0x8035 if guard.arp && !self.arp(guard, sent, &read, head) => return Err("arp_spoof"),
-            0x86dd if guard.nd && matches!(read.icmp6(), Some(133..=137)) => {
-                if self.neighbour(guard, sent, &read, head).is_none() {
-                    return Err("nd_spoof");
-                }
+            0x86dd
+                if guard.nd
+                    && matches!(read.icmp6(), Some(133..=137))
+                    && self.neighbour(guard, sent, &read, head).is_none() =>
+            {
+                return Err("nd_spoof");
             }
             _ => {}
         }
