@@ -157,13 +157,13 @@ fn read_tags(head: &[u8], outer: EtherType, own: EtherType) -> Option<(EtherType
         return (outer != own).then_some((outer, 14, 0, None));
     };
     let tci = u16::from_be_bytes([i0, i1]);
-    // A tag of one kind is another than one of another kind and the same number.
-    let kind = match outer {
+    // A tag of one kind is another than one of another kind and the same number, and any is another than none.
+    let number = |kind: EtherType| match kind {
         EtherType::VLAN => 1,
         EtherType::QINQ => 2,
         _ => 3,
     };
-    let mut tags = u64::from(tci) << 16 | kind << 56;
+    let mut tags = u64::from(tci) << 16 | number(outer) << 56;
     let kind = EtherType(u16::from_be_bytes([t0, t1]));
     let outer = (outer == own).then_some(tci);
     if !kind.is_tag() {
@@ -172,7 +172,7 @@ fn read_tags(head: &[u8], outer: EtherType, own: EtherType) -> Option<(EtherType
     let Some(&[i0, i1, t0, t1]) = head.get(18..).and_then(<[u8]>::first_chunk) else {
         return Some((kind, 18, tags, outer));
     };
-    tags |= u64::from(u16::from_be_bytes([i0, i1])) << 32;
+    tags |= u64::from(u16::from_be_bytes([i0, i1])) << 32 | number(kind) << 58;
     Some((EtherType(u16::from_be_bytes([t0, t1])), 22, tags, outer))
 }
 

@@ -35,7 +35,7 @@ impl Needs {
         let bits = |need: Needs, mask: u64| if self.contains(need) { mask } else { 0 };
         let third = 0x0fff_0000
             | bits(Needs::PRIORITY, 0xf000_0000)
-            | bits(Needs::TYPE, 0x0000_ffff_0000_ffff)
+            | bits(Needs::TYPE, 0x0c00_ffff_0000_ffff)
             | bits(Needs::TCP_FLAGS, 0x00ff_0000_0000_0000)
             | 0x0300_0000_0000_0000;
         let ip = bits(Needs::IP, u64::MAX);

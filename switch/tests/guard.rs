@@ -16,7 +16,7 @@ use std::time::Duration;
 use bench::Bench;
 use fabnic_switch::{
     AnswerSettings, BindingOrigin, BoundAddress, GuardSettings, Policy, PortSettings, SwitchConfig, VlanMode,
-    Way,
+    VlanProtocol, Way,
 };
 use fabnic_testkit::reference::{self, guard};
 use fabnic_wire::arp::ArpPacket;
@@ -62,7 +62,8 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
     // Limits are tested elsewhere: the reference does not know them.
     let answer =
         AnswerSettings { arp: of.answer_arp, nd: of.answer_nd, rate: 0, ..AnswerSettings::default() };
-    PortSettings { vlan, guard, answer, ..PortSettings::default() }
+    let vlan_protocol = if config.service_tags { VlanProtocol::Dot1Ad } else { VlanProtocol::Dot1Q };
+    PortSettings { vlan, vlan_protocol, guard, answer, ..PortSettings::default() }
 }
 
 /// Both switches, side by side.
@@ -253,10 +254,8 @@ fn guard_of(port: usize) -> impl Strategy<Value = guard::Guard> {
 }
 
 fn port_config(port: usize) -> impl Strategy<Value = reference::PortConfig> {
-    (vlan(), guard_of(port)).prop_map(|(vlan, guard)| reference::PortConfig {
-        vlan,
-        guard,
-        ..reference::PortConfig::default()
+    (vlan(), guard_of(port), prop::bool::weighted(0.15)).prop_map(|(vlan, guard, service_tags)| {
+        reference::PortConfig { vlan, guard, service_tags, ..reference::PortConfig::default() }
     })
 }
 
@@ -498,15 +497,22 @@ fn any_frame(port: usize) -> impl Strategy<Value = Vec<u8>> {
     ];
     // Sometimes a byte is another one, or the end is missing.
     let damage = prop::option::weighted(0.1, (12..120_usize, any::<u8>()));
-    (good, damage, prop::option::weighted(0.03, 60..130_usize)).prop_map(|(mut bytes, damage, cut)| {
-        if let Some((at, value)) = damage
-            && let Some(byte) = bytes.get_mut(at)
-        {
-            *byte = value;
-        }
-        bytes.truncate(cut.unwrap_or(bytes.len()).max(60));
-        bytes
-    })
+    (good, damage, prop::option::weighted(0.03, 60..130_usize), prop::option::weighted(0.3, any::<bool>()))
+        .prop_map(|(mut bytes, damage, cut, service)| {
+            if let Some((at, value)) = damage
+                && let Some(byte) = bytes.get_mut(at)
+            {
+                *byte = value;
+            }
+            if let (Some(kind), Some(&[0x81, 0])) = (service, bytes.get(12..14)) {
+                bytes[12..14].copy_from_slice(&[0x88, 0xa8]);
+                if kind {
+                    bytes.splice(16..16, [0x81, 0, 0, 0]);
+                }
+            }
+            bytes.truncate(cut.unwrap_or(bytes.len()).max(60));
+            bytes
+        })
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -26,6 +26,7 @@ use super::bindings::{Binding, BindingError, BindingOrigin, Bindings};
 use super::datagram;
 use super::settings::GuardSettings;
 use crate::fdb::Tick;
+use crate::settings::VlanProtocol;
 use crate::versions::Version;
 
 /// Seconds for which a claimed address is kept without being seen (RFC 6620 section 2.5, DEFAULT_LT is 300).
@@ -39,6 +40,8 @@ pub(crate) struct Sender<'a> {
     pub(crate) settings: &'a GuardSettings,
     /// The port has one VLAN and takes no tags.
     pub(crate) is_access: bool,
+    /// What kind of tag its VLANs are told by.
+    pub(crate) protocol: VlanProtocol,
     /// The VLAN that the frame is in.
     pub(crate) vlan: Vid,
     pub(crate) bindings: &'a Bindings,
@@ -103,8 +106,7 @@ impl Sender<'_> {
             require(settings.macs.contains(&fields.src), DropReason::MacSpoof)?;
         }
         if settings.vlan {
-            let own_tag = self.is_access && fields.tag.is_some_and(|tag| tag.tci.vid_bits() != 0);
-            require(!own_tag && fields.inner.is_none(), DropReason::VlanSpoof)?;
+            require(!self.has_tag_of_its_own(fields), DropReason::VlanSpoof)?;
         }
         self.hidden(fields, frame)?;
         self.roles(fields)?;
@@ -125,6 +127,16 @@ impl Sender<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether there is a tag that the port may not send. Where service tags tell VLANs, customers' are what is carried.
+    fn has_tag_of_its_own(&self, fields: &Fields) -> bool {
+        let Some(outer) = fields.tag else { return false };
+        let carries = self.protocol == VlanProtocol::Dot1Ad;
+        let is_carried = carries && outer.tpid == EtherType::VLAN;
+        let chooses = self.is_access && outer.tci.vid_bits() != 0 && !is_carried;
+        let may_have_inner = carries && outer.tpid == EtherType::QINQ;
+        chooses || fields.inner.is_some_and(|inner| !(may_have_inner && inner.tpid == EtherType::VLAN))
     }
 
     fn hidden(&self, fields: &Fields, frame: &[u8]) -> Checked {

@@ -85,7 +85,8 @@ pub struct GuardSettings {
     pub macs: Arc<[MacAddr]>,
     /// `spoofchk`: the source MAC address must be one of `macs`; if there are none, nothing passes.
     pub mac: bool,
-    /// An access port may send no VLAN tag (but one with VLAN 0), and no port one behind another.
+    /// An access port may send no VLAN tag (but one with VLAN 0), and no port one behind another. On a port with service tags
+    /// (802.1ad) customers' tags are what it carries, one of them.
     pub vlan: bool,
     /// The source of an IPv4 packet must be bound to the port, with the frame's source MAC address.
     pub ipv4: bool,

@@ -10,7 +10,8 @@ use crate::origin;
 pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     let settings = &walk.ingress.settings.answer;
     let gateways = &walk.topology.gateways;
-    if !may_concern(settings, gateways, walk.fields) {
+    // What a customer's tag leads to is another link's, and an answer would lose the tag.
+    if !may_concern(settings, gateways, walk.fields) || !walk.is_of_vlan() {
         return Step::Next;
     }
     walk.do_not_remember();

@@ -18,6 +18,7 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
         port: walk.ingress.port.id,
         settings,
         is_access: matches!(walk.ingress.settings.vlan, VlanMode::Access(_)),
+        protocol: walk.ingress.settings.vlan_protocol,
         vlan: walk.vlan,
         bindings: &walk.tables.bindings,
         now: walk.now,
@@ -35,7 +36,8 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
         walk.note(|| reason.explain().to_owned());
         return Step::drop(reason);
     }
-    if !datagram::is_dhcp(fields) {
+    // What a customer's tag leads to is another link's, and the switch knows nothing of it.
+    if !datagram::is_dhcp(fields) || !walk.is_of_vlan() {
         return Step::Next;
     }
     let mut room = [0; LONGEST];

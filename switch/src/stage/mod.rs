@@ -152,6 +152,11 @@ impl Walk<'_> {
         self.body.whole(self.head, self.len, room)
     }
 
+    /// Whether the packet is right behind what told its VLAN: no other tag is in between.
+    pub(crate) fn is_of_vlan(&self) -> bool {
+        self.fields.inner.is_none() && self.fields.tag.is_some() == self.tag.is_some()
+    }
+
     /// What the flow's operations are told of it.
     pub(crate) fn set_handle(&mut self, handle: u32) {
         self.left.handle = handle;
@@ -194,7 +199,8 @@ pub(crate) struct Stage {
     run: fn(&mut Walk<'_>) -> Step,
 }
 
-/// The stages, in order. Places kept for what comes: tunnels' outer headers before `vlan`, rules, connection tracking and meters between `learn` and `forward`, mirrors after `forward`.
+/// The stages, in order. Places kept for what comes: tunnels' outer headers before `vlan`, rules, connection tracking and
+/// meters between `learn` and `forward`, mirrors after `forward`.
 pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "ingress_state",

@@ -17,12 +17,12 @@
 //!    (`untagged_not_allowed`).
 //! 6. What is behind the untagged Ethernet header may not be longer than the sending port's MTU (`ingress_mtu`), or 4 bytes
 //!    more on a port with service tags; of a frame to be segmented, the longest segment counts.
-//!     Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
+//!    Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
 //!    may have. An address seen on another port moves there under the same conditions, unless it is sticky (learned on a
 //!    port whose addresses stick) or frozen. With damping on, its moves are counted from the first one on; when the window
 //!    has passed, they begin anew. If there were as many as are allowed, the next is none: the address is frozen.
-//!     ARP requests and neighbour solicitations that the switch answers end here: `consumed`.
+//!    ARP requests and neighbour solicitations that the switch answers end here: `consumed`.
 //! 8. Multicast, broadcast and unknown unicast go to all other enabled members of the VLAN; to none of them is
 //!    `no_member`. Isolated ports do not reach isolated ports, and a port may be none of those that broadcast, multicast or
 //!    unknown unicast goes to. A copy that the port's lists do not name, or that its guest does not want, is `filtered`.
@@ -439,7 +439,14 @@ impl Switch {
         if payload > ingress.longest_payload() {
             return Outcome::refused("ingress_mtu");
         }
-        let sent = Sent { port, is_access: matches!(ingress.vlan, Vlan::Access(_)), vlan, now, frame };
+        let sent = Sent {
+            port,
+            is_access: matches!(ingress.vlan, Vlan::Access(_)),
+            has_service_tags: ingress.service_tags,
+            vlan,
+            now,
+            frame,
+        };
         self.known.pass(now);
         if let Err(reason) = self.known.check(&ingress.guard, &sent) {
             return Outcome::refused(reason);

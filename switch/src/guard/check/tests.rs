@@ -14,6 +14,7 @@ struct Bench {
     bindings: Bindings,
     now: Tick,
     dry: bool,
+    protocol: VlanProtocol,
 }
 
 fn bench() -> Bench {
@@ -22,7 +23,7 @@ fn bench() -> Bench {
     let settings =
         GuardSettings { addresses: addresses.into(), max_bindings: 2, ..GuardSettings::strict([mac(1)]) };
     bindings.configure([binding(2, mac(2), v4(2).into()), binding(2, mac(2), v6("2001:db8::2").into())]);
-    Bench { settings, bindings, now: 100, dry: false }
+    Bench { settings, bindings, now: 100, dry: false, protocol: VlanProtocol::Dot1Q }
 }
 
 fn binding(port: u32, mac: MacAddr, address: IpAddr) -> Binding {
@@ -42,6 +43,7 @@ impl Bench {
             port: PortId(1),
             settings: &self.settings,
             is_access: true,
+            protocol: self.protocol,
             vlan: Vid::DEFAULT,
             bindings: &self.bindings,
             now: self.now,
@@ -271,6 +273,14 @@ fn tags_of_its_own_making() {
     let tagged = |tci: [u8; 2]| [&packet[..12], &[0x81, 0], &tci, &packet[12..]].concat();
     assert_eq!(bench.check(&tagged([0xe0, 0])), None, "a priority");
     assert_eq!(bench.check(&tagged([0, 1])), Some(DropReason::VlanSpoof));
+    // Through a tunnel of service tags the customer's go as they are.
+    let tunnel = Bench { protocol: VlanProtocol::Dot1Ad, ..self::bench() };
+    let service =
+        |tci: [u8; 2], inner: &[u8]| [&packet[..12], &[0x88, 0xa8], &tci, inner, &packet[12..]].concat();
+    assert_eq!(tunnel.check(&tagged([0, 1])), None);
+    assert_eq!(tunnel.check(&service([0, 0], &[0x81, 0, 0, 1])), None);
+    assert_eq!(tunnel.check(&service([0, 1], &[])), Some(DropReason::VlanSpoof));
+    assert_eq!(tunnel.check(&service([0, 0], &[0x88, 0xa8, 0, 1])), Some(DropReason::VlanSpoof));
 }
 
 #[test]

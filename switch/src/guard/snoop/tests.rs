@@ -28,6 +28,7 @@ impl Bench {
             port: PortId(port),
             settings: if port == 9 { &self.servers } else { &self.vm },
             is_access: true,
+            protocol: crate::settings::VlanProtocol::Dot1Q,
             vlan: Vid::DEFAULT,
             bindings: &self.bindings,
             now: self.now,

@@ -4,7 +4,8 @@
 //!
 //! 1. A trusted port is not checked.
 //! 2. `mac`: the source is one of the port's MAC addresses (`mac_spoof`).
-//! 3. `vlan`: no tag with a VLAN on an access port, no tag behind a tag anywhere (`vlan_spoof`).
+//! 3. `vlan`: no tag with a VLAN on an access port, no tag behind a tag anywhere (`vlan_spoof`); on a port with service
+//!    tags one of customers is no matter.
 //! 4. If anything behind Ethernet is checked: no third tag, no SNAP; if ND, RA or DHCPv6 is: no IPv6 header chain that
 //!    cannot be followed to its end within 128 bytes, and none on the link that ends in an unknown protocol
 //!    (`hidden_headers`).
@@ -114,6 +115,8 @@ pub struct Sent<'a> {
     pub port: usize,
     /// Which is an access port.
     pub is_access: bool,
+    /// Which has service tags.
+    pub has_service_tags: bool,
     /// In which VLAN.
     pub vlan: u16,
     /// When.
@@ -127,8 +130,8 @@ pub struct Sent<'a> {
 struct Read {
     src: Mac,
     dst: Mac,
-    /// VLANs of the tags.
-    tags: Vec<u16>,
+    /// EtherTypes and VLANs of the tags.
+    tags: Vec<(u16, u16)>,
     ethertype: u16,
     l3: usize,
     /// Source and destination, if there is an IP header.
@@ -175,7 +178,7 @@ impl Read {
             ..Read::default()
         };
         while is_tag(read.ethertype) && read.tags.len() < 2 {
-            read.tags.push(be16(head, read.l3).unwrap_or(0) & 0xfff);
+            read.tags.push((read.ethertype, be16(head, read.l3).unwrap_or(0) & 0xfff));
             read.ethertype = be16(head, read.l3 + 2).unwrap_or(0);
             read.l3 += 4;
         }
@@ -255,6 +258,12 @@ impl Read {
             }
             _ => {}
         }
+    }
+
+    /// Whether no tag is between the packet and what told its VLAN.
+    fn is_of_vlan(&self, sent: &Sent<'_>) -> bool {
+        let own = if sent.has_service_tags { 0x88a8 } else { 0x8100 };
+        self.tags.is_empty() || matches!(self.tags[..], [(kind, _)] if kind == own)
     }
 
     fn udp(&self) -> Option<(bool, u16, u16)> {
@@ -400,14 +409,18 @@ impl Known {
         let head = &sent.frame[..sent.frame.len().min(128)];
         let read = Read::of(head);
         if guard.trusted {
-            return self.servers(sent, &read);
+            return if read.is_of_vlan(sent) { self.servers(sent, &read) } else { Ok(()) };
         }
         if guard.mac && !guard.macs.contains(&read.src) {
             return Err("mac_spoof");
         }
         // A service tag is none of a bridge of customers' VLANs, but it is a tag.
-        let own_tag = sent.is_access && read.tags.first().is_some_and(|vid| *vid != 0);
-        if guard.vlan && (own_tag || read.tags.len() > 1) {
+        let good = match (&read.tags[..], sent.has_service_tags) {
+            ([], _) | ([(0x8100, _)], true) => true,
+            ([(_, vid)], _) | ([(0x88a8, vid), (0x8100, _)], true) => *vid == 0 || !sent.is_access,
+            _ => false,
+        };
+        if guard.vlan && !good {
             return Err("vlan_spoof");
         }
         let chains = guard.nd || guard.ra || guard.dhcp6_server;
@@ -456,6 +469,9 @@ impl Known {
         }
         if guard.ipv6 && read.ethertype == 0x86dd && !self.source6(guard, sent, &read) {
             return Err("ipv6_spoof");
+        }
+        if !read.is_of_vlan(sent) {
+            return Ok(());
         }
         match read.udp() {
             Some((false, _, 67)) if guard.learn_dhcp => self.client(guard, sent, &read),
@@ -677,6 +693,9 @@ impl Known {
             let held = self.bound.get(&(sent.vlan, address)).copied()?;
             (held.port != sent.port && held.right != Right::Claimed && is_up(held.port)).then_some(held.mac)
         };
+        if !read.is_of_vlan(sent) {
+            return None;
+        }
         if read.ethertype == 0x0806 && guard.answer_arp {
             let packet = sent.frame.get(read.l3..read.l3 + 28)?;
             let (sender, target) = (v4(packet, 14)?, v4(packet, 24)?);
