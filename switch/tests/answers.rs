@@ -232,6 +232,19 @@ fn whoever_is_checked_pays_for_the_first_frame_only() {
 }
 
 #[test]
+fn a_mac_address_of_its_own_needs_no_deep_look() {
+    let guard = GuardSettings { mac: true, macs: [mac(1), mac(2)].into(), ..GuardSettings::default() };
+    let ports = vec![PortSettings { guard, ..PortSettings::default() }, PortSettings::default()];
+    let mut bench = Bench::new(&SwitchConfig::default(), ports, Policy::default());
+    for (n, passes) in [(1, 3), (2, 3), (3, 0)] {
+        bench.send(0, &vec![udp(mac(n), v4(9), 7); 3]);
+        assert_eq!(bench.take(1).len(), passes, "from {n}");
+    }
+    assert_eq!(bench.reasons(), [("mac_spoof", 3)].into());
+    assert_eq!(bench.switch.decided(), (6, 3));
+}
+
+#[test]
 fn a_binding_that_ends_ends_the_flow() {
     let ports = vec![
         PortSettings { guard: GuardSettings::strict([mac(1)]), ..PortSettings::default() },
