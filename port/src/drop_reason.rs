@@ -103,6 +103,16 @@ reasons! {
     Stopped = "stopped",
     /// The operating system refused the frame.
     Refused = "refused",
+    /// A rule of the infrastructure says so.
+    RuleInfrastructure = "rule_infrastructure",
+    /// A rule of the port's tenant says so.
+    RuleTenant = "rule_tenant",
+    /// A rule sends it to a port that is not there, not the tenant's, or not a member of its VLAN.
+    RuleTarget = "rule_target",
+    /// A rule lessens its TTL or hop limit, which is used up.
+    TtlExceeded = "ttl_exceeded",
+    /// A rule rewrites it, and a checksum that would have to change is out of reach.
+    CannotRewrite = "cannot_rewrite",
     /// The switch could not decide for the moment: more different sets of actions are in use than it keeps.
     Overload = "overload",
     /// A fault was injected on purpose.

@@ -201,6 +201,8 @@ pub(crate) struct Remember {
     /// What its plan is told of this flow: the handle of a connection, for instance.
     pub(crate) handle: u32,
     pub(crate) depends: [Version; DEPENDENCIES],
+    /// What rules have marked it with.
+    pub(crate) mark: u32,
 }
 
 /// Under what it was decided or is to be judged.
@@ -209,6 +211,8 @@ pub(crate) struct Under {
     pub(crate) generation: u32,
     pub(crate) tick: u32,
     pub(crate) stamp: u64,
+    /// Epoch of the rules.
+    pub(crate) epoch: u64,
 }
 
 /// A flow that was found.
@@ -217,6 +221,8 @@ pub(crate) struct Found {
     pub(crate) outcome: Outcome,
     pub(crate) plan: u32,
     pub(crate) handle: u32,
+    /// What rules have marked its frames with.
+    pub(crate) mark: u32,
     /// Where it is, for [`DeepCache::count`].
     pub(crate) place: u32,
 }
@@ -224,7 +230,7 @@ pub(crate) struct Found {
 impl Found {
     /// Nothing was decided, and nothing is to be done.
     pub(crate) const NOTHING: Found =
-        Found { outcome: Outcome::NOTHING, plan: 0, handle: 0, place: u32::MAX };
+        Found { outcome: Outcome::NOTHING, plan: 0, handle: 0, mark: 0, place: u32::MAX };
 }
 
 /// Two cache lines.
@@ -243,19 +249,36 @@ struct Entry {
     seen: u32,
     slots: [u16; DEPENDENCIES],
     values: [u32; DEPENDENCIES],
-    reserved: u64,
+    /// Lower half of the epoch of the rules that it was made under.
+    epoch: u32,
+    /// What rules have marked its frames with.
+    mark: u32,
 }
 
 impl Entry {
-    fn revalidate(&mut self, versions: &Versions, under: Under, refresh: u32) -> bool {
+    /// Looks at all that the decision depends on, and stamps the entry if it is good. `judge` is asked about one that was made
+    /// under an older epoch of the rules: whether it is good, and up to which epoch.
+    fn revalidate(
+        &mut self,
+        versions: &Versions,
+        under: Under,
+        refresh: u32,
+        judge: impl FnOnce(u64, &Entry) -> Option<u64>,
+    ) -> bool {
         let current = |(slot, value): (&u16, &u32)| versions.value(u32::from(*slot)) == *value;
         let good = self.generation == under.generation
             && self.slots.iter().zip(&self.values).all(current)
             && under.tick.wrapping_sub(self.seen) < refresh;
-        if good {
-            self.stamp = under.stamp;
+        if !good {
+            return false;
         }
-        good
+        let behind = (under.epoch as u32).wrapping_sub(self.epoch);
+        if behind != 0 {
+            let Some(until) = judge(under.epoch.saturating_sub(behind.into()), self) else { return false };
+            self.epoch = until as u32;
+        }
+        self.stamp = under.stamp;
+        true
     }
 }
 
@@ -338,13 +361,14 @@ impl DeepCache {
                 outcome: entry.outcome,
                 plan: entry.plan,
                 handle: entry.handle,
+                mark: entry.mark,
                 place: (place * WAYS + way) as u32,
             })
         };
         look(way).or_else(|| look(way ^ 1))
     }
 
-    /// What was decided for a key, if it is good now.
+    /// What was decided for a key, if it is good now. `judge`: see [`Entry::revalidate`].
     #[inline]
     pub(crate) fn find(
         &mut self,
@@ -352,16 +376,19 @@ impl DeepCache {
         versions: &Versions,
         under: Under,
         refresh: u32,
+        judge: impl FnOnce(u64, Outcome, u32) -> Option<u64>,
     ) -> Option<Found> {
         let (place, _) = self.place(key);
         let set = self.sets.get_mut(place)?;
         let way = set.iter().position(|entry| entry.key.is(key))?;
         let entry = set.get_mut(way)?;
-        let good = entry.stamp == under.stamp || entry.revalidate(versions, under, refresh);
+        let judge = |epoch, entry: &Entry| judge(epoch, entry.outcome, entry.plan);
+        let good = entry.stamp == under.stamp || entry.revalidate(versions, under, refresh, judge);
         good.then_some(Found {
             outcome: entry.outcome,
             plan: entry.plan,
             handle: entry.handle,
+            mark: entry.mark,
             place: (place * WAYS + way) as u32,
         })
     }
@@ -390,7 +417,8 @@ impl DeepCache {
             seen: under.tick,
             slots: what.depends.map(|version| version.slot as u16),
             values: what.depends.map(|version| version.value),
-            reserved: 0,
+            epoch: under.epoch as u32,
+            mark: what.mark,
         };
         if own.is_none()
             && let Some(count) = self.counts.get_mut(place).and_then(|counts| counts.get_mut(way))

@@ -6,6 +6,7 @@
 
 use fabnic_memory::{Map, Slice};
 use fabnic_port::{BURST, Burst, DropReason, Frame};
+use fabnic_wire::{Fields, Vid};
 
 use crate::body::Body;
 use crate::cache::{Outcome, Target};
@@ -13,7 +14,8 @@ use crate::deep::{DeepCache, DeepKey, Found, PLAIN, Read, Remember, Under};
 use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
 use crate::needs::Needs;
-use crate::plan::Plans;
+use crate::plan::{Op, Plans};
+use crate::rules::{self, Input, Parties};
 use crate::stage::{self, Seen};
 use crate::topology::Member;
 
@@ -50,6 +52,13 @@ impl Deep {
     #[inline(always)]
     pub(crate) fn found(&self, frame: usize) -> Found {
         self.found.get(frame).copied().unwrap_or(Found::NOTHING)
+    }
+
+    /// Takes up the marks of a flood that was put aside.
+    pub(crate) fn recall(&mut self, marks: &[u32; BURST]) {
+        for (found, mark) in self.found.iter_mut().zip(marks) {
+            *found = Found { mark: *mark, ..Found::NOTHING };
+        }
     }
 
     /// Forgets all flows and plans.
@@ -279,9 +288,35 @@ impl Flows {
         too_long: bool,
         walked: &mut Walked,
     ) -> Found {
-        let under = Under { generation: self.deep.generation, tick: at.now, stamp: self.stamp };
+        let rules = &at.tables.rules;
+        let generation = self.deep.generation;
+        let under = Under { generation, tick: at.now, stamp: self.stamp, epoch: self.epoch };
+        let Deep { cache, plans, .. } = &mut self.deep;
+        let judge = |made: u64, outcome: Outcome, plan: u32| {
+            // Behind a rewrite rules saw other fields than the frame has.
+            if plans.ops(plan)?.iter().any(|op| matches!(op, Op::Rewrite(_))) {
+                return None;
+            }
+            let fields = Fields::of(frame.head())?;
+            let egress = match outcome.target() {
+                Target::Port(index) => Some(at.topology.member(index)?),
+                Target::Flood | Target::Drop(_) => None,
+            };
+            let input = Input {
+                fields: &fields,
+                ingress: ingress.0.port.id,
+                egress: egress.map(|member| member.port.id),
+                vlan: Vid::new(outcome.vid()).ok()?,
+                mark: 0,
+            };
+            let parties = Parties {
+                ingress: ingress.0.settings.tenant,
+                egress: egress.and_then(|member| member.settings.tenant),
+            };
+            rules.still_good(made, &rules::Key::of(&input), parties)
+        };
         if !too_long
-            && let Some(found) = self.deep.cache.find(&read.key, &at.tables.versions, under, self.refresh)
+            && let Some(found) = cache.find(&read.key, &at.tables.versions, under, self.refresh, judge)
         {
             return found;
         }
@@ -295,11 +330,12 @@ impl Flows {
             frame.mark(DropReason::Overload);
             return Found::NOTHING;
         };
-        let mut found = Found { outcome, plan, handle: self.left.handle, place: u32::MAX };
+        let (handle, mark) = (self.left.handle, self.left.mark);
+        let mut found = Found { outcome, plan, handle, mark, place: u32::MAX };
         if self.left.uncached {
             return found;
         }
-        let remember = Remember { outcome, plan, handle: found.handle, depends: decision.depends };
+        let remember = Remember { outcome, plan, handle, mark, depends: decision.depends };
         found.place = self.deep.cache.insert(&read.key, &remember, under);
         found
     }

@@ -42,6 +42,16 @@ impl Dress {
         (self.tagged, self.marked, self.differs) = (tagged, 0, tagged);
     }
 
+    /// What is in the heads now, to be given to [`Dress::restore`] when they are as they were.
+    pub(crate) fn state(&self) -> [u64; 3] {
+        [self.tagged, self.marked, self.differs]
+    }
+
+    /// The heads are as they were.
+    pub(crate) fn restore(&mut self, [tagged, marked, differs]: [u64; 3]) {
+        (self.tagged, self.marked, self.differs) = (tagged, marked, differs);
+    }
+
     /// Which frames have a tag now.
     pub(crate) fn tagged(&self) -> u64 {
         self.tagged

@@ -13,10 +13,13 @@
 //! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
 //! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, Tally, Verdict};
-use fabnic_wire::{MacAddr, Vid, flow_hash};
+use fabnic_port::{
+    BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, PortId, Tally, Verdict,
+};
+use fabnic_wire::fields::Tag;
+use fabnic_wire::{EtherType, Fields, MacAddr, Vid, flow_hash};
 
 use crate::switch::Tables;
 
@@ -25,10 +28,13 @@ use crate::dress::Dress;
 use crate::fdb::Tick;
 use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
+use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
 use crate::receive::Flooded;
+use crate::rules::RuleSet;
 use crate::stage::egress;
+use crate::stage::rules::{Copied, FloodedCopy};
 use crate::topology::{Member, Topology};
 
 /// Counters of one worker's decisions. Written by the worker, copied out by it.
@@ -63,6 +69,8 @@ pub(crate) struct Engine {
     /// Floods that are too much for one go; `None` while there are few ports, or no memory.
     pub(crate) floods: Option<Box<Floods>>,
     pub(crate) counters: EngineCounters,
+    /// Asked about each copy of a flooded frame.
+    rules: Arc<RuleSet>,
     /// The second that the burst in work is of.
     pub(crate) now: Tick,
 }
@@ -146,6 +154,20 @@ impl Groups {
 /// Where frames are delivered from: the topology, and what their sender says of priorities.
 type From<'a> = (&'a Topology, &'a PrioritySettings);
 
+/// Who sent a flooded frame.
+#[derive(Clone, Copy)]
+struct Sender {
+    port: PortId,
+    /// The kind of its tags.
+    tpid: [u8; 2],
+}
+
+impl Sender {
+    fn of(member: &Member) -> Sender {
+        Sender { port: member.port.id, tpid: member.tpid }
+    }
+}
+
 /// What a sender said of priorities that is no more.
 static UNTOLD: LazyLock<PrioritySettings> = LazyLock::new(PrioritySettings::default);
 
@@ -170,7 +192,7 @@ fn choose(member: &Member, picks: &Picks, burst: &Burst) -> [Picks; 2] {
 }
 
 impl Engine {
-    pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick) -> Engine {
+    pub(crate) fn new(flow_cache_max: usize, secret: [u64; 2], refresh: Tick, rules: Arc<RuleSet>) -> Engine {
         Engine {
             flows: Flows::new(flow_cache_max, secret, refresh),
             dress: Dress::default(),
@@ -184,6 +206,7 @@ impl Engine {
             cuts: None,
             floods: None,
             counters: EngineCounters::default(),
+            rules,
             now: 0,
         }
     }
@@ -406,7 +429,7 @@ impl Engine {
             let (mut copies, mut reached) = (0_u64, 0_u64);
             let priority = &sender.settings.priority;
             for port in members.reached_from(ingress, sender.settings.isolated) {
-                let for_it = self.flood_to((topology, priority), port, &group, burst);
+                let for_it = self.flood_to((topology, priority), Sender::of(sender), port, &group, burst);
                 copies += u64::from(for_it.count_ones());
                 reached |= for_it;
             }
@@ -423,16 +446,104 @@ impl Engine {
 
     /// Delivers flooded frames to one port, as far as they are flooded to it. Gives those that had a copy, one bit each.
     #[inline(always)]
-    fn flood_to(&mut self, from: From<'_>, port: u32, picks: &Picks, burst: &mut Burst) -> u64 {
+    fn flood_to(
+        &mut self,
+        from: From<'_>,
+        sender: Sender,
+        port: u32,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) -> u64 {
         let Some(member) = from.0.member(port) else { return 0 };
         if !member.is_choosy() {
-            self.deliver(from, port, picks, burst);
+            self.flood_by_rules((from, sender), port, member, picks, burst);
             return picks.mask();
         }
         let [goes, filtered] = choose(member, picks, burst);
         self.refuse(from.1, member, DropReason::Filtered, &filtered, burst);
-        self.deliver(from, port, &goes, burst);
+        self.flood_by_rules((from, sender), port, member, &goes, burst);
         goes.mask() | filtered.mask()
+    }
+
+    /// Delivers copies of flooded frames, as rules of direction out let them.
+    #[inline(always)]
+    fn flood_by_rules(
+        &mut self,
+        (from, sender): (From<'_>, Sender),
+        port: u32,
+        member: &Member,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
+        if self.rules.has_out() {
+            for frame in picks.as_slice() {
+                self.copy_by_rules((from, sender), port, member, *frame, burst);
+            }
+        } else {
+            self.deliver(from, port, picks, burst);
+        }
+    }
+
+    /// One copy of one frame.
+    #[inline(never)]
+    fn copy_by_rules(
+        &mut self,
+        (from, sender): (From<'_>, Sender),
+        port: u32,
+        member: &Member,
+        index: u8,
+        burst: &mut Burst,
+    ) {
+        let mut pick = Picks::NONE;
+        pick.push(index.into());
+        let place = usize::from(index);
+        // Rules see the frame as it came, not as it was written for the port before.
+        self.dress.take_off(burst);
+        let (Some(frame), Some(vlan)) = (burst.frames().get(place), self.vid_of(index)) else { return };
+        let (len, Some(mut fields)) = (frame.len(), Fields::of(frame.head())) else { return };
+        let tpid = EtherType(u16::from_be_bytes(sender.tpid));
+        match (self.flows.tag(place), self.dress.is_tagged(index)) {
+            (Some(tci), _) => fields.tag = Some(Tag { tpid, tci }),
+            // A tag that was written for another port; what is behind it was the first one.
+            (None, true) => (fields.tag, fields.inner) = (fields.inner, None),
+            (None, false) => {}
+        }
+        let copied = Copied {
+            fields: &fields,
+            ingress: sender.port,
+            vlan,
+            mark: self.flows.deep.found(place).mark,
+            len,
+            now: self.now,
+        };
+        let rules = Arc::clone(&self.rules);
+        let answer = FloodedCopy::ask(&rules, from.0, member, &copied);
+        for mirror in &answer.mirrors {
+            self.mirror(from.0, mirror, &pick, burst);
+        }
+        if let Some(reason) = answer.refused {
+            return self.refuse(from.1, member, reason, &pick, burst);
+        }
+        let to = answer.redirect.unwrap_or(port);
+        if answer.rewrites.is_empty() {
+            return self.deliver(from, to, &pick, burst);
+        }
+        // The other copies are of the frame as it was.
+        let dressed = self.dress.state();
+        let Some(before) = burst.frames().get(place).cloned() else { return };
+        let mut failed = None;
+        if let Some(frame) = burst.frames_mut().get_mut(place) {
+            answer.rewrites.iter().for_each(|rewrite| rewrite_frame(rewrite, frame));
+            failed = frame.marked();
+        }
+        match failed {
+            Some(reason) => self.refuse(from.1, member, reason, &pick, burst),
+            None => self.deliver(from, to, &pick, burst),
+        }
+        if let Some(frame) = burst.frames_mut().get_mut(place) {
+            *frame = before;
+        }
+        self.dress.restore(dressed);
     }
 
     /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
@@ -457,6 +568,7 @@ impl Engine {
             only: None,
             tagged: self.dress.tagged(),
             came: &|frame| flows.tag(frame).map(|tag| tag.0),
+            mark: &|frame| flows.deep.found(frame).mark,
             longest: flows.longest,
         };
         if let Err(reason) = floods.put_aside(burst, &aside) {
@@ -491,11 +603,13 @@ impl Engine {
         self.dress.begin(current.tagged);
         let picks = Picks { len: frames, ..Picks::ALL };
         let sender = topology.index_of(current.from).and_then(|index| topology.member(index));
+        let told =
+            sender.map_or(Sender { port: current.from, tpid: EtherType::VLAN.0.to_be_bytes() }, Sender::of);
         let priority = sender.map_or(&*UNTOLD, |sender| &sender.settings.priority);
         let (mut copies, before) = (0, current.reached);
         for _ in 0..current.ports_a_slice {
             let Some(port) = floods.next_port() else { break };
-            let for_it = self.flood_to((topology, priority), port, &picks, &mut floods.burst);
+            let for_it = self.flood_to((topology, priority), told, port, &picks, &mut floods.burst);
             copies += u64::from(for_it.count_ones());
             current.reached |= for_it;
         }

@@ -64,6 +64,8 @@ struct Stored {
     offload: Offload,
     /// The tag that the frame came with, if it came with one.
     came: Option<u16>,
+    /// What rules have marked it with.
+    mark: u32,
     /// It has a tag now.
     tagged: bool,
 }
@@ -103,6 +105,8 @@ pub(crate) struct Aside<'a> {
     pub(crate) tagged: u64,
     /// The tag that a frame came with.
     pub(crate) came: &'a dyn Fn(usize) -> Option<u16>,
+    /// What rules have marked a frame with.
+    pub(crate) mark: &'a dyn Fn(usize) -> u32,
     /// The longest size in the burst.
     pub(crate) longest: u32,
 }
@@ -120,6 +124,8 @@ pub(crate) struct Current {
     /// Which frames came with a tag, and with which.
     pub(crate) came: u64,
     pub(crate) tags: [u16; BURST],
+    /// What rules have marked them with.
+    pub(crate) marks: [u32; BURST],
     /// Frames that had a copy for some port, one bit each.
     pub(crate) reached: u64,
     /// Ports of one slice.
@@ -171,8 +177,15 @@ impl Floods {
     /// When there is no memory to be had.
     pub(crate) fn new() -> Result<Floods, MapError> {
         let (map, _) = Map::anonymous(u64::from(CHUNKS) * u64::from(CHUNK))?;
-        let stored =
-            Stored { more: NONE, next: NONE, len: 0, offload: Offload::PLAIN, came: None, tagged: false };
+        let stored = Stored {
+            more: NONE,
+            next: NONE,
+            len: 0,
+            offload: Offload::PLAIN,
+            came: None,
+            mark: 0,
+            tagged: false,
+        };
         let job = Job { first: NONE, chunks: 0, from: PortId(0), longest: 0, next: NONE };
         let line = Line { first: NONE, last: NONE, chunks: 0, jobs: 0 };
         Ok(Floods {
@@ -292,6 +305,7 @@ impl Floods {
             len: frame.len(),
             offload: frame.offload(),
             came: (aside.came)(index),
+            mark: (aside.mark)(index),
             tagged: aside.tagged >> (index % BURST) & 1 == 1,
         };
         Some(first)
@@ -323,6 +337,7 @@ impl Floods {
             tagged: 0,
             came: 0,
             tags: [0; BURST],
+            marks: [0; BURST],
             reached: 0,
             ports_a_slice: 0,
             job: number,
@@ -338,6 +353,9 @@ impl Floods {
             if let (Some(came), Some(tag)) = (stored.came, current.tags.get_mut(frame)) {
                 *tag = came;
                 current.came |= 1 << frame;
+            }
+            if let Some(mark) = current.marks.get_mut(frame) {
+                *mark = stored.mark;
             }
             current.tagged |= u64::from(stored.tagged) << frame;
             at = stored.next;

@@ -48,7 +48,9 @@ pub(crate) struct Flows {
     /// Bytes in the burst.
     pub(crate) bytes: u64,
     /// What the stamp stands for: the topology's generation, the FDB's changes, the tick.
-    moment: (u32, u32, Tick),
+    moment: (u32, u32, Tick, u64),
+    /// The epoch of the rules at that moment.
+    pub(crate) epoch: u64,
     /// Raised when the moment is another one. Looked at once a burst, so that a flow that was decided in a burst keeps its
     /// decision to the burst's end, whatever other workers learn meanwhile: else its frames could overtake each other.
     pub(crate) stamp: u64,
@@ -69,7 +71,8 @@ impl Flows {
             tagged: 0,
             longest: 0,
             bytes: 0,
-            moment: (0, 0, 0),
+            moment: (0, 0, 0, 0),
+            epoch: 0,
             stamp: 0,
             refresh,
             deep: Deep::new(flow_cache_max, secret),
@@ -89,9 +92,10 @@ impl Flows {
 
     /// Raises the stamp if this moment is another one.
     pub(crate) fn note_moment(&mut self, at: &Moment<'_>) {
-        let moment = (at.topology.generation, at.tables.versions.changes(), at.now);
+        let epoch = at.tables.rules.epoch();
+        let moment = (at.topology.generation, at.tables.versions.changes(), at.now, epoch);
         if moment != self.moment || self.stamp == 0 {
-            self.moment = moment;
+            (self.moment, self.epoch) = (moment, epoch);
             self.stamp += 1;
         }
     }
@@ -116,6 +120,7 @@ impl Flows {
         for outcome in self.outcomes.iter_mut().take(frames) {
             *outcome = Outcome::new(Target::Flood, flood.vlan);
         }
+        self.deep.recall(&flood.marks);
         *self.tags = flood.tags;
         (self.tagged, self.longest) = (flood.came, flood.longest);
     }

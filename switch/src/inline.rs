@@ -14,6 +14,7 @@ use crate::engine::{Engine, Moment};
 use crate::fdb::Fdb;
 use crate::guard::Bindings;
 use crate::mirror::Mirror;
+use crate::rules::{Change, Rules, TransactionError};
 use crate::settings::{Policy, PortSettings};
 use crate::stats::SwitchTotals;
 use crate::switch::{Shared, SwitchConfig};
@@ -88,6 +89,26 @@ impl InlineSwitch {
     /// As [`crate::Switch::trace`].
     pub fn trace(&self, port: PortId, bytes: &[u8]) -> Option<Trace> {
         self.shared.trace(port, bytes, self.now, self.now_ns)
+    }
+
+    /// As [`crate::Switch::change_rules`].
+    ///
+    /// # Errors
+    /// Which change is refused, and why.
+    pub fn change_rules(&mut self, changes: &[Change]) -> Result<u64, TransactionError> {
+        let mut widened = false;
+        let rules = Arc::clone(&self.shared.tables.rules);
+        let result = rules.apply(changes, |_| widened = true);
+        if widened {
+            // Nobody looks between the two: there is one thread.
+            self.change(self.shared.ports(), None);
+        }
+        result
+    }
+
+    /// As [`crate::Switch::rules`].
+    pub fn rules(&self) -> Rules<'_> {
+        Rules(&self.shared.tables.rules)
     }
 
     /// The mirrors that run.

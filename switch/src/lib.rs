@@ -50,6 +50,7 @@ mod periodic;
 mod plan;
 mod priority;
 mod receive;
+mod rules;
 mod settings;
 mod stage;
 mod stats;
@@ -79,6 +80,11 @@ pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};
 pub use receive::{MacSet, ReceiveFilter};
+pub use rules::{
+    Action, Change, ClassifierShape, Direction, Domain, Fragmented, Input, MAX_ACTIONS, MAX_GROUP,
+    MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
+    TransactionError, prefix4, prefix6,
+};
 pub use settings::{Policy, PortSettings, VlanMode, VlanProtocol, VlanSet};
 pub use stage::stages;
 pub use stats::{FdbStats, SwitchTotals, WorkerStats, drops};

@@ -24,8 +24,10 @@ bitflags! {
         const TTL = 32;
         /// TCP flags.
         const TCP_FLAGS = 64;
-        /// Nothing of the frame, but the deep path: counters a flow, for instance.
+        /// Nothing more of the frame, but each flow is counted.
         const FLOWS = 128;
+        /// Nothing more of the frame, but decisions with a plan.
+        const PLANS = 256;
     }
 }
 

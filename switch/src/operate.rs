@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use fabnic_port::{Burst, DropReason};
+use fabnic_port::{Burst, DropReason, Frame};
 
 use crate::engine::{Engine, Picks, hand_over};
 use crate::mirror::Mirror;
 use crate::origin::LONGEST;
 use crate::plan::Op;
+use crate::rules::Rewrite;
 use crate::stage::egress;
 use crate::topology::{Member, Topology};
 
@@ -47,6 +48,22 @@ impl Engine {
                 let picks = unmarked(burst, from..end);
                 self.mirror(topology, mirror, &picks, burst);
             }
+            Op::Sample(sampler, mirror) => {
+                let all = unmarked(burst, from..end);
+                let mut picks = Picks::NONE;
+                all.as_slice()
+                    .iter()
+                    .filter(|_| sampler.takes())
+                    .for_each(|frame| picks.push((*frame).into()));
+                self.mirror(topology, mirror, &picks, burst);
+            }
+            // Counted for the whole run already.
+            Op::Count(_) => {}
+            Op::Rewrite(rewrite) => {
+                for frame in burst.frames_mut().get_mut(from..end).unwrap_or(&mut []) {
+                    rewrite_frame(rewrite, frame);
+                }
+            }
         }
     }
 
@@ -83,7 +100,13 @@ impl Engine {
     }
 
     /// Sends copies to a mirror's target.
-    fn mirror(&mut self, topology: &Topology, mirror: &Arc<Mirror>, picks: &Picks, burst: &mut Burst) {
+    pub(crate) fn mirror(
+        &mut self,
+        topology: &Topology,
+        mirror: &Arc<Mirror>,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
         let (first, every) = mirror.show(picks.len as u64);
         let snap = mirror.settings.snap.unwrap_or(u32::MAX);
         let (mut whole, mut cut) = (Picks::NONE, Picks::NONE);
@@ -122,6 +145,17 @@ impl Engine {
                 port.tx_drops.add(DropReason::Overload, 1);
             }
         }
+    }
+}
+
+/// Sets fields of a frame; one that cannot be rewritten is marked.
+pub(crate) fn rewrite_frame(rewrite: &Rewrite, frame: &mut Frame) {
+    if frame.marked().is_some() {
+        return;
+    }
+    let (len, offload) = (frame.len(), frame.offload());
+    if rewrite.apply(frame.head_mut(), len, &offload).is_err() {
+        frame.mark(DropReason::CannotRewrite);
     }
 }
 

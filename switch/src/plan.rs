@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::mirror::Mirror;
+use crate::rules::{Identity, Rewrite, Sampler};
 
 /// More plans than this are forgotten as a whole when there is time for it, with the flows that hold their numbers.
 const MANY: usize = 1 << 16;
@@ -28,10 +29,15 @@ const MOST: usize = 1 << 18;
 
 /// One operation.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "the stages that come push them")]
 pub(crate) enum Op {
     /// Sends a copy of each frame, as it is now, to a mirror's target.
     Mirror(Arc<Mirror>),
+    /// Sends a copy of one frame of so many to a mirror's target.
+    Sample(Arc<Sampler>, Arc<Mirror>),
+    /// Counts each frame to a rule.
+    Count(Arc<Identity>),
+    /// Sets fields of each frame.
+    Rewrite(Arc<Rewrite>),
 }
 
 impl Op {
@@ -39,13 +45,17 @@ impl Op {
     fn identity(&self) -> (u8, usize) {
         match self {
             Op::Mirror(mirror) => (1, Arc::as_ptr(mirror).addr()),
+            Op::Sample(sampler, _) => (2, Arc::as_ptr(sampler).addr()),
+            Op::Count(rule) => (3, Arc::as_ptr(rule).addr()),
+            Op::Rewrite(rewrite) => (4, Arc::as_ptr(rewrite).addr()),
         }
     }
 
     /// Takes over what was counted for it: `frames` and `bytes` since the last time, until tick `now`.
-    fn settle(&self, _frames: u64, _bytes: u64, _now: u32) {
+    fn settle(&self, frames: u64, bytes: u64, now: u32) {
         match self {
-            Op::Mirror(_) => {}
+            Op::Count(rule) => rule.stats.add(frames, bytes, now),
+            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) => {}
         }
     }
 
@@ -53,6 +63,11 @@ impl Op {
     pub(crate) fn describe(&self) -> String {
         match self {
             Op::Mirror(mirror) => format!("mirror to {}", mirror.settings.name),
+            Op::Sample(sampler, mirror) => {
+                format!("mirror one frame of {} to {}", sampler.every, mirror.settings.name)
+            }
+            Op::Count(rule) => format!("count to rule {} of {}", rule.name, rule.domain),
+            Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
         }
     }
 }

@@ -133,6 +133,8 @@ pub struct PortSettings {
     /// Isolated ports do not talk to each other, only to ports that are not isolated (private VLAN; `isolated` of
     /// `bridge link`).
     pub isolated: bool,
+    /// The tenant whose port it is: its rules apply to it. Tenants are numbered from 1.
+    pub tenant: Option<u32>,
     /// Which frames the port is sent.
     pub receive: ReceiveFilter,
     /// What it is checked for.
@@ -184,6 +186,7 @@ impl Default for PortSettings {
             fdb_limit: u32::MAX,
             sticky: false,
             isolated: false,
+            tenant: None,
             receive: ReceiveFilter::default(),
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),

@@ -26,6 +26,7 @@ use crate::needs::Needs;
 use crate::origin::Origin;
 use crate::periodic::Periodic;
 use crate::receive::Flooded;
+use crate::rules::{Change, RuleSet, Rules, TransactionError};
 use crate::settings::{Policy, PortSettings};
 use crate::stage::{self, Left, Seen, egress};
 use crate::stats::{SwitchTotals, WorkerStats};
@@ -89,6 +90,8 @@ pub(crate) struct Tables {
     pub(crate) snooper: Snooper,
     /// Who is at the other end of links, by LLDP.
     pub(crate) neighbours: Neighbours,
+    /// Rules of infrastructure and tenants.
+    pub(crate) rules: Arc<RuleSet>,
 }
 
 impl Tables {
@@ -101,6 +104,7 @@ impl Tables {
             bindings: Bindings::new(config.bindings_max as usize, Arc::clone(&versions)),
             snooper: Snooper::default(),
             neighbours: Neighbours::default(),
+            rules: Arc::new(RuleSet::new([secret(2), secret(3)])),
             versions,
         }
     }
@@ -156,9 +160,8 @@ impl Shared {
     }
 
     pub(crate) fn engine(&self) -> Engine {
-        use std::hash::{BuildHasher, RandomState};
-        let secret = |n: u8| RandomState::new().hash_one(n) | 1;
-        Engine::new(self.flow_cache_max, [secret(0), secret(1)], self.refresh())
+        let rules = Arc::clone(&self.tables.rules);
+        Engine::new(self.flow_cache_max, [secret(0), secret(1)], self.refresh(), rules)
     }
 
     /// Forgets addresses that were not seen for long enough, and lets frozen ones move whose time has come.
@@ -187,7 +190,9 @@ impl Shared {
             *kept = policy;
         }
         let mirrors = Mirrors::new(&kept.mirrors, &old.mirrors);
-        let needs = ports.iter().fold(kept.needs(), |needs, (_, settings)| needs | settings.needs());
+        let needs = ports
+            .iter()
+            .fold(kept.needs() | self.tables.rules.needs(), |needs, (_, settings)| needs | settings.needs());
         let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
         drop(kept);
         let members = ports.into_iter().map(|(port, settings)| {
@@ -289,6 +294,12 @@ impl Shared {
         pushed
     }
 
+    /// The ports of this moment, with their settings.
+    pub(crate) fn ports(&self) -> Vec<(Arc<Port>, PortSettings)> {
+        let topology = self.topology.load();
+        topology.members.iter().map(|member| (Arc::clone(&member.port), member.settings.clone())).collect()
+    }
+
     /// What would become of a frame that a port sends now.
     pub(crate) fn trace(&self, port: PortId, bytes: &[u8], now: Tick, now_ns: u64) -> Option<Trace> {
         let topology = self.topology.load_full();
@@ -348,6 +359,12 @@ impl Shared {
             way,
         })
     }
+}
+
+/// A secret of a switch's own.
+fn secret(n: u8) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(n) | 1
 }
 
 /// Whole seconds, rounded up.
@@ -414,6 +431,12 @@ impl Switch {
     /// As [`Switch::set_ports`], together with the policy of the switch as a whole.
     pub fn configure(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Policy) {
         self.change(ports, Some(policy));
+    }
+
+    /// Publishes the ports that there are once more.
+    fn set_again(&self) {
+        let members = self.shared.ports();
+        self.change(members, None);
     }
 
     fn change(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>) {
@@ -489,6 +512,20 @@ impl Switch {
         let mut flows: Vec<FlowStats> = self.workers.iter().flat_map(shown).collect();
         flows.sort_by_key(|flow| core::cmp::Reverse((flow.bytes, flow.frames)));
         flows
+    }
+
+    /// Changes rules: all of these changes, or none. Traffic goes on, and sees all of it or nothing.
+    ///
+    /// # Errors
+    /// Which change is refused, and why.
+    pub fn change_rules(&self, changes: &[Change]) -> Result<u64, TransactionError> {
+        // Before a rule reads what nothing read before, flows are told apart by it.
+        self.shared.tables.rules.apply(changes, |_| self.set_again())
+    }
+
+    /// The rules, with what they have seen.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules(&self.shared.tables.rules)
     }
 
     /// The mirrors that run.

@@ -309,7 +309,7 @@ impl<'p> Iterator for Ipv6Extensions<'p> {
 
 /// Whether the IPv6 packet at `l3` is still on a route: its pseudo header is not of the destination in its header, but
 /// of the last one in a routing header (RFC 8200 section 8.1).
-pub(crate) fn has_route(head: &[u8], l3: usize) -> bool {
+pub fn has_route(head: &[u8], l3: usize) -> bool {
     let packet = head.get(l3..).unwrap_or(&[]);
     Ipv6Header::split(packet).is_some_and(|(header, rest)| {
         header

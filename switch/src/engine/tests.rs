@@ -465,3 +465,113 @@ fn own_frames_leave_as_others_do_and_are_counted() {
             .balance()
     );
 }
+
+fn rule(
+    id: u64,
+    domain: crate::Domain,
+    direction: crate::Direction,
+    terms: &[crate::Term],
+    actions: &[crate::Action],
+) -> crate::Change {
+    crate::Change::Add(crate::RuleSpec {
+        id: crate::RuleId(id),
+        domain,
+        direction,
+        group: 0,
+        priority: 10,
+        name: format!("r{id}"),
+        matches: vec![crate::Match::new(terms.iter().copied())],
+        actions: actions.to_vec(),
+    })
+}
+
+/// UDP over IPv4 from 10.0.0.1 to 10.0.0.2.
+fn datagram(dst: [u8; 6], src: [u8; 6], ports: (u16, u16)) -> Vec<u8> {
+    fabnic_testkit::packets::Packet::ethernet(dst, src)
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2])
+        .udp(ports.0, ports.1)
+        .size(100)
+        .build()
+}
+
+#[test]
+fn rules_of_both_domains_and_directions_have_their_say_in_order() {
+    use crate::{Action, Direction, Domain, RuleId, Set, Term};
+    let tenant = |settings: PortSettings, number| PortSettings { tenant: Some(number), ..settings };
+    let mut bench = Bench::new(vec![tenant(access(1), 1), tenant(access(1), 2), access(1)], 300);
+    bench.send(1, &[&frame(mac(9), mac(2), None, 60)], 0);
+    bench.take();
+    let (web, dns) = (datagram(mac(2), mac(1), (1000, 80)), datagram(mac(2), mac(1), (1000, 53)));
+    let port = |n| Term::DstPort { min: n, max: n };
+    let (infra, one, two) = (Domain::Infrastructure, Domain::Tenant(1), Domain::Tenant(2));
+    let change = |bench: &mut Bench, changes: &[crate::Change]| {
+        let rules = std::sync::Arc::clone(&bench.shared.tables.rules);
+        let mut widened = false;
+        rules.apply(changes, |_| widened = true).unwrap();
+        if widened {
+            bench.publish();
+        }
+    };
+    // Counted by a rule that lets everything on.
+    change(&mut bench, &[rule(1, infra, Direction::In, &[], &[Action::Continue])]);
+    bench.send(0, &[&web, &dns], 0);
+    assert_eq!(bench.take()[1], [web.clone(), dns.clone()]);
+    // A tenant's own rule, of the port that it comes from; nobody else's.
+    change(&mut bench, &[rule(2, one, Direction::In, &[port(80)], &[Action::Drop])]);
+    change(&mut bench, &[rule(2, two, Direction::In, &[port(53)], &[Action::Drop])]);
+    bench.send(0, &[&web, &dns, &web], 1);
+    assert_eq!(bench.take()[1], [dns.clone()]);
+    assert_eq!(bench.drops(0), [("rule_tenant", 2)]);
+    // On the way out, of the port that it goes to; and infrastructure has the last word.
+    change(&mut bench, &[rule(3, two, Direction::Out, &[port(53)], &[Action::Set(Set::DstPort(5353))])]);
+    bench.send(0, &[&dns], 1);
+    let got = bench.take();
+    assert_eq!(got[1], [datagram(mac(2), mac(1), (1000, 5353))], "rewritten, with its checksum");
+    change(&mut bench, &[rule(4, infra, Direction::Out, &[port(5353)], &[Action::Drop])]);
+    bench.send(0, &[&dns], 1);
+    assert!(bench.take().concat().is_empty());
+    assert_eq!(bench.drops(0), [("rule_infrastructure", 1), ("rule_tenant", 2)]);
+    // A flooded frame is asked for each copy: port 3 is no tenant's, so nothing rewrites what goes there.
+    let all = datagram([0xff; 6], mac(1), (1000, 53));
+    bench.send(0, &[&all], 1);
+    let got = bench.take();
+    assert_eq!((&got[1], &got[2]), (&vec![], &vec![all]));
+    assert_eq!(bench.drops(1), [("rule_infrastructure", 1)]);
+    bench.engine.housekeeping(2);
+    let seen = |domain, id| bench.shared.tables.rules.get(domain, RuleId(id)).unwrap().counts.packets;
+    assert_eq!((seen(infra, 1), seen(one, 2), seen(two, 3), seen(infra, 4)), (8, 2, 3, 2));
+    bench.assert_balance();
+}
+
+#[test]
+fn a_changed_rule_costs_the_flows_that_it_is_about_and_no_others() {
+    use crate::{Action, Direction, Domain, Term};
+    let mut bench = Bench::new(vec![access(1); 3], 300);
+    bench.send(1, &[&frame(mac(9), mac(2), None, 60)], 0);
+    bench.take();
+    let port = |n| Term::DstPort { min: n, max: n };
+    let apply = |bench: &mut Bench, change: crate::Change| {
+        let rules = std::sync::Arc::clone(&bench.shared.tables.rules);
+        let mut widened = false;
+        rules.apply(&[change], |_| widened = true).unwrap();
+        if widened {
+            bench.publish();
+        }
+    };
+    apply(&mut bench, rule(1, Domain::Infrastructure, Direction::In, &[port(1)], &[Action::Drop]));
+    let flows: Vec<_> = (80..90).map(|n| datagram(mac(2), mac(1), (1000, n))).collect();
+    let send = |bench: &mut Bench| {
+        bench.send(0, &flows.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0);
+        bench.take()[1].len()
+    };
+    assert_eq!(send(&mut bench), 10);
+    let before = bench.engine.counters.misses;
+    assert_eq!(send(&mut bench), 10);
+    assert_eq!(bench.engine.counters.misses, before);
+    apply(&mut bench, rule(2, Domain::Infrastructure, Direction::In, &[port(85)], &[Action::Drop]));
+    assert_eq!(send(&mut bench), 9);
+    assert_eq!(bench.engine.counters.misses, before + 1, "one flow was decided anew");
+    apply(&mut bench, crate::Change::Remove { domain: Domain::Infrastructure, id: crate::RuleId(2) });
+    assert_eq!(send(&mut bench), 10);
+    assert_eq!(bench.engine.counters.misses, before + 2);
+}

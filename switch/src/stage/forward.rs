@@ -6,8 +6,11 @@ use super::{Step, Walk};
 use crate::cache::Target;
 
 pub(super) fn run(walk: &mut Walk<'_>) -> Step {
+    if let Some(index) = walk.redirect {
+        return to(walk, Target::Port(index));
+    }
     if walk.dst.is_multicast() {
-        return Step::Done(Target::Flood);
+        return to(walk, Target::Flood);
     }
     // Read before the look-up: a change in between makes the decision stale at once, never wrong for long.
     walk.dst_version = walk.tables.fdb.version_of(walk.vlan, walk.dst);
@@ -19,7 +22,7 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     let Some(index) = entry.and_then(|entry| walk.topology.index_of(entry.port)) else {
         let dst = walk.dst;
         walk.note(|| format!("{dst} is not known"));
-        return Step::Done(Target::Flood);
+        return to(walk, Target::Flood);
     };
     if let Some(behind) = walk.topology.member(index) {
         let dst = walk.dst;
@@ -37,5 +40,11 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     if walk.ingress.settings.isolated && member.settings.isolated {
         return Step::drop(DropReason::Isolated);
     }
-    Step::Done(Target::Port(index))
+    to(walk, Target::Port(index))
+}
+
+/// It goes there, if rules let it.
+fn to(walk: &mut Walk<'_>, target: Target) -> Step {
+    walk.target = Some(target);
+    Step::Next
 }

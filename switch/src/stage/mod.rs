@@ -3,7 +3,7 @@
 //! ```text
 //!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
 //!     +-------------------------------------------------------------------------------+
-//!     '--> learn --> answer --> forward --> Decision --> flow cache
+//!     '--> infra_in --> tenant_in --> learn --> answer --> forward --> tenant_out --> infra_out --> Decision --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -25,6 +25,7 @@ mod ingress_state;
 mod learn;
 mod link_local;
 mod mtu;
+pub(crate) mod rules;
 mod vlan;
 
 use fabnic_port::{DropReason, Frame};
@@ -78,6 +79,8 @@ pub(crate) struct Left {
     pub(crate) ops: Vec<Op>,
     /// What the flow's operations are told of it: the handle of a connection, for instance.
     pub(crate) handle: u32,
+    /// What rules have marked the flow with.
+    pub(crate) mark: u32,
     /// The decision is this frame's only: nothing is remembered.
     pub(crate) uncached: bool,
     /// Answers of the switch's own. `None` where there is no memory for them.
@@ -113,6 +116,14 @@ pub(crate) struct Walk<'a> {
     pub(crate) too_long: bool,
     /// The VLAN; good from the stage `vlan` on.
     pub(crate) vlan: Vid,
+    /// What rules have made of the fields.
+    pub(crate) current: Fields,
+    /// What rules have marked it with.
+    pub(crate) mark: u32,
+    /// Where a rule sends it, whatever its destination is behind.
+    pub(crate) redirect: Option<u32>,
+    /// Where it goes; good from the stage `forward` on.
+    pub(crate) target: Option<Target>,
     pub(crate) src_version: Version,
     pub(crate) dst_version: Version,
     more_versions: [Version; DEPENDENCIES - 2],
@@ -180,7 +191,7 @@ impl Walk<'_> {
 pub(crate) enum Step {
     /// Go on with the next stage.
     Next,
-    /// Decided.
+    /// Decided: it ends here.
     Done(Target),
 }
 
@@ -199,8 +210,8 @@ pub(crate) struct Stage {
     run: fn(&mut Walk<'_>) -> Step,
 }
 
-/// The stages, in order. Places kept for what comes: tunnels' outer headers before `vlan`, rules, connection tracking and
-/// meters between `learn` and `forward`, mirrors after `forward`.
+/// The stages, in order. Places kept for what comes: tunnels' outer headers before `vlan`, LAG and tunnels' encapsulation
+/// behind `infra_out`.
 pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "ingress_state",
@@ -225,6 +236,16 @@ pub(crate) const STAGES: &[Stage] = &[
         run: guard::run,
     },
     Stage {
+        name: "infra_in",
+        why: "before a tenant's rules, which never see what infrastructure drops",
+        run: rules::infra_in,
+    },
+    Stage {
+        name: "tenant_in",
+        why: "before learning: what a rule drops teaches nothing, and what it rewrites is learned as rewritten",
+        run: rules::tenant_in,
+    },
+    Stage {
         name: "learn",
         why: "before forwarding, so that a frame to its own source is recognised",
         run: learn::run,
@@ -234,11 +255,13 @@ pub(crate) const STAGES: &[Stage] = &[
         why: "before forwarding: what the switch answers goes nowhere else",
         run: answer::run,
     },
+    Stage { name: "forward", why: "by now the frame may go, and the question is where", run: forward::run },
     Stage {
-        name: "forward",
-        why: "last: by now the frame may go, and the question is where",
-        run: forward::run,
+        name: "tenant_out",
+        why: "behind forwarding: it is the rules of the port that the frame goes to",
+        run: rules::tenant_out,
     },
+    Stage { name: "infra_out", why: "last: infrastructure has the last word", run: rules::infra_out },
 ];
 
 /// The names of the stages, in order, each with the reason for its place.
@@ -288,6 +311,10 @@ pub(crate) fn decide(
         tag,
         too_long: seen.too_long,
         vlan: Vid::DEFAULT,
+        current: fields,
+        mark: 0,
+        redirect: None,
+        target: None,
         src_version: none,
         dst_version: none,
         more_versions: [none; DEPENDENCIES - 2],
@@ -295,16 +322,18 @@ pub(crate) fn decide(
         dry,
         left,
     };
-    let mut target = Target::Drop(DropReason::NoMember);
+    let mut ended = None;
     for stage in STAGES {
         if let Some(steps) = &mut walk.left.steps {
             steps.begin(TraceStep { stage: stage.name, notes: Vec::new(), outcome: None });
         }
         if let Step::Done(decided) = (stage.run)(&mut walk) {
-            target = decided;
+            ended = Some(decided);
             break;
         }
     }
+    let target = ended.or(walk.target).unwrap_or(Target::Drop(DropReason::NoMember));
+    walk.left.mark = walk.mark;
     let [third, fourth] = walk.more_versions;
     let depends = [walk.src_version, walk.dst_version, third, fourth];
     Decision { target, vlan: walk.vlan, depends }
