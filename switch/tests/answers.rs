@@ -513,6 +513,7 @@ fn every_question_is_answered() {
     }
     assert_eq!(bench.take(0).len(), questions.len() - 1, "all but LLDP");
     assert_eq!(bench.reasons(), [("consumed", questions.len() as u64)].into());
+    assert_eq!(bench.switch.open_transactions(), 0, "nobody waits for another server");
 }
 
 proptest! {
