@@ -10,13 +10,15 @@ use std::sync::Arc;
 use bench::Bench;
 use fabnic_port::PortId;
 use fabnic_switch::{
-    AnswerSettings, BoundAddress, BpduGuard, DhcpSettings, Gateway, GuardSettings, LldpIdentity, LldpMode,
-    Policy, PortSettings, RouterSettings, SwitchConfig, VlanMode, Way,
+    AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
+    LldpIdentity, LldpMode, Policy, PortSettings, RouterSettings, SwitchConfig, VlanMode, Way,
 };
 use fabnic_wire::build::{self, Link, Route, Writer};
+use fabnic_wire::checksum::{Verification, verify};
 use fabnic_wire::lldp::LldpUnit;
 use fabnic_wire::nd::{self, Prefix};
 use fabnic_wire::{EtherType, MacAddr, Vid};
+use proptest::prelude::*;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{dhcpv4, icmp};
@@ -414,4 +416,140 @@ fn a_broken_message_is_not_mended() {
     assert_eq!(got.len(), 1);
     assert_eq!((EtherType(0x0800).0.to_be_bytes(), got[0][34]), ([got[0][12], got[0][13]], 0));
     assert_eq!(bench.take(1).len(), 1, "it goes on as any other");
+}
+
+/// A port on which everything is answered and checked.
+fn everything() -> PortSettings {
+    let router = RouterSettings {
+        mac: mac(0xfb),
+        lifetime: 1800,
+        hop_limit: 64,
+        managed: true,
+        other: false,
+        mtu: Some(1400),
+        prefixes: Vec::new(),
+        dns: vec![v6("2001:db8::53")],
+        interval: 0,
+    };
+    let dhcp6 = Dhcp6Settings {
+        address: Some(v6("2001:db8::7")),
+        server_mac: mac(0xfc),
+        dns: vec![v6("2001:db8::53")],
+        preferred: 1000,
+        valid: 2000,
+    };
+    let answer = AnswerSettings {
+        arp: true,
+        nd: true,
+        dhcp: Some(Arc::new(lease())),
+        dhcp6: Some(Arc::new(dhcp6)),
+        router: Some(Arc::new(router)),
+        lldp: LldpMode::Receive,
+        rate: 0,
+    };
+    PortSettings { guard: GuardSettings::strict([mac(1)]), answer, ..PortSettings::default() }
+}
+
+/// Questions of a host with MAC address 1 that are answered.
+fn questions() -> Vec<Vec<u8>> {
+    let to = |dst| Link { dst, src: mac(1), tag: None };
+    let from = v6("fe80::1");
+    let icmp6 = |dst: Ipv6Addr, mac, kind, body: &[u8]| {
+        let route = Route { src: from, dst, ttl: 255 };
+        frame(|w| build::icmp_v6(w, &to(mac), &route, (kind, 0), |w| w.put(body)))
+    };
+    let ns = [&[0; 4][..], &v6("fe80::fe").octets(), &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
+    let group = nd::solicited_node(v6("fe80::fe"));
+    let mut discover = vec![0; 240];
+    discover[..8].copy_from_slice(&[1, 1, 6, 0, 0, 0, 0, 7]);
+    discover[28..34].copy_from_slice(&mac(1).octets());
+    discover[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    let dhcp = |options: &[u8]| {
+        let route = Route { src: Ipv4Addr::UNSPECIFIED, dst: Ipv4Addr::BROADCAST, ttl: 64 };
+        let payload = [&discover, options].concat();
+        frame(|w| build::udp_v4(w, &to(MacAddr::BROADCAST), &route, (68, 67), |w| w.put(&payload)))
+    };
+    let solicit = [1, 0, 0, 7, 0, 1, 0, 2, 0, 9, 0, 3, 0, 12, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0];
+    let all_servers = v6("ff02::1:2");
+    let route6 = Route { src: from, dst: all_servers, ttl: 1 };
+    let route4 = Route { src: v4(7), dst: v4(254), ttl: 64 };
+    let mut arp = fabnic_wire::arp::rarp_announce(mac(1));
+    arp[12..14].copy_from_slice(&[8, 6]);
+    arp[21] = 1;
+    arp[28..32].copy_from_slice(&v4(7).octets());
+    arp[38..42].copy_from_slice(&v4(254).octets());
+    vec![
+        arp.to_vec(),
+        icmp6(group, nd::group_mac(group), 135, &ns),
+        icmp6(nd::ALL_ROUTERS, nd::group_mac(nd::ALL_ROUTERS), 133, &[0; 4]),
+        icmp6(v6("fe80::fe"), mac(0xfe), 128, b"0007ping"),
+        frame(|w| build::icmp(w, &to(mac(0xfe)), &route4, (8, 0), |w| w.put(&[9; 300]))),
+        dhcp(&[53, 1, 1, 61, 3, 1, 2, 3, 255]),
+        dhcp(&[53, 1, 3, 50, 4, 10, 0, 0, 7, 54, 4, 10, 0, 0, 253, 255]),
+        frame(|w| {
+            build::udp_v6(w, &to(nd::group_mac(all_servers)), &route6, (546, 547), |w| w.put(&solicit))
+        }),
+        lldp(mac(1), "host", 20),
+    ]
+}
+
+fn all_on() -> Bench {
+    let gateway = Gateway {
+        vlan: Vid::DEFAULT,
+        mac: mac(0xfe),
+        addresses: vec![v4(254).into(), v6("fe80::fe").into()],
+    };
+    let policy = Policy { gateways: vec![gateway], ..Policy::default() };
+    Bench::new(&SwitchConfig::default(), vec![everything(), PortSettings::default()], policy)
+}
+
+#[test]
+fn every_question_is_answered() {
+    let mut bench = all_on();
+    let questions = questions();
+    for question in &questions {
+        bench.send(0, std::slice::from_ref(question));
+        assert!(bench.take(1).is_empty(), "it went on: {question:02x?}");
+    }
+    assert_eq!(bench.take(0).len(), questions.len() - 1, "all but LLDP");
+    assert_eq!(bench.reasons(), [("consumed", questions.len() as u64)].into());
+    assert_eq!(bench.switch.open_transactions(), 0, "nobody waits for another server");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Broken questions: what is answered is answered whole and to the asker only, and the numbers add up.
+    #[test]
+    fn whatever_is_asked_the_numbers_add_up(
+        frames in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5), 14..400_usize),
+            1..40,
+        ),
+    ) {
+        let (mut bench, questions) = (all_on(), questions());
+        for (which, damage, cut) in frames {
+            let mut question = which.get(&questions).clone();
+            for (at, value) in damage {
+                // The source stays: another one goes no further than the guard.
+                let at = 12 + at.index(question.len() - 12);
+                question[at] = value;
+            }
+            question.truncate(cut.max(18));
+            let told = bench.switch.trace(PortId(0), &question).unwrap();
+            bench.send(0, std::slice::from_ref(&question));
+            let (answers, gone_on) = (bench.take(0), bench.take(1));
+            prop_assert!(answers.len() <= 1);
+            for answer in &answers {
+                prop_assert!(gone_on.is_empty());
+                prop_assert!(matches!(told.way, Way::Dropped(reason) if reason.label() == "consumed"));
+                prop_assert_ne!(verify(answer), Verification::Bad);
+                prop_assert_ne!(&answer[6..12], &mac(1).octets()[..]);
+            }
+            for copy in gone_on {
+                prop_assert_eq!(copy, &question[..]);
+            }
+            prop_assert!(bench.switch.totals().balance());
+        }
+    }
 }

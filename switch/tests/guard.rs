@@ -166,11 +166,10 @@ impl Pair {
                 self.bench.switch.tick(self.now);
                 self.check();
             }
-            Step::Configure { port, config } => {
+            Step::Guard { port, guard } => {
                 let mut all = self.reference.config().clone();
                 let port = port % all.ports.len();
-                // Its VLANs stay: what becomes of learned addresses then is another test's.
-                all.ports[port].guard = config.guard;
+                all.ports[port].guard = *guard;
                 self.bench.configure(all.ports.iter().map(settings).collect());
                 self.reference.configure(all);
                 self.check();
@@ -185,7 +184,7 @@ enum Step {
     Send { port: usize, frame: Vec<u8>, times: usize },
     Talk { port: usize, client: Vec<u8>, server: Vec<u8> },
     Wait(u32),
-    Configure { port: usize, config: reference::PortConfig },
+    Guard { port: usize, guard: Box<guard::Guard> },
 }
 
 fn mac(n: u8) -> MacAddr {
@@ -526,7 +525,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         // Claims are prolonged when a flow is decided anew, not with each frame: the times are either short or long.
         4 => prop_oneof![10 => 0..6_u32, 1 => Just(2000_u32)].prop_map(Step::Wait),
-        2 => (0..4_usize).prop_flat_map(|port| port_config(port).prop_map(move |config| Step::Configure { port, config })),
+        2 => (0..4_usize).prop_flat_map(|port| guard_of(port).prop_map(move |guard| Step::Guard { port, guard: Box::new(guard) })),
     ]
 }
 

@@ -40,6 +40,13 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     if !datagram::is_dhcp(fields) || !walk.is_of_vlan() {
         return Step::Next;
     }
+    let served = &walk.ingress.settings.answer;
+    let is_served = (served.dhcp.is_some() && datagram::is_to_dhcp_server(fields))
+        || (served.dhcp6.is_some() && datagram::is_to_dhcp6_server(fields));
+    if is_served && !settings.trusted {
+        // The switch is the server: no other one will be asked.
+        return Step::Next;
+    }
     let mut room = [0; LONGEST];
     let frame = walk.whole(&mut room).unwrap_or(walk.head);
     match walk.tables.snooper.look(&sender, fields, frame) {

@@ -164,6 +164,11 @@ fn neighbour_discovery_says_the_truth() {
     let dad = |target, option| solicitation(mac(1), Ipv6Addr::UNSPECIFIED, target, option);
     assert_eq!(bench.check(&dad(own, None)), None);
     assert_eq!(bench.check(&dad(own, Some(mac(1)))), wrong, "RFC 4861 section 7.1.1");
+    let to_all =
+        icmp6(mac(1), (Ipv6Addr::UNSPECIFIED, nd::ALL_NODES), nd::kind::NEIGHBOR_SOLICITATION, |w| {
+            nd::put_neighbor_solicitation(w, own);
+        });
+    assert_eq!(bench.check(&to_all), wrong, "not to the solicited-node group");
     assert_eq!(bench.check(&dad(v6("fe80::5"), None)), None);
     assert!(bench.bindings.lookup(Vid::DEFAULT, v6("fe80::5").into()).is_some());
     assert_eq!(bench.check(&dad(others, None)), wrong, "it may not have that at all");
