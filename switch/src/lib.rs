@@ -36,6 +36,7 @@ mod floods;
 mod flows;
 mod inline;
 mod key;
+pub mod meter;
 mod mirror;
 mod needs;
 mod operate;
