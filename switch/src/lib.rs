@@ -43,6 +43,7 @@ mod operate;
 mod origin;
 mod plan;
 mod settings;
+pub mod shaper;
 mod stage;
 mod stats;
 mod switch;

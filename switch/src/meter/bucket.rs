@@ -102,6 +102,11 @@ impl Bucket {
         Bucket { tokens: self.tokens.min(size), size }
     }
 
+    /// The most tokens.
+    pub(crate) fn size(&self) -> i64 {
+        self.size
+    }
+
     /// Puts tokens in; gives those that did not fit.
     #[inline]
     pub(crate) fn add(&mut self, tokens: i64) -> i64 {

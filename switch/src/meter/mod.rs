@@ -49,7 +49,7 @@ pub use storm::{FloodKind, StormControl, StormLimit, StormSettings};
 use algorithm::Buckets;
 
 /// A step back in time that is longer is taken for a clock that was set, in nanoseconds.
-const BACK_FOR_GOOD_NS: u64 = 1_000_000_000;
+pub(crate) const BACK_FOR_GOOD_NS: u64 = 1_000_000_000;
 
 /// The worst to the best that a meter says of a frame is red, yellow, green.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
