@@ -187,6 +187,14 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// When its guarantee comes before the others again; the far future, if it does now or never.
+    fn guaranteed_from(&self, now: u64) -> u64 {
+        let min = self.shaper.as_ref().and_then(|shaper| shaper.min.as_ref());
+        min.and_then(|min| min.credit(now).err()).unwrap_or(u64::MAX)
+    }
+}
+
 /// The turns of one worker's queues.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
@@ -209,8 +217,10 @@ pub(crate) struct Scheduler {
     turns: usize,
     /// Queues of the band that had overdrawn.
     skipped: Vec<usize>,
-    /// When the first of those that may not be read now may be.
+    /// When the first of those that may not be read now may be, or comes before the others.
     next_time: u64,
+    /// Something was read in this turn.
+    has_read: bool,
 }
 
 impl Scheduler {
@@ -315,6 +325,7 @@ impl Scheduler {
                     {
                         band.push(*index);
                     }
+                    *next_time = slot.guaranteed_from(now).min(*next_time);
                 }
                 Err(until) => *next_time = until.min(*next_time),
             }
@@ -360,6 +371,7 @@ impl Scheduler {
                 }
             }
             self.turns -= 1;
+            self.has_read = false;
             return Some(index);
         }
         None
@@ -411,6 +423,10 @@ impl Scheduler {
             self.next_time = slot.put_off.min(self.next_time);
             return 0;
         }
+        // Somebody else may come first; the turn goes on afterwards.
+        if self.has_read && now >= self.next_time {
+            return 0;
+        }
         match slot.shaper.as_ref().map_or(Ok(BURST), |shaper| shaper.allowance(now, slot.mean)) {
             Ok(frames) => frames.min(by_turn),
             Err(until) => {
@@ -423,6 +439,7 @@ impl Scheduler {
     /// Charges a burst that was read.
     pub(crate) fn charge(&mut self, index: usize, now: u64, charge: Charge, frames: usize) {
         let is_guaranteed = self.band < BEST_EFFORT;
+        self.has_read |= frames > 0;
         let Some(slot) = self.slot_mut(index) else { return };
         if let Some(shaper) = &slot.shaper {
             shaper.charge(now, charge);
@@ -444,6 +461,8 @@ impl Scheduler {
     pub(crate) fn end_turn(&mut self, index: usize, now: u64, is_drained: bool) {
         let is_guaranteed = self.band < BEST_EFFORT;
         let now_in = self.slot(index).and_then(|slot| slot.band(now).ok());
+        let again = self.slot(index).map_or(u64::MAX, |slot| slot.guaranteed_from(now));
+        self.next_time = again.min(self.next_time);
         let may_go_on = !is_drained && now_in.is_some_and(|band| !is_guaranteed || band < BEST_EFFORT);
         self.is_backlogged |= may_go_on;
         self.has_left |= !is_drained;
