@@ -103,6 +103,14 @@ reasons! {
     Stopped = "stopped",
     /// The operating system refused the frame.
     Refused = "refused",
+    /// It is over the rate of a meter: its port's, a rule's, its tenant's.
+    Metered = "metered",
+    /// The sending port is over its limit for broadcast.
+    StormBroadcast = "storm_broadcast",
+    /// The sending port is over its limit for multicast.
+    StormMulticast = "storm_multicast",
+    /// The sending port is over its limit for frames to stations of which it is not known where they are.
+    StormUnknownUnicast = "storm_unknown_unicast",
     /// A rule of the infrastructure says so.
     RuleInfrastructure = "rule_infrastructure",
     /// A rule of the port's tenant says so.

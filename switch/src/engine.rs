@@ -28,6 +28,7 @@ use crate::dress::Dress;
 use crate::fdb::Tick;
 use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
+use crate::meter::{Charge, Marking};
 use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
@@ -73,6 +74,8 @@ pub(crate) struct Engine {
     rules: Arc<RuleSet>,
     /// The second that the burst in work is of.
     pub(crate) now: Tick,
+    /// The same in nanoseconds, on the clock of [`Moment::now_ns`].
+    pub(crate) now_ns: u64,
 }
 
 /// Frame indexes, up to a burst.
@@ -208,6 +211,7 @@ impl Engine {
             counters: EngineCounters::default(),
             rules,
             now: 0,
+            now_ns: 0,
         }
     }
 
@@ -267,7 +271,7 @@ impl Engine {
     /// Decides on and delivers all frames of a burst that came from the port with this index.
     pub(crate) fn process(&mut self, at: &Moment<'_>, ingress: u32, burst: &mut Burst) {
         let topology = at.topology;
-        self.now = at.now;
+        (self.now, self.now_ns) = (at.now, at.now_ns);
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
         let deep = !topology.needs.is_empty();
@@ -514,7 +518,9 @@ impl Engine {
             vlan,
             mark: self.flows.deep.found(place).mark,
             len,
+            charge: Charge::of(frame),
             now: self.now,
+            now_ns: self.now_ns,
         };
         let rules = Arc::clone(&self.rules);
         let answer = FloodedCopy::ask(&rules, from.0, member, &copied);
@@ -640,6 +646,42 @@ impl Engine {
         if let Some(reason) = egress::closed(member) {
             return self.refuse(from, member, reason, picks, burst);
         }
+        if member.meters.egress.is_some() {
+            return self.police_and_deliver((topology, from), member, picks, burst);
+        }
+        self.fit_and_deliver((topology, from), member, picks, burst);
+    }
+
+    /// Charges frames to the meter of the port that they go to, and delivers those that it lets through.
+    #[inline(never)]
+    fn police_and_deliver(
+        &mut self,
+        (topology, from): From<'_>,
+        member: &Member,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
+        let Some(meter) = &member.meters.egress else { return };
+        let (mut fit, mut over) = (Picks::NONE, Picks::NONE);
+        for &frame in picks.as_slice() {
+            let mut marking = Marking::default();
+            if let Some(frame) = burst.frames().get(usize::from(frame)) {
+                meter.charge(self.now_ns, Charge::of(frame), &mut marking);
+            }
+            if marking.is_dropped { over.push(frame.into()) } else { fit.push(frame.into()) }
+        }
+        self.refuse(from, member, DropReason::Metered, &over, burst);
+        self.fit_and_deliver((topology, from), member, &fit, burst);
+    }
+
+    #[inline(always)]
+    fn fit_and_deliver(
+        &mut self,
+        (topology, from): From<'_>,
+        member: &Member,
+        picks: &Picks,
+        burst: &mut Burst,
+    ) {
         let limit = member.longest;
         if self.flows.longest > limit {
             let (mut fit, mut too_long) = (Picks::NONE, Picks::NONE);

@@ -20,6 +20,7 @@ use crate::stats::SwitchTotals;
 use crate::switch::{Shared, SwitchConfig};
 use crate::topology::Topology;
 use crate::trace::Trace;
+use crate::worker::charge_of;
 
 /// A switch that moves frames when it is told to.
 pub struct InlineSwitch {
@@ -126,6 +127,10 @@ impl InlineSwitch {
         else {
             return Ok(0);
         };
+        let held = self.topology.member(index).and_then(|member| member.meters.max_rate.as_deref());
+        if held.is_some_and(|limiter| limiter.credit(self.now_ns).is_err()) {
+            return Ok(0);
+        }
         let mut guard = cell.lock();
         let Some(ingress) = guard.as_mut() else { return Ok(0) };
         let at = Moment {
@@ -135,6 +140,9 @@ impl InlineSwitch {
             now_ns: self.now_ns,
         };
         let (frames, received) = self.engine.serve(&at, index, cell, ingress.as_mut(), &mut self.burst);
+        if let Some(limiter) = held {
+            limiter.charge(self.now_ns, charge_of(&self.burst));
+        }
         received.map(|()| frames)
     }
 

@@ -42,7 +42,8 @@ mod flows;
 mod guard;
 mod inline;
 mod key;
-pub mod meter;
+mod meter;
+mod metering;
 mod mirror;
 mod needs;
 mod operate;
@@ -53,7 +54,7 @@ mod priority;
 mod receive;
 mod rules;
 mod settings;
-pub mod shaper;
+mod shaper;
 mod stage;
 mod stats;
 mod switch;
@@ -77,6 +78,11 @@ pub use damping::{FREEZES_KEPT, Freeze, MoveDamping};
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
 pub use inline::InlineSwitch;
+pub use meter::{
+    Algorithm, Charge, Color, ColorAction, FloodKind, MAX_CHAIN, Marking, Meter, MeterError, MeterSettings,
+    MeterStats, Metered, StormLimit, StormSettings, Unit,
+};
+pub use metering::PortMeterStats;
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
 pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;
@@ -87,7 +93,8 @@ pub use rules::{
     MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
     TransactionError, prefix4, prefix6,
 };
-pub use settings::{Policy, PortSettings, VlanMode, VlanProtocol, VlanSet};
+pub use settings::{NamedMeter, Policy, PortSettings, TenantPolicy, VlanMode, VlanProtocol, VlanSet};
+pub use shaper::Rate;
 pub use stage::stages;
 pub use stats::{FdbStats, SwitchTotals, WorkerStats, drops};
 pub use switch::{StartError, Switch, SwitchConfig};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use fabnic_port::{Burst, DropReason, Frame};
+use fabnic_port::{BURST, Burst, DropReason, Frame};
 
 use crate::engine::{Engine, Picks, hand_over};
+use crate::meter::{Charge, Marking};
 use crate::mirror::Mirror;
 use crate::origin::LONGEST;
 use crate::plan::Op;
@@ -56,6 +57,17 @@ impl Engine {
                     .filter(|_| sampler.takes())
                     .for_each(|frame| picks.push((*frame).into()));
                 self.mirror(topology, mirror, &picks, burst);
+            }
+            Op::Meter(meter, reason) => {
+                let now_ns = self.now_ns;
+                let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
+                charge(run, *reason, |charges, markings| meter.charge_run(now_ns, charges, markings));
+            }
+            Op::Chain(chain) => {
+                let now_ns = self.now_ns;
+                let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
+                let metered = DropReason::Metered;
+                charge(run, metered, |charges, markings| chain.charge_run(now_ns, charges, markings));
             }
             // Counted for the whole run already.
             Op::Count(_) => {}
@@ -144,6 +156,30 @@ impl Engine {
             if !sent {
                 port.tx_drops.add(DropReason::Overload, 1);
             }
+        }
+    }
+}
+
+/// Charges frames that are not marked to a meter, and does what it says of each.
+fn charge(frames: &mut [Frame], reason: DropReason, meter: impl FnOnce(&[Charge], &mut [Marking])) {
+    let (mut charges, mut markings) = ([Charge::default(); BURST], [Marking::default(); BURST]);
+    let count = frames.len().min(BURST);
+    for ((frame, charge), marking) in frames.iter().zip(&mut charges).zip(&mut markings) {
+        *charge = Charge::of(frame);
+        marking.is_dropped = frame.marked().is_some();
+    }
+    let (charges, markings) =
+        (charges.get(..count).unwrap_or(&[]), markings.get_mut(..count).unwrap_or(&mut []));
+    meter(charges, markings);
+    for (frame, marking) in frames.iter_mut().zip(markings) {
+        if marking.is_dropped {
+            if frame.marked().is_none() {
+                frame.mark(reason);
+            }
+        } else if let Some(dscp) = marking.dscp {
+            let mut rewrite = Rewrite::default();
+            rewrite.set(crate::rules::Set::Tos { value: dscp << 2, mask: 0xfc });
+            rewrite_frame(&rewrite, frame);
         }
     }
 }

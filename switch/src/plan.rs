@@ -19,6 +19,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use fabnic_port::DropReason;
+
+use crate::meter::{Meter, MeterChain};
 use crate::mirror::Mirror;
 use crate::rules::{Identity, Rewrite, Sampler};
 
@@ -34,6 +37,10 @@ pub(crate) enum Op {
     Mirror(Arc<Mirror>),
     /// Sends a copy of one frame of so many to a mirror's target.
     Sample(Arc<Sampler>, Arc<Mirror>),
+    /// Charges each frame to a meter; what it drops is dropped for this reason.
+    Meter(Arc<Meter>, DropReason),
+    /// Charges each frame to meters one over the other.
+    Chain(Arc<MeterChain>),
     /// Counts each frame to a rule.
     Count(Arc<Identity>),
     /// Sets fields of each frame.
@@ -48,6 +55,8 @@ impl Op {
             Op::Sample(sampler, _) => (2, Arc::as_ptr(sampler).addr()),
             Op::Count(rule) => (3, Arc::as_ptr(rule).addr()),
             Op::Rewrite(rewrite) => (4, Arc::as_ptr(rewrite).addr()),
+            Op::Meter(meter, _) => (5, Arc::as_ptr(meter).addr()),
+            Op::Chain(chain) => (6, Arc::as_ptr(chain).addr()),
         }
     }
 
@@ -55,7 +64,7 @@ impl Op {
     fn settle(&self, frames: u64, bytes: u64, now: u32) {
         match self {
             Op::Count(rule) => rule.stats.add(frames, bytes, now),
-            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) => {}
+            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) | Op::Meter(..) | Op::Chain(_) => {}
         }
     }
 
@@ -68,6 +77,8 @@ impl Op {
             }
             Op::Count(rule) => format!("count to rule {} of {}", rule.name, rule.domain),
             Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
+            Op::Meter(_, reason) => format!("meter, and drop what is over its rate as {reason}"),
+            Op::Chain(chain) => format!("{} meters one over the other", chain.meters().len()),
         }
     }
 }

@@ -6,10 +6,12 @@ use fabnic_wire::{EtherType, Vid};
 
 use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
 use crate::guard::GuardSettings;
+use crate::meter::{MeterSettings, StormSettings};
 use crate::mirror::MirrorSettings;
 use crate::needs::Needs;
 use crate::priority::PrioritySettings;
 use crate::receive::ReceiveFilter;
+use crate::shaper::Rate;
 use crate::translation::VlanTranslation;
 
 /// A set of VLANs: one bit each.
@@ -135,6 +137,15 @@ pub struct PortSettings {
     pub isolated: bool,
     /// The tenant whose port it is: its rules apply to it. Tenants are numbered from 1.
     pub tenant: Option<u32>,
+    /// The port is read no faster than this; what it sends beyond waits in its own ring (`max_tx_rate` of `ip link set vf`).
+    pub max_tx_rate: Option<Rate>,
+    /// What it sends beyond this meter is dropped, or marked: for senders that cannot be held. Settings that make no sense
+    /// are refused before they come here.
+    pub police_ingress: Option<MeterSettings>,
+    /// What is sent to it beyond this meter is dropped. Nothing is marked here: copies share their bytes.
+    pub police_egress: Option<MeterSettings>,
+    /// How much it may flood.
+    pub storm: StormSettings,
     /// Which frames the port is sent.
     pub receive: ReceiveFilter,
     /// What it is checked for.
@@ -146,8 +157,28 @@ pub struct PortSettings {
 impl PortSettings {
     /// What of a frame they read.
     pub(crate) fn needs(&self) -> Needs {
-        self.guard.needs() | self.answer.needs()
+        let metered = self.police_ingress.is_some() || self.storm != StormSettings::default();
+        let plans = if metered { Needs::PLANS } else { Needs::empty() };
+        self.guard.needs() | self.answer.needs() | plans
     }
+}
+
+/// A meter that rules name; shared by all that do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedMeter {
+    /// Its name, by which it is known from one configuration to the next.
+    pub name: String,
+    /// What it does.
+    pub settings: MeterSettings,
+}
+
+/// What configuration says of a tenant as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantPolicy {
+    /// Its number, from 1.
+    pub tenant: u32,
+    /// A meter over those of its ports: a frame must pass both, or takes tokens of neither.
+    pub police_ingress: Option<MeterSettings>,
 }
 
 /// What configuration says of the switch as a whole, in the form in which the pipeline reads it.
@@ -157,6 +188,10 @@ pub struct Policy {
     pub mirrors: Vec<MirrorSettings>,
     /// Whether each flow up to its ports is told apart and counted, also where nothing else asks for it.
     pub flow_counters: bool,
+    /// Meters that rules name.
+    pub meters: Vec<NamedMeter>,
+    /// What all ports of a tenant together may send.
+    pub tenants: Vec<TenantPolicy>,
     /// Addresses that the switch has itself.
     pub gateways: Vec<Gateway>,
     /// What LLDP says of the switch.
@@ -169,6 +204,7 @@ impl Policy {
         let flows = Needs::FLOWS | Needs::TYPE | Needs::IP | Needs::PORTS;
         let flows = if self.flow_counters { flows } else { Needs::empty() };
         let packets = Needs::TYPE | Needs::IP | Needs::PORTS;
+        let flows = if self.tenants.is_empty() { flows } else { flows | Needs::PLANS };
         if self.gateways.is_empty() { flows } else { flows | packets }
     }
 }
@@ -187,6 +223,10 @@ impl Default for PortSettings {
             sticky: false,
             isolated: false,
             tenant: None,
+            max_tx_rate: None,
+            police_ingress: None,
+            police_egress: None,
+            storm: StormSettings::default(),
             receive: ReceiveFilter::default(),
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),

@@ -21,6 +21,8 @@ use crate::engine::{Engine, Moment};
 use crate::fdb::{Fdb, FdbKind, Tick};
 use crate::guard::snoop::Snooper;
 use crate::guard::{Binding, Bindings};
+use crate::meter::MeterStats;
+use crate::metering::{Meters, PortMeterStats, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
 use crate::origin::Origin;
@@ -136,7 +138,13 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: &SwitchConfig) -> Shared {
         Shared {
-            topology: ArcSwap::from_pointee(Topology::new(1, Vec::new(), Mirrors::default(), Needs::empty())),
+            topology: ArcSwap::from_pointee(Topology::new(
+                1,
+                Vec::new(),
+                Mirrors::default(),
+                Meters::default(),
+                Needs::empty(),
+            )),
             tables: Tables::new(config),
             policy: Mutex::default(),
             origin: Mutex::default(),
@@ -190,6 +198,7 @@ impl Shared {
             *kept = policy;
         }
         let mirrors = Mirrors::new(&kept.mirrors, &old.mirrors);
+        let meters = Meters::new(&kept.meters, &kept.tenants, &old.meters);
         let needs = ports
             .iter()
             .fold(kept.needs() | self.tables.rules.needs(), |needs, (_, settings)| needs | settings.needs());
@@ -201,10 +210,18 @@ impl Shared {
             quota.set_sticky(settings.sticky);
             let (mirror_ingress, mirror_egress) = (mirrors.of_ingress(port.id), mirrors.of_egress(port.id));
             let answers = Arc::clone(self.answers.lock().entry(port.id).or_default());
-            Member { answers, mirror_ingress, mirror_egress, ..Member::new(port, settings, quota) }
+            let before = old.index_of(port.id).and_then(|index| old.member(index));
+            let own = PortMeters::new(&settings, &meters, before.map(|member| &member.meters));
+            Member {
+                answers,
+                mirror_ingress,
+                mirror_egress,
+                meters: own,
+                ..Member::new(port, settings, quota)
+            }
         });
-        let members = members.collect();
-        let mut new = Topology::new(old.generation + 1, members, mirrors, needs);
+        let members: Vec<_> = members.collect();
+        let mut new = Topology::new(old.generation + 1, members, mirrors, meters, needs);
         (new.gateways, new.lldp) = (gateways, lldp);
         let new = Arc::new(new);
         self.bind(&new);
@@ -526,6 +543,19 @@ impl Switch {
     /// The rules, with what they have seen.
     pub fn rules(&self) -> Rules<'_> {
         Rules(&self.shared.tables.rules)
+    }
+
+    /// The meters that rules name, with what they have seen.
+    pub fn meters(&self) -> Vec<(String, MeterStats)> {
+        let topology = self.shared.topology.load();
+        topology.meters.named.iter().map(|(name, meter)| (name.clone(), meter.stats())).collect()
+    }
+
+    /// What the meters of a port have seen. `None` if there is no such port.
+    pub fn port_meters(&self, port: PortId) -> Option<PortMeterStats> {
+        let topology = self.shared.topology.load();
+        let member = topology.index_of(port).and_then(|index| topology.member(index))?;
+        Some(member.meters.stats())
     }
 
     /// The mirrors that run.

@@ -9,6 +9,7 @@ use fabnic_wire::{MacAddr, Vid};
 use crate::answer::{Gateway, LldpIdentity, PortAnswers};
 use crate::fdb::PortQuota;
 use crate::flood::{FloodLists, Members};
+use crate::metering::{Meters, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
 use crate::needs::Needs;
 use crate::settings::{PortSettings, VlanMode, VlanProtocol};
@@ -30,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) filters: bool,
     /// What was answered on the port; outlives the topology.
     pub(crate) answers: Arc<PortAnswers>,
+    /// Its meters, and the rate at which it is read.
+    pub(crate) meters: PortMeters,
     /// Mirrors that take what the port sends.
     pub(crate) mirror_ingress: Box<[Arc<Mirror>]>,
     /// Mirrors that take what is delivered to it.
@@ -44,6 +47,7 @@ pub(crate) struct Topology {
     pub(crate) generation: u32,
     pub(crate) members: Box<[Member]>,
     pub(crate) mirrors: Mirrors,
+    pub(crate) meters: Meters,
     /// Addresses that the switch has itself.
     pub(crate) gateways: Box<[Gateway]>,
     /// What LLDP says of the switch.
@@ -59,7 +63,13 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
-    pub(crate) fn new(generation: u32, members: Vec<Member>, mirrors: Mirrors, needs: Needs) -> Topology {
+    pub(crate) fn new(
+        generation: u32,
+        members: Vec<Member>,
+        mirrors: Mirrors,
+        meters: Meters,
+        needs: Needs,
+    ) -> Topology {
         let ids: Arc<[PortId]> = members.iter().map(|member| member.port.id).collect();
         let by_id = ids.iter().copied().zip(0..).collect();
         let flood = FloodLists::new(members.iter().map(|member| &member.settings));
@@ -67,6 +77,7 @@ impl Topology {
             generation,
             members: members.into_boxed_slice(),
             mirrors,
+            meters,
             gateways: Box::default(),
             lldp: LldpIdentity::default(),
             needs,
@@ -128,6 +139,7 @@ impl Member {
             settings,
             quota,
             answers: Arc::default(),
+            meters: PortMeters::default(),
             mirror_ingress: Box::default(),
             mirror_egress: Box::default(),
         }

@@ -34,6 +34,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::bell::Bell;
 use crate::engine::{Engine, EngineCounters, Moment};
+use crate::meter::Charge;
 use crate::needs::Needs;
 use crate::switch::Shared;
 use crate::talkers::{FlowStats, Pass};
@@ -436,9 +437,27 @@ impl Worker {
         };
         let mut total = 0;
         let mut drained = false;
+        let held = member.meters.max_rate.as_deref();
         for _ in 0..BURSTS_A_VISIT {
+            if let Some(limiter) = held
+                && let Err(until) = limiter.credit(at.now_ns)
+            {
+                // What it sends waits in its own ring until then.
+                let wait = until.saturating_sub(at.now_ns) as f64 / 1000.0;
+                queue.next_look = now + (wait * self.counts_a_us) as u64;
+                queue.last_frame = now;
+                if total == 0 {
+                    return Visit::Nothing;
+                }
+                self.shared.counters.frames.add(total);
+                queue.since_drain += total;
+                return Visit::Frames(total);
+            }
             let (frames, received) =
                 self.engine.serve(&at, queue.member, cell, ingress.as_mut(), &mut self.burst);
+            if let Some(limiter) = held {
+                limiter.charge(at.now_ns, charge_of(&self.burst));
+            }
             if frames > 0 {
                 let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
                 if let Some(bucket) = self.shared.counters.sizes.get(bucket) {
@@ -544,6 +563,14 @@ impl Worker {
         counters.active.store(self.active.len() as u32, Ordering::Relaxed);
         self.before = now;
     }
+}
+
+/// What a burst is charged.
+pub(crate) fn charge_of(burst: &Burst) -> Charge {
+    burst.frames().iter().map(Charge::of).fold(Charge::default(), |sum, one| Charge {
+        bytes: sum.bytes.saturating_add(one.bytes),
+        packets: sum.packets.saturating_add(one.packets),
+    })
 }
 
 /// Decides how long a drained queue is left alone.

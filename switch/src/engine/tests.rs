@@ -575,3 +575,70 @@ fn a_changed_rule_costs_the_flows_that_it_is_about_and_no_others() {
     assert_eq!(send(&mut bench), 10);
     assert_eq!(bench.engine.counters.misses, before + 2);
 }
+
+#[test]
+fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
+    use crate::{
+        Action, Direction, Domain, MeterSettings, NamedMeter, StormLimit, StormSettings, TenantPolicy, Term,
+        Unit,
+    };
+    let packets = |burst| MeterSettings::policer(Unit::Packets, 1000, burst);
+    let limit = StormLimit { unit: Unit::Packets, rate: 1000, burst: 3 };
+    let storm = StormSettings { broadcast: Some(limit), ..StormSettings::default() };
+    let sender = PortSettings { police_ingress: Some(packets(10)), tenant: Some(1), ..access(1) };
+    let other = PortSettings { tenant: Some(1), storm, ..access(1) };
+    let receiver = PortSettings { police_egress: Some(packets(30)), ..access(1) };
+    let mut bench = Bench::new(vec![sender, other, receiver], 300);
+    let meters = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }];
+    bench.publish_with(Some(crate::Policy { meters, ..crate::Policy::default() }));
+    bench.send(2, &[&frame(mac(9), mac(3), None, 60)], 0);
+    bench.take();
+    let to = |dst, n| vec![frame(dst, mac(1), None, 60); n];
+    let send = |bench: &mut Bench, port: usize, frames: &[Vec<u8>]| {
+        bench.send(port, &frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0);
+        bench.take()[2].len()
+    };
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 16)), 10, "the port's own burst");
+    assert_eq!(bench.drops(0), [("metered", 6)]);
+    // The receiver's meter, which 10 frames have passed, holds for unicast and floods.
+    assert_eq!(send(&mut bench, 1, &to(mac(3), 30)), 20);
+    assert_eq!(bench.drops(2), [("metered", 10)]);
+    bench.ports[2].1.police_egress = None;
+    bench.publish();
+    assert_eq!(send(&mut bench, 1, &to([0xff; 6], 10)), 3);
+    assert_eq!(bench.drops(1), [("storm_broadcast", 7)]);
+    // A tenant's meter over those of its ports.
+    let tenants = vec![TenantPolicy { tenant: 1, police_ingress: Some(packets(5)) }];
+    let named = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }];
+    bench.publish_with(Some(crate::Policy { meters: named, tenants, ..crate::Policy::default() }));
+    assert_eq!(send(&mut bench, 1, &to(mac(3), 4)), 4);
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 4)), 0, "the port's meter is empty still");
+    bench.ports[0].1.police_ingress = None;
+    bench.publish();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 4)), 1, "of the tenant's five");
+    // A meter that a rule names.
+    bench.publish_with(Some(crate::Policy {
+        meters: vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }],
+        ..crate::Policy::default()
+    }));
+    let rules = Arc::clone(&bench.shared.tables.rules);
+    let slow = Action::Meter("slow".to_owned());
+    rules
+        .apply(
+            &[rule(
+                1,
+                Domain::Infrastructure,
+                Direction::In,
+                &[Term::dst_mac(MacAddr::new(mac(3)))],
+                &[slow],
+            )],
+            |_| (),
+        )
+        .unwrap();
+    bench.publish();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 5)), 2);
+    let topology = bench.shared.topology.load_full();
+    let stats = topology.meters.named("slow").unwrap().stats();
+    assert_eq!((stats.green.packets, stats.red.packets), (2, 3));
+    bench.assert_balance();
+}

@@ -23,7 +23,7 @@ pub const MAX_CHAIN: usize = 4;
 
 /// Meters from the innermost to the outermost.
 #[derive(Clone, Debug)]
-pub struct MeterChain {
+pub(crate) struct MeterChain {
     meters: Box<[Arc<Meter>]>,
     /// Indexes into `meters`, in the order of the meters' addresses: the order in which everybody locks them.
     lock_order: Box<[usize]>,
@@ -34,7 +34,7 @@ impl MeterChain {
     ///
     /// # Errors
     /// Too many, or one is there twice.
-    pub fn new(meters: Vec<Arc<Meter>>) -> Result<MeterChain, MeterError> {
+    pub(crate) fn new(meters: Vec<Arc<Meter>>) -> Result<MeterChain, MeterError> {
         if meters.len() > MAX_CHAIN {
             return Err(MeterError::ChainLength(meters.len()));
         }
@@ -52,12 +52,12 @@ impl MeterChain {
     }
 
     /// The meters, innermost first.
-    pub fn meters(&self) -> &[Arc<Meter>] {
+    pub(crate) fn meters(&self) -> &[Arc<Meter>] {
         &self.meters
     }
 
     /// Charges frames one after the other, as [`Meter::charge_run`] does: each passes all meters, or takes nothing.
-    pub fn charge_run(&self, now_ns: u64, charges: &[Charge], markings: &mut [Marking]) {
+    pub(crate) fn charge_run(&self, now_ns: u64, charges: &[Charge], markings: &mut [Marking]) {
         if let [only] = &*self.meters {
             return only.charge_run(now_ns, charges, markings);
         }

@@ -43,8 +43,10 @@ use fabnic_port::{Counter, Frame};
 
 pub use algorithm::Algorithm;
 pub(crate) use bucket::{Bucket, Source};
-pub use chain::{MAX_CHAIN, MeterChain};
-pub use storm::{FloodKind, StormControl, StormLimit, StormSettings};
+pub use chain::MAX_CHAIN;
+pub(crate) use chain::MeterChain;
+pub(crate) use storm::StormControl;
+pub use storm::{FloodKind, StormLimit, StormSettings};
 
 use algorithm::Buckets;
 

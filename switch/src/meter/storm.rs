@@ -88,7 +88,7 @@ impl StormSettings {
 
 /// The meters of one port.
 #[derive(Clone, Debug, Default)]
-pub struct StormControl {
+pub(crate) struct StormControl {
     meters: [Option<Arc<Meter>>; 3],
 }
 
@@ -97,7 +97,10 @@ impl StormControl {
     ///
     /// # Errors
     /// A limit makes no sense; nothing has changed.
-    pub fn new(settings: &StormSettings, old: Option<&StormControl>) -> Result<StormControl, MeterError> {
+    pub(crate) fn new(
+        settings: &StormSettings,
+        old: Option<&StormControl>,
+    ) -> Result<StormControl, MeterError> {
         settings.check()?;
         let mut meters = [const { None }; 3];
         for (kind, place) in FloodKind::ALL.into_iter().zip(&mut meters) {
@@ -114,12 +117,12 @@ impl StormControl {
     }
 
     /// The meter of a kind, if it is limited.
-    pub fn meter(&self, kind: FloodKind) -> Option<&Arc<Meter>> {
+    pub(crate) fn meter(&self, kind: FloodKind) -> Option<&Arc<Meter>> {
         self.meters.get(kind as usize)?.as_ref()
     }
 
     /// The numbers of a kind, if it is limited.
-    pub fn stats(&self, kind: FloodKind) -> Option<MeterStats> {
+    pub(crate) fn stats(&self, kind: FloodKind) -> Option<MeterStats> {
         self.meter(kind).map(|meter| meter.stats())
     }
 }

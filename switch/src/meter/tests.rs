@@ -16,13 +16,15 @@ struct Model {
     settings: MeterSettings,
     /// C and E; or C and P.
     tokens: [i128; 2],
+    /// When the first frame came.
+    origin: Option<u128>,
     last: Option<u128>,
 }
 
 impl Model {
     fn new(settings: MeterSettings) -> Model {
         let sizes = Model::sizes(&settings);
-        Model { settings, tokens: sizes, last: None }
+        Model { settings, tokens: sizes, origin: None, last: None }
     }
 
     fn sizes(settings: &MeterSettings) -> [i128; 2] {
@@ -47,6 +49,7 @@ impl Model {
     fn charge(&mut self, now: u128, charge: Charge, came_as: Color) -> Color {
         let [c_size, other_size] = Model::sizes(&self.settings);
         // The first frame sets the clock, and the tokens' moments are counted from there.
+        let now = now - *self.origin.get_or_insert(now);
         let start = self.last.unwrap_or(now);
         self.last = Some(now.max(start));
         let now = now.max(start);
@@ -169,7 +172,7 @@ fn charge() -> impl Strategy<Value = Charge> {
 /// Runs of frames, each with the time since the last run.
 fn traffic() -> impl Strategy<Value = Vec<(u64, Vec<(Charge, Color)>)>> {
     let gap = prop_oneof![0_u64..3_000, 0_u64..20_000_000, 0_u64..3 * SECOND];
-    prop::collection::vec((gap, prop::collection::vec((charge(), color()), 0..12)), 1..24)
+    prop::collection::vec((gap, prop::collection::vec((charge(), color()), 1..12)), 1..24)
 }
 
 proptest! {

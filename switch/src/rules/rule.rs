@@ -104,6 +104,8 @@ pub enum Action {
         /// 0 and 1: each frame.
         every: u32,
     },
+    /// Charges the frame to the meter of this name, which may drop it or set its DSCP. While there is none, nothing is done.
+    Meter(String),
     /// Sets these bits of the mark, which rules behind this one can match.
     Mark {
         /// The bits.
@@ -332,6 +334,7 @@ pub(crate) enum Do {
     Continue,
     Mirror(Box<str>),
     Sample(Arc<Sampler>),
+    Meter(Box<str>),
     Mark { value: u32, mask: u32 },
     Rewrite(Arc<Rewrite>),
 }
@@ -394,6 +397,7 @@ pub(crate) fn prepare(spec: &RuleSpec) -> Result<Arc<[Do]>, RuleError> {
             Action::Goto(group) => Do::Goto(*group),
             Action::Continue => Do::Continue,
             Action::Mirror(name) => Do::Mirror(name.as_str().into()),
+            Action::Meter(name) => Do::Meter(name.as_str().into()),
             Action::Sample { mirror, every } => Do::Sample(Arc::new(Sampler {
                 mirror: mirror.clone(),
                 every: (*every).max(1),

@@ -499,11 +499,6 @@ impl RuleSet {
         self.book.lock().domains.get(&domain).map_or(0, |(count, _)| *count)
     }
 
-    /// Whether there is no rule at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.book.lock().rules.is_empty()
-    }
-
     /// One rule.
     pub(crate) fn get(&self, domain: Domain, id: RuleId) -> Option<RuleView> {
         self.book.lock().rules.get(&(domain, id)).and_then(view)

@@ -89,7 +89,7 @@ impl Account {
 
 /// A rate and its credit. Shared by all workers that serve queues of the port, or ports of the group, that is held to it.
 #[derive(Debug)]
-pub struct RateLimiter {
+pub(crate) struct RateLimiter {
     account: Mutex<Account>,
     packets: Counter,
     bytes: Counter,
@@ -97,7 +97,7 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// With the credit of an idle sender.
-    pub fn new(rate: Rate) -> RateLimiter {
+    pub(crate) fn new(rate: Rate) -> RateLimiter {
         let account = Account {
             rate,
             source: Source::new(rate.unit, rate.per_second),
@@ -109,7 +109,7 @@ impl RateLimiter {
     }
 
     /// Changes the rate; a debt in the same unit stays.
-    pub fn change(&self, rate: Rate) {
+    pub(crate) fn change(&self, rate: Rate) {
         let mut account = self.account.lock();
         account.bucket = match account.rate.unit == rate.unit {
             true => account.bucket.resized(rate.depth()),
@@ -119,12 +119,12 @@ impl RateLimiter {
     }
 
     /// The rate.
-    pub fn rate(&self) -> Rate {
+    pub(crate) fn rate(&self) -> Rate {
         self.account.lock().rate
     }
 
     /// What was charged.
-    pub fn charged(&self) -> Metered {
+    pub(crate) fn charged(&self) -> Metered {
         Metered { packets: self.packets.get(), bytes: self.bytes.get() }
     }
 
@@ -132,7 +132,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// There is none: the sender is to be left alone until then.
-    pub fn credit(&self, now_ns: u64) -> Result<Credit, u64> {
+    pub(crate) fn credit(&self, now_ns: u64) -> Result<Credit, u64> {
         let mut account = self.account.lock();
         account.refill(now_ns);
         let tokens = account.bucket.tokens;
@@ -146,7 +146,7 @@ impl RateLimiter {
     }
 
     /// Charges what was read.
-    pub fn charge(&self, now_ns: u64, charge: Charge) {
+    pub(crate) fn charge(&self, now_ns: u64, charge: Charge) {
         let mut account = self.account.lock();
         account.refill(now_ns);
         let tokens = account.rate.tokens(charge);
@@ -158,7 +158,7 @@ impl RateLimiter {
 
 /// What may be read before there is a debt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credit {
+pub(crate) struct Credit {
     /// Bytes or packets.
     pub unit: Unit,
     /// At least 1.

@@ -3,7 +3,7 @@
 //! ```text
 //!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
 //!     +-------------------------------------------------------------------------------+
-//!     '--> infra_in --> tenant_in --> learn --> answer --> forward --> tenant_out --> infra_out --> Decision --> flow cache
+//!     '--> infra_in --> tenant_in --> police --> learn --> answer --> forward --> storm --> tenant_out --> infra_out --> Decision --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -25,6 +25,7 @@ mod ingress_state;
 mod learn;
 mod link_local;
 mod mtu;
+mod police;
 pub(crate) mod rules;
 mod vlan;
 
@@ -246,6 +247,11 @@ pub(crate) const STAGES: &[Stage] = &[
         run: rules::tenant_in,
     },
     Stage {
+        name: "police",
+        why: "behind the rules of the way in: what they drop is not charged",
+        run: police::run,
+    },
+    Stage {
         name: "learn",
         why: "before forwarding, so that a frame to its own source is recognised",
         run: learn::run,
@@ -256,6 +262,11 @@ pub(crate) const STAGES: &[Stage] = &[
         run: answer::run,
     },
     Stage { name: "forward", why: "by now the frame may go, and the question is where", run: forward::run },
+    Stage {
+        name: "storm",
+        why: "behind forwarding: only now is it known what is flooded",
+        run: police::storm,
+    },
     Stage {
         name: "tenant_out",
         why: "behind forwarding: it is the rules of the port that the frame goes to",

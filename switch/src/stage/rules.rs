@@ -21,6 +21,7 @@ use fabnic_wire::Fields;
 
 use super::{Step, Walk};
 use crate::cache::Target;
+use crate::meter::{Charge, Marking};
 use crate::mirror::Mirror;
 use crate::plan::Op;
 use crate::rules::{Direction, Do, Domain, Input, Key, Rewrite, RuleSet};
@@ -122,6 +123,11 @@ fn ask(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
                         walk.push(Op::Sample(Arc::clone(sampler), Arc::clone(mirror)));
                     }
                 }
+                Do::Meter(name) => {
+                    if let Some(meter) = walk.topology.meters.named(name) {
+                        walk.push(Op::Meter(Arc::clone(meter), DropReason::Metered));
+                    }
+                }
                 Do::Rewrite(rewrite) => {
                     if !set_fields(walk, rewrite) {
                         return Step::drop(DropReason::TtlExceeded);
@@ -194,8 +200,12 @@ pub(crate) struct Copied<'a> {
     pub(crate) vlan: fabnic_wire::Vid,
     pub(crate) mark: u32,
     pub(crate) len: u32,
+    /// What meters charge for it.
+    pub(crate) charge: Charge,
     /// Second since the start.
     pub(crate) now: u32,
+    /// Nanoseconds since some moment before the start.
+    pub(crate) now_ns: u64,
 }
 
 impl FloodedCopy {
@@ -254,6 +264,16 @@ impl FloodedCopy {
                             answer.mirrors.extend(mirror(topology, &sampler.mirror).cloned());
                         }
                         Do::Sample(_) => {}
+                        Do::Meter(name) => {
+                            let mut marking = Marking::default();
+                            if let Some(meter) = topology.meters.named(name) {
+                                meter.charge(frame.now_ns, frame.charge, &mut marking);
+                            }
+                            if marking.is_dropped {
+                                answer.refused = Some(DropReason::Metered);
+                                return answer;
+                            }
+                        }
                         Do::Rewrite(rewrite) => {
                             if !rewrite.apply_to(&mut fields) {
                                 answer.refused = Some(DropReason::TtlExceeded);
