@@ -22,7 +22,7 @@ use std::sync::Arc;
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
 use crate::chain::{
-    Chain, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, close, open, prefetch_buffer,
+    Chain, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, SMALL_GROUP, WRITE, close, open, prefetch_buffer,
     translate_table,
 };
 use crate::error::{Place, RingError};
@@ -216,7 +216,7 @@ impl PackedRing {
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
     ) -> Result<(), RingError> {
-        let wanted = chains.len() + count;
+        let (wanted, mut group) = (chains.len() + count, GROUP);
         // Buffers to receive into were given long ago. What is being transmitted may still be written in these lines:
         // no more of them than is known to be there.
         let sure = if WRITABLE { count } else { count.min(usize::from(self.known.max(AHEAD))) };
@@ -228,8 +228,11 @@ impl PackedRing {
             if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
                 return Ok(());
             }
-            let run = usize::from(self.size - self.next.index).min(wanted - chains.len()).min(GROUP);
+            let run = usize::from(self.size - self.next.index).min(wanted - chains.len()).min(group);
+            let before = chains.len();
             let Some(descriptor) = self.take_plain::<WRITABLE>(run, slices, chains) else { continue };
+            // Chains are alike: behind one that is not plain no place for a whole group is made.
+            group = if chains.len() == before { SMALL_GROUP } else { GROUP };
             if descriptor.fourth() & (AVAIL | USED) != self.next.available() {
                 return Ok(());
             }
