@@ -199,7 +199,8 @@ fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
     };
     let map = Map::new(memory.regions().iter().enumerate().map(spec).collect::<Result<_>>()?)?;
     let large = Features::CSUM | Features::GUEST_CSUM | Features::HOST_TSO4 | Features::GUEST_TSO4;
-    let features = Features::VERSION_1 | Features::MRG_RXBUF | if case.is_large() { large } else { Features::empty() };
+    let features =
+        Features::VERSION_1 | Features::MRG_RXBUF | if case.is_large() { large } else { Features::empty() };
     let setup = |place: RingPlace, size| QueueSetup {
         map: Arc::clone(&map),
         ring: RingConfig {
