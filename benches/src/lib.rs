@@ -20,10 +20,11 @@ use fabnic_testkit::driver::RingOptions;
 use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
 use fabnic_testkit::front_end::RingPlace;
 use fabnic_testkit::memory::{Backing, GuestMemory};
-use fabnic_testkit::packets::Packet;
+use fabnic_testkit::packets::{Packet, tcp};
 use fabnic_virtio_net::{Features, QueueSetup, open_receive, open_transmit};
 use fabnic_virtqueue::RingConfig;
 use fabnic_wire::Offload;
+use fabnic_wire::offload::{GSO_TCPV4, NEEDS_CSUM};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ pub struct Case {
     pub packed: bool,
     /// IN_ORDER negotiated.
     pub in_order: bool,
-    /// Bytes of a frame.
+    /// Bytes of a frame. One that is longer than [`LONGEST`] is a TCP frame that its sender leaves to be segmented (TSO).
     pub size: usize,
     /// Flows, told apart by both addresses.
     pub flows: u32,
@@ -68,7 +69,33 @@ impl std::str::FromStr for On {
     }
 }
 
+/// The longest frame that goes over a wire in one piece.
+pub const LONGEST: usize = 1518;
 const RING: u16 = 256;
+
+/// The rings of a guest and what lies in them.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Entries of the ring that it sends with, and bytes of one buffer there at most.
+    transmit: (u16, u32),
+    /// Entries of the ring that it receives with, and bytes of one buffer there.
+    receive: (u16, u32),
+}
+
+impl Case {
+    /// Large frames lie in pieces of 32 KiB, as Linux has them, and there are as many of them as fit into the buffers of
+    /// the receiver.
+    fn shape(self) -> Shape {
+        match self.is_large() {
+            true => Shape { transmit: (64, 32 << 10), receive: (1024, 2048) },
+            false => Shape { transmit: (RING, u32::MAX), receive: (RING, 1526) },
+        }
+    }
+
+    fn is_large(self) -> bool {
+        self.size > LONGEST
+    }
+}
 
 struct Guest {
     transmit: LightTransmit,
@@ -133,24 +160,37 @@ impl Path {
     }
 }
 
+/// The frame of one flow, from guest `id` to the other.
+fn frame(case: Case, id: u8, flow: u32) -> Prebuilt {
+    let mac = |id: u8| [2, 0, 0, 0, 0, id + 1];
+    let packet = Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
+        .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id]);
+    if !case.is_large() {
+        let bytes = packet.udp(1, 2).size(case.size).build();
+        return Prebuilt { header: Offload::PLAIN.encode(0), bytes };
+    }
+    let packet = packet.tcp(1, 2, 1, 1, tcp::ACK).partial_checksum().size(case.size);
+    let offload = Offload {
+        flags: NEEDS_CSUM,
+        gso_type: GSO_TCPV4,
+        hdr_len: u16::try_from(packet.headers()).unwrap_or(0),
+        gso_size: 1460,
+        csum_start: u16::try_from(packet.l4()).unwrap_or(0),
+        csum_offset: 16,
+    };
+    Prebuilt { header: offload.encode(0), bytes: packet.build() }
+}
+
 fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
     let mut memory = GuestMemory::new(16 << 20, Backing::Ordinary)?;
+    let shape = case.shape();
     let options =
-        RingOptions { size: RING, packed: case.packed, in_order: case.in_order, ..RingOptions::default() };
-    let mac = |id: u8| [2, 0, 0, 0, 0, id + 1];
-    let frame = |place| {
-        let flow = place % case.flows.max(1);
-        Prebuilt {
-            header: Offload::default().encode(0),
-            bytes: Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
-                .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id])
-                .udp(1, 2)
-                .size(case.size)
-                .build(),
-        }
-    };
-    let transmit = LightTransmit::new(&mut memory, options, u32::MAX, case.flows, FlowFields::Mac, frame)?;
-    let receive = LightReceive::new(&mut memory, options, 1526)?;
+        |size| RingOptions { size, packed: case.packed, in_order: case.in_order, ..RingOptions::default() };
+    let frame = |place| frame(case, id, place % case.flows.max(1));
+    let (sending, receiving) = (options(shape.transmit.0), options(shape.receive.0));
+    let transmit =
+        LightTransmit::new(&mut memory, sending, shape.transmit.1, case.flows, FlowFields::Mac, frame)?;
+    let receive = LightReceive::new(&mut memory, receiving, shape.receive.1)?;
 
     let spec = |(index, region): (usize, &fabnic_testkit::memory::Region)| -> Result<RegionSpec> {
         let file = memory.file(index).context("a region has a file")?.try_clone_to_owned()?;
@@ -158,11 +198,13 @@ fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
         Ok(RegionSpec { guest_addr, user_addr, len, offset: 0, file })
     };
     let map = Map::new(memory.regions().iter().enumerate().map(spec).collect::<Result<_>>()?)?;
-    let features = Features::VERSION_1 | Features::MRG_RXBUF;
-    let setup = |place: RingPlace| QueueSetup {
+    let large = Features::CSUM | Features::GUEST_CSUM | Features::HOST_TSO4 | Features::GUEST_TSO4;
+    let features =
+        Features::VERSION_1 | Features::MRG_RXBUF | if case.is_large() { large } else { Features::empty() };
+    let setup = |place: RingPlace, size| QueueSetup {
         map: Arc::clone(&map),
         ring: RingConfig {
-            size: RING,
+            size,
             packed: case.packed,
             desc: memory.user_address(place.descriptors),
             driver: memory.user_address(place.driver),
@@ -179,8 +221,8 @@ fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
     };
     let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::VirtioNet, 1));
     let (from, to) = (port.ingress().first(), port.egress().first());
-    to.context("a port has queues")?.install(open_receive(setup(receive.place()))?);
-    from.context("a port has queues")?.install(open_transmit(setup(transmit.place()))?);
+    to.context("a port has queues")?.install(open_receive(setup(receive.place(), shape.receive.0))?);
+    from.context("a port has queues")?.install(open_transmit(setup(transmit.place(), transmit.ring_size()))?);
     port.refresh_egress();
     Ok((Guest { transmit, receive, id: port.id }, port))
 }

@@ -192,4 +192,10 @@ impl<T: Plain> Table<T> {
     pub fn prefetch(&self, index: usize) {
         kernel::prefetch_read(self.base.as_ptr().wrapping_add(index).cast());
     }
+
+    /// Hints that the item will be written soon: its line is fetched and taken from who has it in one go.
+    #[inline(always)]
+    pub fn prefetch_write(&self, index: usize) {
+        kernel::prefetch_write(self.base.as_ptr().wrapping_add(index).cast());
+    }
 }

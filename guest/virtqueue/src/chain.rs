@@ -88,6 +88,8 @@ impl Descriptor {
 
 /// The most chains that are taken step by step together.
 pub(crate) const GROUP: usize = 64;
+/// As many are tried behind a chain that could not be taken so.
+pub(crate) const SMALL_GROUP: usize = 2;
 
 /// Opens places for up to `count` chains of one buffer each at the end of both lists: the number of slices before them,
 /// and the places to fill, from the first one on. What stays empty is to be cut off with [`close`].

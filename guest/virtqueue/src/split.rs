@@ -19,7 +19,7 @@ use std::sync::Arc;
 use fabnic_memory::{AddressSpace, DirtyLog, Hint, Map, Slice, Table};
 
 use crate::chain::{
-    Chain, DESCRIPTOR, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, WRITE, close, open,
+    Chain, DESCRIPTOR, Descriptor, GROUP, Gather, INDIRECT, MAX_CHAIN, NEXT, SMALL_GROUP, WRITE, close, open,
     prefetch_buffer, translate_table,
 };
 use crate::error::{Place, RingError};
@@ -156,14 +156,15 @@ impl SplitRing {
         slices: &mut Vec<Slice>,
         chains: &mut Vec<Chain>,
     ) -> Result<(), RingError> {
-        let mut left = count;
+        let (mut left, mut group) = (count, GROUP);
         while left > 0 {
             if slices.capacity() - slices.len() < MAX_CHAIN && !slices.is_empty() {
                 return Ok(());
             }
-            let group = left.min(GROUP);
-            let (taken, stopped_at) = self.take_plain::<WRITABLE>(group, slices, chains);
+            let (taken, stopped_at) = self.take_plain::<WRITABLE>(left.min(group), slices, chains);
             left -= taken;
+            // Chains are alike: behind one that is not plain no place for a whole group is made.
+            group = if taken == 0 { SMALL_GROUP } else { GROUP };
             if let Some((head, descriptor)) = stopped_at {
                 self.take_other::<WRITABLE>(head, descriptor, slices, chains)?;
                 left -= 1;

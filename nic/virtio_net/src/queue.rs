@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use fabnic_memory::{DirtyLog, Map};
+use fabnic_memory::{DirtyLog, Map, Slice};
 use fabnic_port::{Egress, Fault, Ingress};
 use fabnic_virtqueue::{Journal, PackedRing, Ring, RingConfig, SplitRing};
 
@@ -87,6 +87,16 @@ impl<R: Ring> Queue<R> {
         // The only error that can be is EAGAIN: the counter is full of interrupts that were not taken yet.
         let _ = rustix::io::write(call, &1_u64.to_ne_bytes());
         1
+    }
+
+    /// Logs that the first `len` bytes of these buffers, one behind the other, were written.
+    pub(crate) fn log_pieces(&mut self, buffers: &[Slice], len: u32) {
+        let mut left = len;
+        for buffer in buffers {
+            let len = buffer.len().min(left);
+            self.ring.log_written(&self.map, buffer, len);
+            left -= len;
+        }
     }
 
     pub(crate) fn kick(&self) -> Option<BorrowedFd<'_>> {

@@ -2,8 +2,8 @@
 //!
 //! The buffers for all frames of a call are taken at once, and while bursts are full one call ahead, so that their first
 //! lines are ours before the frames are written. The usual frame needs one buffer and nothing finished: its virtio header and private head are
-//! written, then the rest is copied from the sender's memory. Everything else (several
-//! buffers, checksums, segments) takes the way over [`finish`].
+//! written, then the rest is copied from the sender's memory. A frame that is larger and needs nothing finished fills as many
+//! buffers as it takes, all of them in one loop. Everything else (checksums, segments) takes the way over [`finish`].
 //!
 //! Used entries are published once, at the end, with one decision whether to interrupt. A frame is delivered whole or
 //! not at all: when buffers run out in the middle of one, those that it had are given back.
@@ -54,6 +54,13 @@ struct Buffers {
     filled: usize,
     /// The driver wants an interrupt.
     call: bool,
+}
+
+/// Chains for one frame: all but the last are filled by it.
+struct Reserved {
+    count: usize,
+    /// Bytes that go into the last one.
+    last: u32,
 }
 
 /// Why a frame did not go.
@@ -130,7 +137,12 @@ impl<R: Ring> Receive<R> {
                 continue;
             }
             let Some(frame) = frames.get(usize::from(*pick)) else { break };
-            match self.place_any(frame, slices, source) {
+            let is_whole = self.mergeable && self.accepts.takes(&frame.offload(), frame.head());
+            let placed = match is_whole {
+                true => self.place_large(frame, slices, source),
+                false => self.place_any(frame, slices, source),
+            };
+            match placed {
                 Ok(()) => tally.deliver(frame.len()),
                 Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
                 Err(Refusal::Full) => {
@@ -191,7 +203,7 @@ impl<R: Ring> Receive<R> {
             };
             // Frames of a burst are alike: one behind a long one is likely to be long.
             if let Some(next) = others.first().and_then(|next| frames.get(usize::from(*next))) {
-                self.announce(next, slices, source);
+                Self::announce(next, slices, source);
             }
             if !self.place(frame, slices, source) {
                 break;
@@ -202,19 +214,15 @@ impl<R: Ring> Receive<R> {
         left
     }
 
-    /// Asks for the lines that a frame will be copied from and to, while the frame before it is copied. The first ones are
-    /// on their way since its buffers were taken.
+    /// Asks for the lines that a frame will be copied from, while the frame before it is copied. The first ones are on their
+    /// way since its buffer was taken. The lines that it will be copied to are not asked for: it was tried, and what they
+    /// take from the loads is more than the stores, which nothing waits for, gain.
     #[inline(always)]
-    fn announce(&self, frame: &Frame, slices: &[Slice], source: &Map) {
-        let rest = frame.rest_len().min(ANNOUNCED);
-        let Some(chain) = self.buffers.chains.get(self.buffers.filled + 1) else { return };
-        let Some(target) = self.buffers.slices.get(chain.first as usize) else { return };
+    fn announce(frame: &Frame, slices: &[Slice], source: &Map) {
         let (own, skip) = frame.rest_slices(slices);
         let Some(from) = own.first() else { return };
-        let to = HEADER + frame.head().len() as u32;
-        for at in (0..rest).step_by(64) {
+        for at in (0..frame.rest_len().min(ANNOUNCED)).step_by(64) {
             source.prefetch_at(from, skip + at);
-            self.queue.map.prefetch_write_at(target, to + at);
         }
     }
 
@@ -283,6 +291,42 @@ impl<R: Ring> Receive<R> {
         true
     }
 
+    /// Delivers a frame that needs nothing finished into as many buffers as it fills.
+    #[inline(never)]
+    fn place_large(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> Result<(), Refusal> {
+        let need = HEADER + frame.len();
+        let Reserved { count, last } = self.reserve(need, true)?;
+        let Buffers { chains, slices: targets, filled, .. } = &mut self.buffers;
+        let own = chains.get_mut(*filled..*filled + count).unwrap_or(&mut []);
+        let [first, ..] = own else { return Err(Refusal::Full) };
+        let first = first.first as usize;
+        let [.., end] = own else { return Err(Refusal::Full) };
+        // All buffers but the last are filled.
+        end.len = last;
+        let targets = targets.get(first..(end.first + end.count) as usize).unwrap_or(&[]);
+        let map = &*self.queue.map;
+
+        let mut offload = frame.offload();
+        offload.flags &= self.flags;
+        let (header, head) = (offload.encode(count as u16), frame.head());
+        let mut to = Cursor::new(targets);
+        if targets.first().is_some_and(|first| map.reach().write_both(first, &header, head)) {
+            to.skip(HEADER + head.len() as u32);
+        } else {
+            to.write(map, &header);
+            to.write(map, head);
+        }
+        let rest = frame.rest_len();
+        if to.copy_from(map, source, &mut frame.rest(slices), rest) != rest {
+            return Err(CannotFinish.into());
+        }
+        if self.queue.ring.is_logging() {
+            self.queue.log_pieces(targets, need);
+        }
+        *filled += count;
+        Ok(())
+    }
+
     /// Delivers any frame, finished as far as the receiver needs it.
     #[inline(never)]
     fn place_any(&mut self, frame: &Frame, slices: &[Slice], source: &Map) -> Result<(), Refusal> {
@@ -292,11 +336,11 @@ impl<R: Ring> Receive<R> {
         let mut first = true;
         let mut start = before;
         let result = finish(frame, slices, source, &accepts, |piece| {
-            let count = self.reserve(HEADER + piece.len() as u32, first)?;
+            let reserved = self.reserve(HEADER + piece.len() as u32, first)?;
             if core::mem::replace(&mut first, false) {
                 start = self.buffers.filled;
             }
-            self.write(piece, count)
+            self.write(piece, &reserved)
         });
         if result.is_err() {
             self.roll_back(start.min(self.buffers.filled));
@@ -317,13 +361,28 @@ impl<R: Ring> Receive<R> {
         *filled = keep;
     }
 
-    /// Sees to it that the next chains have room for `need` bytes. Gives how many chains that takes.
-    fn reserve(&mut self, need: u32, may_flush: bool) -> Result<usize, Refusal> {
+    /// Sees to it that the next chains have room for `need` bytes.
+    #[inline]
+    fn reserve(&mut self, need: u32, may_flush: bool) -> Result<Reserved, Refusal> {
         let (mut count, mut room) = (0, 0_u64);
         loop {
+            let chains = self.buffers.chains.get(self.buffers.filled + count..).unwrap_or(&[]);
+            // The usual case by the shortest way: one good buffer after the other, and the last one has room to spare.
+            if self.mergeable && (count > 0 || chains.first().is_some_and(|chain| chain.len >= HEADER)) {
+                for chain in chains {
+                    let before = room;
+                    room += u64::from(chain.len);
+                    count += 1;
+                    if room >= u64::from(need) {
+                        return Ok(Reserved { count, last: (u64::from(need) - before) as u32 });
+                    }
+                }
+            }
             let Some(chain) = self.buffers.chains.get(self.buffers.filled + count) else {
                 let missing = u64::from(need).saturating_sub(room);
-                let usual = self.buffers.chains.last().map_or(USUAL_BUFFER, |chain| chain.len.max(HEADER));
+                // Of the last one only as much may be said as a frame took up.
+                let last = self.buffers.chains.iter().rev().take(2).map(|chain| chain.len);
+                let usual = last.max().unwrap_or(USUAL_BUFFER).max(HEADER);
                 let more = missing.div_ceil(u64::from(usual)).max(1);
                 let more = usize::try_from(more).unwrap_or(usize::MAX);
                 if self.take(more).map_err(Refusal::Fault)? > 0 {
@@ -339,26 +398,20 @@ impl<R: Ring> Receive<R> {
             };
             if !self.mergeable {
                 return match chain.len >= need {
-                    true => Ok(1),
+                    true => Ok(Reserved { count: 1, last: need }),
                     false => Err(Refusal::Drop(DropReason::BufferTooSmall)),
                 };
             }
-            if count == 0 && chain.len < HEADER {
-                let len = chain.len;
-                return Err(Refusal::Fault(Fault(format!(
-                    "receive buffer of {len} bytes, expected at least {HEADER} for the virtio-net header"
-                ))));
-            }
-            room += u64::from(chain.len);
-            count += 1;
-            if room >= u64::from(need) {
-                return Ok(count);
-            }
+            let len = chain.len;
+            return Err(Refusal::Fault(Fault(format!(
+                "receive buffer of {len} bytes, expected at least {HEADER} for the virtio-net header"
+            ))));
         }
     }
 
-    /// Writes a piece into the next `count` chains, which have room for it.
-    fn write(&mut self, piece: &Piece<'_>, count: usize) -> Result<(), Refusal> {
+    /// Writes a piece into the chains that were reserved for it.
+    fn write(&mut self, piece: &Piece<'_>, reserved: &Reserved) -> Result<(), Refusal> {
+        let count = reserved.count;
         let Buffers { chains, slices, filled, .. } = &mut self.buffers;
         let Some(own) = chains.get_mut(*filled..*filled + count) else { return Err(Refusal::Full) };
         let first = own.first().map_or(0, |chain| chain.first as usize);
@@ -380,18 +433,11 @@ impl<R: Ring> Receive<R> {
             return Err(CannotFinish.into());
         }
 
-        let mut left = HEADER + piece.len() as u32;
-        for chain in own {
-            chain.len = chain.len.min(left);
-            left -= chain.len;
+        if let Some(last) = own.last_mut() {
+            last.len = reserved.last;
         }
         if self.queue.ring.is_logging() {
-            let mut left = HEADER + piece.len() as u32;
-            for slice in targets {
-                let len = slice.len().min(left);
-                self.queue.ring.log_written(map, slice, len);
-                left -= len;
-            }
+            self.queue.log_pieces(targets, HEADER + piece.len() as u32);
         }
         *filled += count;
         Ok(())

@@ -98,6 +98,76 @@ proptest! {
     }
 }
 
+/// How many buffers each of these frames fills, in order, until one does not find enough.
+fn filled(buffers: &[u32], frames: &[usize]) -> Vec<usize> {
+    let mut left = buffers;
+    let mut counts = Vec::new();
+    for len in frames {
+        let mut room = 0;
+        let count = left.iter().take_while(|buffer| {
+            let is_needed = room < len + 12;
+            room += **buffer as usize;
+            is_needed
+        });
+        let count = count.count();
+        if left.iter().take(count).map(|buffer| *buffer as usize).sum::<usize>() < len + 12 {
+            break;
+        }
+        counts.push(count);
+        left = &left[count..];
+    }
+    counts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80))]
+    #[test]
+    fn large_frames_fill_buffers_of_any_sizes(
+        from in layouts(),
+        to in layouts(),
+        buffers in prop::collection::vec(
+            prop_oneof![1 => 12_u32..40, 2 => 40_u32..300, 4 => 1500_u32..5000, 1 => 5000_u32..70_000],
+            1..120,
+        ),
+        frames in prop::collection::vec(
+            (
+                prop_oneof![2 => 14_usize..300, 2 => 300_usize..5000, 2 => 5000_usize..65_000],
+                prop::collection::vec(1_usize..20_000, 0..5),
+            ),
+            1..12,
+        ),
+        pieces in 1_usize..4,
+        rounds in 1_usize..4,
+    ) {
+        let to = Layout { mergeable: true, size: to.size.max(64), ..to };
+        let (mut a, mut b) = (Guest::new(from, Features::all()), Guest::new(to, Features::all()));
+        // Buffers that were given back as if never taken come first in the next round.
+        let mut waiting: Vec<u32> = Vec::new();
+        for round in 0..rounds {
+            waiting.extend(buffers.iter().take_while(|len| b.offer(**len, pieces)));
+            let mut sent = Vec::new();
+            for (index, (len, cuts)) in frames.iter().enumerate() {
+                let bytes = frame(*len, (index + round) as u8);
+                if !a.send(&Offload::PLAIN, &bytes, cuts) {
+                    break;
+                }
+                sent.push(bytes);
+            }
+            let lens: Vec<usize> = sent.iter().map(Vec::len).collect();
+            let counts = filled(&waiting, &lens);
+            let tally = forward(&mut a, &mut b);
+            let got: Vec<Vec<u8>> = b.received().into_iter().map(|(_, bytes)| bytes).collect();
+            prop_assert_eq!(tally.frames as usize, counts.len());
+            prop_assert_eq!(tally.dropped_for(DropReason::RingFull) as usize, sent.len() - counts.len());
+            prop_assert!(got[..] == sent[..counts.len()], "what arrived is not what was sent");
+            waiting.drain(..counts.iter().sum::<usize>());
+            prop_assert_eq!(b.receiver.outstanding(), waiting.len());
+            a.sender.reap();
+            prop_assert_eq!(a.sender.outstanding(), 0);
+        }
+    }
+}
+
 #[test]
 fn many_small_frames_go_round_the_rings() {
     for bits in 0..32_u8 {

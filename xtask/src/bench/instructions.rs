@@ -32,8 +32,13 @@ const CASES: &[(&str, u32, u32, &str)] = &[
     ("packed", 64, 64, "plain"),
     ("split", 1514, 64, "plain"),
     ("packed", 1514, 64, "plain"),
+    ("split", TSO, 32, "plain"),
+    ("packed", TSO, 32, "plain"),
     ("split", 64, 64, "flows"),
 ];
+
+/// Bytes of a frame that is left to be segmented, in 32 receive buffers.
+const TSO: u32 = 65_226;
 
 /// Counts, and compares with the budget. Gives the number of cases.
 pub(crate) fn run(args: &InstructionsArgs) -> Result<u64> {

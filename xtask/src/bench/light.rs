@@ -66,9 +66,12 @@ impl LightGuests {
         let log = dir.join("guests.jsonl");
         let mut launch = Launch::on_host(program);
         launch.arg("run");
+        // In pieces of a page a ring holds 64 large frames, 4 MiB, which is what may be on its way on a fast network. In larger
+        // ones it would hold 512: 32 MiB, and the memory be measured.
+        let piece = if traffic.tso { ",tx-piece=4096" } else { "" };
         for (index, socket) in sockets(dir).iter().enumerate() {
             launch.arg("--port").arg(format!(
-                "socket={},role={},ring={},queue-size=1024,mac=02:00:00:00:00:0{},peer=02:00:00:00:00:0{}",
+                "socket={},role={},ring={},queue-size=1024,mac=02:00:00:00:00:0{},peer=02:00:00:00:00:0{}{piece}",
                 socket.display(),
                 if listen { "server" } else { "client" },
                 traffic.ring.name(),

@@ -135,7 +135,7 @@ fn tso(bench: &mut Bench<'_>) -> Result<()> {
     let (mut ours, mut copies, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..2 {
         ours.push(bps(&bench.windows(Peer::Fabnic, frames.clone(), 0)?));
-        // As many buffers as the guests' rings hold of this size.
+        // As many buffers as a guest's ring holds of this size (`LightGuests::spawn`).
         copies.push(bare_copy_bps(TSO_SIZE, 64)?);
         theirs.push(bps(&bench.windows(Peer::OvsNormal, plain(Ring::Split, 1514), 0)?));
     }

@@ -163,6 +163,83 @@ fn cursors_cross_odd_splits() {
     assert_eq!(&back[..5998], &pattern[2..]);
 }
 
+/// Numbers that look random and are the same in every run.
+fn numbers(seed: u64) -> impl FnMut(u32) -> u32 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % u64::from(below.max(1))) as u32
+    }
+}
+
+#[test]
+fn copies_between_lists_cut_anyhow_are_those_of_one_run() {
+    const ROOM: u32 = 0x8000;
+    let rounds = if cfg!(miri) { 20 } else { 400 };
+    let (a, b) = (Map::anonymous(ROOM.into()).unwrap().0, Map::anonymous(ROOM.into()).unwrap().0);
+    let bytes: Vec<u8> = (0..ROOM).map(|i| (i * 7 + i / 256) as u8).collect();
+    a.write(&slice(&a, 0, ROOM), 0, &bytes);
+    for round in 0..rounds {
+        let mut below = numbers(round);
+        b.write(&slice(&b, 0, ROOM), 0, &vec![0xee; ROOM as usize]);
+        // Pieces in order with gaps between them, empty ones too; now and then one that is not of this map.
+        let mut cut = |map: &Map, other: &Map| {
+            let (mut list, mut at) = (Vec::new(), below(50));
+            for _ in 0..below(12) {
+                let longest = if below(2) == 0 { 20 } else { 2000 };
+                let len = below(longest);
+                let is_foreign = below(60) == 0;
+                list.push(slice(if is_foreign { other } else { map }, at.into(), len));
+                at += len + below(100);
+            }
+            (list, below(30))
+        };
+        let (from, from_skip) = cut(&a, &b);
+        let (to, to_skip) = cut(&b, &a);
+        let n = below(20_000);
+        let (mut source, mut target) = (Cursor::new(&from), Cursor::new(&to));
+        source.skip(from_skip);
+        target.skip(to_skip);
+        // The model: byte after byte, up to the first slice of another map.
+        let places = |list: &[Slice], map: &Map, skip: u32| -> Vec<u64> {
+            let all = list.iter().flat_map(|one| (0..one.len()).map(move |i| (one, i)));
+            all.skip(skip as usize)
+                .map_while(|(one, i)| Some(map.guest_address(one)? + u64::from(i)))
+                .collect()
+        };
+        let pairs: Vec<(u64, u64)> =
+            places(&from, &a, from_skip).into_iter().zip(places(&to, &b, to_skip)).take(n as usize).collect();
+        let mut expected = vec![0xee; ROOM as usize];
+        pairs.iter().for_each(|(from, to)| expected[*to as usize] = bytes[*from as usize]);
+
+        assert_eq!(target.copy_from(&b, &a, &mut source, n) as usize, pairs.len(), "round {round}");
+        let mut got = vec![0; ROOM as usize];
+        b.read(&slice(&b, 0, ROOM), 0, &mut got);
+        assert!(got == expected, "round {round}");
+        // Both cursors stand behind what was copied.
+        let next = bytes.len().min(40);
+        let mut tail = vec![0; next];
+        let had = source.read(&a, &mut tail);
+        let rest = places(&from, &a, from_skip).into_iter().skip(pairs.len()).take(next);
+        let rest: Vec<u8> = rest.map(|from| bytes[from as usize]).collect();
+        assert_eq!(tail[..had], rest[..had.min(rest.len())], "round {round}");
+        assert_eq!(had, rest.len(), "round {round}");
+    }
+}
+
+#[test]
+fn a_list_may_be_copied_within_one_memory() {
+    let (map, _) = Map::anonymous(0x4000).unwrap();
+    let bytes: Vec<u8> = (0..0x1000_u32).map(|i| (i * 13 + i / 256) as u8).collect();
+    map.write(&slice(&map, 0x100, 0x1000), 0, &bytes);
+    // The target begins in the middle of the source.
+    let (from, to) = ([slice(&map, 0x100, 0x1000)], [slice(&map, 0x180, 0x1000)]);
+    assert_eq!(Cursor::new(&to).copy_from(&map, &map, &mut Cursor::new(&from), 0x1000), 0x1000);
+    let mut got = vec![0; 0x1000];
+    map.read(&to[0], 0, &mut got);
+    assert!(got == bytes);
+}
+
 #[test]
 fn a_truncated_file_costs_only_its_map() {
     let file = memfd(0x20_0000);

@@ -315,6 +315,38 @@ fn memory_that_was_lost_is_a_fault_of_its_own_port() {
 }
 
 #[test]
+fn memory_that_is_lost_in_the_middle_of_a_large_frame_is_a_fault_of_its_own_port() {
+    every_layout(|layout| {
+        let (map, file) = memory(0x10_0000);
+        let mut receiver = Driver::new(&map, 0, Guest::ring_config(layout));
+        let mut receive = open_receive(setup(&map, &receiver)).unwrap();
+        for n in 0..40 {
+            receiver
+                .offer(&[Buffer { addr: 0x4_0000 + n * 0x1000, len: 2000, writable: true }], None)
+                .unwrap();
+        }
+        let mut a = Guest::new(layout, Features::all());
+        assert!(a.send(&Offload::PLAIN, &frame(60_000, 1), &[20_000]));
+        // The rings stay, and some of the buffers.
+        rustix::fs::ftruncate(&file, 0x5_0000).unwrap();
+        let (mut burst, mut tally) = (Burst::new(), Tally::default());
+        a.transmit.receive(&mut burst).unwrap();
+        // The copy runs into the hole and survives; the next look says what happened.
+        let first = receive.deliver(&mut burst, &[0], &mut tally);
+        let Err(Fault(reason)) = first.and_then(|()| receive.deliver(&mut burst, &[0], &mut tally)) else {
+            panic!("a fault")
+        };
+        assert_eq!(reason, "a memory file of the guest was truncated while it was in use");
+        // The sender's port is as it was.
+        a.transmit.complete(&burst);
+        assert_eq!(a.sender.reap().len(), 1);
+        assert!(a.send(&Offload::PLAIN, &frame(60, 1), &[]));
+        a.transmit.receive(&mut burst).unwrap();
+        assert_eq!(burst.len(), 1);
+    });
+}
+
+#[test]
 fn a_queue_moves_to_another_map_between_bursts() {
     every_layout(|layout| {
         let len = 0x10_0000;
