@@ -149,7 +149,13 @@ impl InlineSwitch {
     /// Delivers one slice of the floods that were too much for one go, as a worker does whenever it has served a queue.
     /// Gives the number of copies; 0 if nothing waits.
     pub fn deliver_slice(&mut self) -> u64 {
-        self.engine.deliver_slice(&self.topology, self.now)
+        // Of ports that are no receivers of the frames there is no copy.
+        loop {
+            let copies = self.engine.deliver_slice(&self.topology, self.now);
+            if copies > 0 || !self.engine.has_floods() {
+                return copies;
+            }
+        }
     }
 
     /// The forwarding database.
