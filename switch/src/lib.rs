@@ -44,6 +44,7 @@ mod inline;
 mod key;
 pub mod meter;
 mod mirror;
+mod multicast;
 mod needs;
 mod operate;
 mod origin;
@@ -78,6 +79,11 @@ pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
 pub use inline::InlineSwitch;
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
+pub use multicast::{
+    FilterMode, MOST_ENTRIES as MOST_MULTICAST_ENTRIES, MulticastGroup, MulticastMember, MulticastSide,
+    MulticastStats, MulticastVlan, PortMulticast, QuerierSettings, QuerierState, RouterPort, StaticGroup,
+    Unregistered, VlanSnooping,
+};
 pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};

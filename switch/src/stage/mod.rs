@@ -3,7 +3,8 @@
 //! ```text
 //!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
 //!     +-------------------------------------------------------------------------------+
-//!     '--> infra_in --> tenant_in --> learn --> answer --> forward --> tenant_out --> infra_out --> Decision --> flow cache
+//!     '--> infra_in --> tenant_in --> learn --> answer --> multicast --> forward --> tenant_out --> infra_out --> Decision
+//!                                                                                           --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -25,6 +26,7 @@ mod ingress_state;
 mod learn;
 mod link_local;
 mod mtu;
+mod multicast;
 pub(crate) mod rules;
 mod vlan;
 
@@ -254,6 +256,11 @@ pub(crate) const STAGES: &[Stage] = &[
         name: "answer",
         why: "before forwarding: what the switch answers goes nowhere else",
         run: answer::run,
+    },
+    Stage {
+        name: "multicast",
+        why: "before forwarding, which sends groups to the whole VLAN; behind the guards and the rules on the way in, so that who may not speak joins nothing",
+        run: multicast::run,
     },
     Stage { name: "forward", why: "by now the frame may go, and the question is where", run: forward::run },
     Stage {
