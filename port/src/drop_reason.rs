@@ -81,6 +81,14 @@ reasons! {
     SamePort = "same_port",
     /// No other port is a member of the frame's VLAN.
     NoMember = "no_member",
+    /// Nobody listens to the multicast group, and there is no router that may want it.
+    NoListener = "no_listener",
+    /// The switch took note of the multicast report, and there is no router that it would have to go to.
+    ReportSnooped = "report_snooped",
+    /// A multicast query or a router's message, from a port behind which no router may be.
+    NotARouter = "not_a_router",
+    /// An IGMP or MLD message that is damaged or comes from where it may not come from.
+    BadMembership = "bad_membership",
     /// Too many frames wait for their turn to be copied to the many ports of their VLAN.
     FloodQueueFull = "flood_queue_full",
     /// The sending and the receiving port are both isolated: such ports do not talk to each other.

@@ -29,6 +29,7 @@ use crate::fdb::Tick;
 use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
 use crate::meter::{Charge, Marking};
+use crate::multicast::Recipients;
 use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
@@ -321,8 +322,10 @@ impl Engine {
                 },
                 (None, Target::Flood) => {
                     let vlan = Vid::new(outcome.vid()).ok();
+                    let only = u8::try_from(index).ok().and_then(|index| self.confined_to(topology, index));
+                    let only = only.map(|only| &**only);
                     match vlan.map_or(0, |vlan| {
-                        topology.flooded((member, ingress), vlan, destination(frame)).count()
+                        topology.flooded((member, ingress), vlan, destination(frame), only).count()
                     }) {
                         0 => Verdict::Dropped(DropReason::NoMember),
                         copies => Verdict::Flooded(u32::try_from(copies).unwrap_or(u32::MAX)),
@@ -418,21 +421,30 @@ impl Engine {
     ) {
         while let Some(first) = left.as_slice().first().copied() {
             let vid = self.vid_of(first);
+            let only = self.confined_to(topology, first).cloned();
             let (mut group, mut rest) = (Picks::NONE, Picks::NONE);
             for &index in left.as_slice() {
-                if self.vid_of(index) == vid { group.push(index.into()) } else { rest.push(index.into()) }
+                let same = self.vid_of(index) == vid
+                    && match (self.confined_to(topology, index), &only) {
+                        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                        (one, other) => one.is_none() && other.is_none(),
+                    };
+                if same { group.push(index.into()) } else { rest.push(index.into()) }
             }
             left = rest;
-            let Some(members) = vid.and_then(|vlan| topology.flood(vlan)) else { continue };
-            if let (true, Some(vlan)) = (self.floods.is_some(), vid)
-                && self.put_aside(members.reach(sender.settings.isolated), sender, vlan, &group, burst, drops)
-            {
+            let Some(vlan) = vid else { continue };
+            let only = only.as_deref();
+            let reach = match only {
+                Some(only) => only.indexes.len(),
+                None => topology.flood(vlan).map_or(0, |all| all.reach(sender.settings.isolated)),
+            };
+            if self.floods.is_some() && self.put_aside((reach, only), sender, vlan, &group, burst, drops) {
                 continue;
             }
             let all = group.mask();
             let (mut copies, mut reached) = (0_u64, 0_u64);
             let priority = &sender.settings.priority;
-            for port in members.reached_from(ingress, sender.settings.isolated) {
+            for port in topology.reached((sender, ingress), vlan, only) {
                 let for_it = self.flood_to((topology, priority), Sender::of(sender), port, &group, burst);
                 copies += u64::from(for_it.count_ones());
                 reached |= for_it;
@@ -552,11 +564,20 @@ impl Engine {
         self.dress.restore(dressed);
     }
 
+    /// The ports of the VLAN that a flooded frame is confined to, if not to all.
+    fn confined_to(&self, topology: &Topology, frame: u8) -> Option<&Arc<Recipients>> {
+        // Without the deep path there are no plans.
+        if topology.needs.is_empty() {
+            return None;
+        }
+        self.flows.deep.plans.recipients(self.flows.deep.found(frame.into()).plan)
+    }
+
     /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
     #[inline(never)]
     fn put_aside(
         &mut self,
-        ports: usize,
+        (ports, only): (usize, Option<&Recipients>),
         member: &Member,
         vlan: Vid,
         group: &Picks,
@@ -571,7 +592,7 @@ impl Engine {
             vlan,
             from: member.port.id,
             picks: group.as_slice(),
-            only: None,
+            only: only.map(|only| &only.ids),
             tagged: self.dress.tagged(),
             came: &|frame| flows.tag(frame).map(|tag| tag.0),
             mark: &|frame| flows.deep.found(frame).mark,

@@ -363,16 +363,19 @@ impl Floods {
         let each = work(self.burst.frames().iter());
         current.ports_a_slice = usize::try_from(SLICE / each).unwrap_or(1).max(1);
         let from = topology.index_of(job.from);
+        let isolated = from.and_then(|from| topology.member(from)).is_some_and(|from| from.settings.isolated);
         self.left.clear();
         match self.only.get_mut(usize::from(number)).and_then(Option::take) {
             Some(only) => {
                 let members = only.iter().filter_map(|id| topology.index_of(*id));
                 let members = members.filter(|index| topology.is_flooded(vlan, *index));
-                self.left.extend(members.filter(|index| Some(*index) != from));
+                let may = |index: &u32| {
+                    Some(*index) != from
+                        && !(isolated && topology.member(*index).is_some_and(|to| to.settings.isolated))
+                };
+                self.left.extend(members.filter(may));
             }
             None => {
-                let isolated =
-                    from.and_then(|from| topology.member(from)).is_some_and(|from| from.settings.isolated);
                 let members = topology.flood(vlan).into_iter();
                 self.left
                     .extend(members.flat_map(|all| all.reached_from(from.unwrap_or(u32::MAX), isolated)));

@@ -14,6 +14,7 @@ use crate::engine::{Engine, Moment};
 use crate::fdb::Fdb;
 use crate::guard::Bindings;
 use crate::mirror::Mirror;
+use crate::multicast::MulticastVlan;
 use crate::rules::{Change, Rules, TransactionError};
 use crate::settings::{Policy, PortSettings};
 use crate::stats::SwitchTotals;
@@ -70,6 +71,7 @@ impl InlineSwitch {
         self.shared.tick.store(now, Ordering::Relaxed);
         self.shared.age(now);
         self.shared.announce(now);
+        self.shared.ask_listeners(self.now_ns);
         self.engine.housekeeping(now);
     }
 
@@ -79,6 +81,8 @@ impl InlineSwitch {
         let now = u32::try_from(now_ns / 1_000_000_000).unwrap_or(u32::MAX);
         if now != self.now {
             self.tick(now);
+        } else {
+            self.shared.ask_listeners(now_ns);
         }
     }
 
@@ -144,6 +148,11 @@ impl InlineSwitch {
             limiter.charge(self.now_ns, charge_of(&self.burst));
         }
         received.map(|()| frames)
+    }
+
+    /// As [`crate::Switch::multicast`].
+    pub fn multicast(&self, vlan: Vid) -> Option<MulticastVlan> {
+        self.shared.tables.multicast.snapshot(vlan)
     }
 
     /// Delivers one slice of the floods that were too much for one go, as a worker does whenever it has served a queue.

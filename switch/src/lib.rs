@@ -45,6 +45,7 @@ mod key;
 mod meter;
 mod metering;
 mod mirror;
+mod multicast;
 mod needs;
 mod operate;
 mod origin;
@@ -84,6 +85,11 @@ pub use meter::{
 };
 pub use metering::PortMeterStats;
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
+pub use multicast::{
+    FilterMode, MOST_ENTRIES as MOST_MULTICAST_ENTRIES, MulticastGroup, MulticastMember, MulticastSide,
+    MulticastStats, MulticastVlan, PortMulticast, QuerierSettings, QuerierState, RouterPort, StaticGroup,
+    Unregistered, VlanSnooping,
+};
 pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};

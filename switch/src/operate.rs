@@ -76,6 +76,8 @@ impl Engine {
                     rewrite_frame(rewrite, frame);
                 }
             }
+            // Where frames are flooded.
+            Op::Replicate(_) => {}
         }
     }
 

@@ -46,6 +46,16 @@ impl Shared {
         }
     }
 
+    /// Lets the time of multicast listeners pass, and sends the queries that are due; as often as the keeper comes by.
+    pub(crate) fn ask_listeners(&self, now_ns: u64) {
+        for query in self.tables.multicast.advance(now_ns / 1_000_000) {
+            match query.port {
+                Some(port) => drop(self.inject(port, query.vlan, &query.bytes)),
+                None => self.inject_everywhere(query.vlan, &query.bytes),
+            }
+        }
+    }
+
     fn announce_lldp(&self, topology: &Topology, member: &Member, next: &mut Tick, now: Tick) {
         if !member.settings.answer.lldp.transmits() || *next > now {
             return;

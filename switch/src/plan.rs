@@ -23,6 +23,7 @@ use fabnic_port::DropReason;
 
 use crate::meter::{Meter, MeterChain};
 use crate::mirror::Mirror;
+use crate::multicast::Recipients;
 use crate::rules::{Identity, Rewrite, Sampler};
 
 /// More plans than this are forgotten as a whole when there is time for it, with the flows that hold their numbers.
@@ -45,9 +46,20 @@ pub(crate) enum Op {
     Count(Arc<Identity>),
     /// Sets fields of each frame.
     Rewrite(Arc<Rewrite>),
+    /// Of the ports of the VLAN only these get the flow's frames. Not carried out in its turn, but where frames are
+    /// flooded.
+    Replicate(Arc<Recipients>),
 }
 
 impl Op {
+    /// The ports that a flood is confined to.
+    pub(crate) fn recipients(&self) -> Option<&Arc<Recipients>> {
+        match self {
+            Op::Replicate(recipients) => Some(recipients),
+            _ => None,
+        }
+    }
+
     /// Equal for operations that do the same.
     fn identity(&self) -> (u8, usize) {
         match self {
@@ -57,6 +69,7 @@ impl Op {
             Op::Rewrite(rewrite) => (4, Arc::as_ptr(rewrite).addr()),
             Op::Meter(meter, _) => (5, Arc::as_ptr(meter).addr()),
             Op::Chain(chain) => (6, Arc::as_ptr(chain).addr()),
+            Op::Replicate(recipients) => (7, Arc::as_ptr(recipients).addr()),
         }
     }
 
@@ -64,7 +77,12 @@ impl Op {
     fn settle(&self, frames: u64, bytes: u64, now: u32) {
         match self {
             Op::Count(rule) => rule.stats.add(frames, bytes, now),
-            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) | Op::Meter(..) | Op::Chain(_) => {}
+            Op::Mirror(_)
+            | Op::Sample(..)
+            | Op::Rewrite(_)
+            | Op::Meter(..)
+            | Op::Chain(_)
+            | Op::Replicate(_) => {}
         }
     }
 
@@ -79,6 +97,7 @@ impl Op {
             Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
             Op::Meter(_, reason) => format!("meter, and drop what is over its rate as {reason}"),
             Op::Chain(chain) => format!("{} meters one over the other", chain.meters().len()),
+            Op::Replicate(recipients) => format!("replicate to {} ports", recipients.indexes.len()),
         }
     }
 }
@@ -87,6 +106,7 @@ impl Op {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) ops: Arc<[Op]>,
+    recipients: Option<Arc<Recipients>>,
     frames: u64,
     bytes: u64,
 }
@@ -116,7 +136,8 @@ impl Plans {
             return Some(*known);
         }
         let number = u32::try_from(self.plans.len()).ok().filter(|_| self.plans.len() < MOST)?;
-        self.plans.push(Plan { ops: ops.drain(..).collect(), frames: 0, bytes: 0 });
+        let recipients = ops.iter().find_map(Op::recipients).cloned();
+        self.plans.push(Plan { ops: ops.drain(..).collect(), recipients, frames: 0, bytes: 0 });
         self.known.insert(identity, number);
         Some(number)
     }
@@ -125,6 +146,11 @@ impl Plans {
     #[inline(always)]
     pub(crate) fn ops(&self, plan: u32) -> Option<&Arc<[Op]>> {
         self.plans.get(plan as usize).map(|plan| &plan.ops)
+    }
+
+    /// The ports that a plan confines floods to.
+    pub(crate) fn recipients(&self, plan: u32) -> Option<&Arc<Recipients>> {
+        self.plans.get(plan as usize).and_then(|plan| plan.recipients.as_ref())
     }
 
     /// Counts a run of frames.
@@ -153,6 +179,6 @@ impl Plans {
     pub(crate) fn clear(&mut self) {
         self.plans.clear();
         self.known.clear();
-        self.plans.push(Plan { ops: Arc::from([]), frames: 0, bytes: 0 });
+        self.plans.push(Plan { ops: Arc::from([]), recipients: None, frames: 0, bytes: 0 });
     }
 }

@@ -8,6 +8,7 @@ use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
 use crate::guard::GuardSettings;
 use crate::meter::{MeterSettings, StormSettings};
 use crate::mirror::MirrorSettings;
+use crate::multicast::{PortMulticast, VlanSnooping};
 use crate::needs::Needs;
 use crate::priority::PrioritySettings;
 use crate::receive::ReceiveFilter;
@@ -152,6 +153,8 @@ pub struct PortSettings {
     pub guard: GuardSettings,
     /// What the switch answers on it by itself.
     pub answer: AnswerSettings,
+    /// What is known of multicast behind it, where the switch snoops.
+    pub multicast: PortMulticast,
 }
 
 impl PortSettings {
@@ -196,6 +199,8 @@ pub struct Policy {
     pub gateways: Vec<Gateway>,
     /// What LLDP says of the switch.
     pub lldp: LldpIdentity,
+    /// The VLANs in which the switch watches who listens to which multicast group, each at most once.
+    pub multicast: Vec<VlanSnooping>,
 }
 
 impl Policy {
@@ -205,7 +210,9 @@ impl Policy {
         let flows = if self.flow_counters { flows } else { Needs::empty() };
         let packets = Needs::TYPE | Needs::IP | Needs::PORTS;
         let flows = if self.tenants.is_empty() { flows } else { flows | Needs::PLANS };
-        if self.gateways.is_empty() { flows } else { flows | packets }
+        let flows = if self.gateways.is_empty() { flows } else { flows | packets };
+        // Messages are told from others by no more than this: they are not remembered, nor what looks like them.
+        if self.multicast.is_empty() { flows } else { flows | Needs::TYPE | Needs::IP }
     }
 }
 
@@ -230,6 +237,7 @@ impl Default for PortSettings {
             receive: ReceiveFilter::default(),
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),
+            multicast: PortMulticast::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::guard::{Binding, Bindings};
 use crate::meter::MeterStats;
 use crate::metering::{Meters, PortMeterStats, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
+use crate::multicast::{Multicast, MulticastVlan};
 use crate::needs::Needs;
 use crate::origin::Origin;
 use crate::periodic::Periodic;
@@ -94,6 +95,8 @@ pub(crate) struct Tables {
     pub(crate) neighbours: Neighbours,
     /// Rules of infrastructure and tenants.
     pub(crate) rules: Arc<RuleSet>,
+    /// Who listens to which multicast group.
+    pub(crate) multicast: Multicast,
 }
 
 impl Tables {
@@ -107,6 +110,7 @@ impl Tables {
             snooper: Snooper::default(),
             neighbours: Neighbours::default(),
             rules: Arc::new(RuleSet::new([secret(2), secret(3)])),
+            multicast: Multicast::new(Arc::clone(&versions)),
             versions,
         }
     }
@@ -203,6 +207,7 @@ impl Shared {
             .iter()
             .fold(kept.needs() | self.tables.rules.needs(), |needs, (_, settings)| needs | settings.needs());
         let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
+        let multicast = kept.multicast.clone();
         drop(kept);
         let members = ports.into_iter().map(|(port, settings)| {
             let quota = self.tables.fdb.quota(port.id);
@@ -223,8 +228,12 @@ impl Shared {
         let members: Vec<_> = members.collect();
         let mut new = Topology::new(old.generation + 1, members, mirrors, meters, needs);
         (new.gateways, new.lldp) = (gateways, lldp);
+        if !multicast.is_empty() {
+            new.snooped = Some(multicast.iter().map(|snooping| snooping.vlan).collect());
+        }
         let new = Arc::new(new);
         self.bind(&new);
+        self.tables.multicast.configure(&multicast, &new);
         self.topology.store(Arc::clone(&new));
         let (mut gone, mut left) = (Vec::new(), HashSet::new());
         for member in &old.members {
@@ -296,15 +305,20 @@ impl Shared {
         self.originate(port, |origin, index| origin.push_as_is(index, bytes))
     }
 
-    fn originate(&self, port: PortId, push: impl FnOnce(&mut Origin, u32) -> bool) -> bool {
-        let topology = self.topology.load_full();
-        let Some(index) = topology.index_of(port) else { return false };
-        let mut place = self.origin.lock();
+    /// The place of own frames, made when it is first needed.
+    fn place(place: &mut Option<Origin>) -> Option<&mut Origin> {
         if place.is_none() {
             *place =
                 Origin::new().inspect_err(|error| tracing::warn!(%error, "no memory for own frames")).ok();
         }
-        let Some(origin) = &mut *place else { return false };
+        place.as_mut()
+    }
+
+    fn originate(&self, port: PortId, push: impl FnOnce(&mut Origin, u32) -> bool) -> bool {
+        let topology = self.topology.load_full();
+        let Some(index) = topology.index_of(port) else { return false };
+        let mut place = self.origin.lock();
+        let Some(origin) = Shared::place(&mut place) else { return false };
         let pushed = push(origin, index);
         self.originated
             .fetch_add(origin.send(&topology, self.tick.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -315,6 +329,21 @@ impl Shared {
     pub(crate) fn ports(&self) -> Vec<(Arc<Port>, PortSettings)> {
         let topology = self.topology.load();
         topology.members.iter().map(|member| (Arc::clone(&member.port), member.settings.clone())).collect()
+    }
+
+    /// Sends an untagged frame from the switch to all ports of a VLAN.
+    pub(crate) fn inject_everywhere(&self, vlan: Vid, bytes: &[u8]) {
+        let topology = self.topology.load_full();
+        let mut place = self.origin.lock();
+        let Some(origin) = Shared::place(&mut place) else { return };
+        let tick = self.tick.load(Ordering::Relaxed);
+        for index in topology.flood(vlan).into_iter().flat_map(|all| all.reached_from(u32::MAX, false)) {
+            if !origin.push(index, vlan, bytes) {
+                self.originated.fetch_add(origin.send(&topology, tick), Ordering::Relaxed);
+                origin.push(index, vlan, bytes);
+            }
+        }
+        self.originated.fetch_add(origin.send(&topology, tick), Ordering::Relaxed);
     }
 
     /// What would become of a frame that a port sends now.
@@ -354,7 +383,8 @@ impl Shared {
             Target::Port(to) => Way::Sent(leaves(to).into_iter().collect()),
             Target::Flood => {
                 let to = bytes.first_chunk().map_or(MacAddr::ZERO, |to| MacAddr(*to));
-                let others = topology.flooded((member, index), decision.vlan, to);
+                let only = left.ops.iter().find_map(crate::plan::Op::recipients);
+                let others = topology.flooded((member, index), decision.vlan, to, only.map(|only| &**only));
                 let others = others.filter_map(|(port, member)| {
                     let filtered = member.settings.receive.judge(&member.port, to) == Flooded::Filtered;
                     let (id, refused) = leaves(port)?;
@@ -415,6 +445,7 @@ impl Switch {
     /// Starts the workers. There are no ports yet.
     pub fn start(config: SwitchConfig) -> Result<Switch, StartError> {
         let shared = Arc::new(Shared::new(&config));
+        shared.ask_listeners(clock::nanoseconds(clock::tsc()));
         let keeper = Arc::new(Keeper::default());
         let mut switch =
             Switch { shared: Arc::clone(&shared), workers: Vec::new(), keeper: None, changes: Mutex::new(0) };
@@ -503,6 +534,16 @@ impl Switch {
     /// What neighbours say of themselves by LLDP.
     pub fn lldp_neighbours(&self) -> Vec<LldpNeighbour> {
         self.shared.tables.neighbours.entries()
+    }
+
+    /// The VLANs in which the switch watches who listens to which multicast group.
+    pub fn snooped_vlans(&self) -> Vec<Vid> {
+        self.shared.tables.multicast.snooped()
+    }
+
+    /// Who listens to which group in a VLAN, as of a moment ago; `None` if that is not watched.
+    pub fn multicast(&self, vlan: Vid) -> Option<MulticastVlan> {
+        self.shared.tables.multicast.snapshot(vlan)
     }
 
     /// What the switch answered on a port by itself.
@@ -626,6 +667,7 @@ fn keep(shared: &Shared, keeper: &Keeper) {
         keeper.told.wait_for(&mut stop, Duration::from_millis(200));
         let tick = u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX);
         shared.tick.store(tick, Ordering::Relaxed);
+        shared.ask_listeners(clock::nanoseconds(clock::tsc()));
         if tick != last {
             last = tick;
             shared.age(tick);

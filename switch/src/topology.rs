@@ -11,8 +11,9 @@ use crate::fdb::PortQuota;
 use crate::flood::{FloodLists, Members};
 use crate::metering::{Meters, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
+use crate::multicast::Recipients;
 use crate::needs::Needs;
-use crate::settings::{PortSettings, VlanMode, VlanProtocol};
+use crate::settings::{PortSettings, VlanMode, VlanProtocol, VlanSet};
 use crate::translation::VlanTranslation;
 
 /// A port with what the pipeline needs to know of it.
@@ -52,6 +53,8 @@ pub(crate) struct Topology {
     pub(crate) gateways: Box<[Gateway]>,
     /// What LLDP says of the switch.
     pub(crate) lldp: LldpIdentity,
+    /// VLANs in which multicast groups are watched.
+    pub(crate) snooped: Option<VlanSet>,
     /// What of a frame is read beyond addresses and VLAN.
     pub(crate) needs: Needs,
     /// The same, for the words of a deep key.
@@ -80,6 +83,7 @@ impl Topology {
             meters,
             gateways: Box::default(),
             lldp: LldpIdentity::default(),
+            snooped: None,
             needs,
             mask: needs.mask(),
             by_id,
@@ -97,6 +101,11 @@ impl Topology {
         self.by_id.get(&id).copied()
     }
 
+    /// Whether multicast groups are watched in this VLAN.
+    pub(crate) fn is_snooped(&self, vid: Vid) -> bool {
+        self.snooped.as_ref().is_some_and(|vlans| vlans.contains(vid))
+    }
+
     /// Whether what is flooded in this VLAN goes to the port with this index.
     pub(crate) fn is_flooded(&self, vid: Vid, index: u32) -> bool {
         let is_member = |member: &Member| member.settings.enabled && member.settings.vlan.is_member(vid);
@@ -109,10 +118,28 @@ impl Topology {
         (sender, index): (&Member, u32),
         vlan: Vid,
         to: MacAddr,
+        only: Option<&Recipients>,
     ) -> impl Iterator<Item = (u32, &Member)> {
-        let reached = self.flood(vlan).map(|all| all.reached_from(index, sender.settings.isolated));
-        let members = reached.into_iter().flatten().filter_map(|port| Some((port, self.member(port)?)));
+        let reached = self.reached((sender, index), vlan, only);
+        let members = reached.filter_map(|port| Some((port, self.member(port)?)));
         members.filter(move |(_, member)| member.settings.receive.is_flooded(to))
+    }
+
+    /// The ports of a VLAN that a frame from `sender` may reach; of these `only`, if it is confined.
+    pub(crate) fn reached(
+        &self,
+        (sender, index): (&Member, u32),
+        vlan: Vid,
+        only: Option<&Recipients>,
+    ) -> impl Iterator<Item = u32> {
+        let isolated = sender.settings.isolated;
+        let all = if only.is_none() { self.flood(vlan) } else { None };
+        let may = move |port: &u32| {
+            *port != index && !(isolated && self.member(*port).is_some_and(|member| member.settings.isolated))
+        };
+        let confined = only.map(|only| only.indexes.iter().copied().filter(may));
+        let all = all.map(|all| all.reached_from(index, isolated));
+        confined.into_iter().flatten().chain(all.into_iter().flatten())
     }
 
     /// The ports of a VLAN.

@@ -3,7 +3,9 @@
 //! ```text
 //!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
 //!     +-------------------------------------------------------------------------------+
-//!     '--> infra_in --> tenant_in --> police --> learn --> answer --> forward --> storm --> tenant_out --> infra_out --> Decision --> flow cache
+//!     '--> infra_in --> tenant_in --> police --> learn --> answer --> multicast --> forward --> storm --+
+//!     +-----------------------------------------------------------------------------------------------+
+//!     '--> tenant_out --> infra_out --> Decision --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -25,6 +27,7 @@ mod ingress_state;
 mod learn;
 mod link_local;
 mod mtu;
+mod multicast;
 mod police;
 pub(crate) mod rules;
 mod vlan;
@@ -260,6 +263,11 @@ pub(crate) const STAGES: &[Stage] = &[
         name: "answer",
         why: "before forwarding: what the switch answers goes nowhere else",
         run: answer::run,
+    },
+    Stage {
+        name: "multicast",
+        why: "before forwarding, which sends groups to the whole VLAN; behind the guards and the rules on the way in, so that who may not speak joins nothing",
+        run: multicast::run,
     },
     Stage { name: "forward", why: "by now the frame may go, and the question is where", run: forward::run },
     Stage {
