@@ -27,6 +27,15 @@ const MANY: usize = 1 << 16;
 /// The most there can be.
 const MOST: usize = 1 << 18;
 
+/// Whose zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// That of the port that sends.
+    Sender,
+    /// That of the port that receives.
+    Receiver,
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -38,6 +47,8 @@ pub(crate) enum Op {
     Count(Arc<Identity>),
     /// Sets fields of each frame.
     Rewrite(Arc<Rewrite>),
+    /// Rewrites addresses and ports as the connections of the flow say.
+    Translate(Side),
 }
 
 impl Op {
@@ -48,6 +59,7 @@ impl Op {
             Op::Sample(sampler, _) => (2, Arc::as_ptr(sampler).addr()),
             Op::Count(rule) => (3, Arc::as_ptr(rule).addr()),
             Op::Rewrite(rewrite) => (4, Arc::as_ptr(rewrite).addr()),
+            Op::Translate(side) => (5, *side as usize),
         }
     }
 
@@ -55,7 +67,7 @@ impl Op {
     fn settle(&self, frames: u64, bytes: u64, now: u32) {
         match self {
             Op::Count(rule) => rule.stats.add(frames, bytes, now),
-            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) => {}
+            Op::Mirror(_) | Op::Sample(..) | Op::Rewrite(_) | Op::Translate(_) => {}
         }
     }
 
@@ -68,6 +80,10 @@ impl Op {
             }
             Op::Count(rule) => format!("count to rule {} of {}", rule.name, rule.domain),
             Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
+            Op::Translate(side) => match side {
+                Side::Sender => "translate addresses and ports as the sender's zone says".to_owned(),
+                Side::Receiver => "translate addresses and ports as the receiver's zone says".to_owned(),
+            },
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fabnic_wire::{EtherType, Vid};
 
 use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
+use crate::conntrack::{PortTracking, ZoneSettings};
 use crate::guard::GuardSettings;
 use crate::mirror::MirrorSettings;
 use crate::needs::Needs;
@@ -141,12 +142,16 @@ pub struct PortSettings {
     pub guard: GuardSettings,
     /// What the switch answers on it by itself.
     pub answer: AnswerSettings,
+    /// How its packets are tracked, if they are.
+    pub tracking: Option<PortTracking>,
 }
 
 impl PortSettings {
     /// What of a frame they read.
     pub(crate) fn needs(&self) -> Needs {
-        self.guard.needs() | self.answer.needs()
+        let packets = Needs::TYPE | Needs::IP | Needs::PORTS | Needs::CONNECTIONS;
+        let tracking = if self.tracking.is_some() { packets } else { Needs::empty() };
+        self.guard.needs() | self.answer.needs() | tracking
     }
 }
 
@@ -161,6 +166,8 @@ pub struct Policy {
     pub gateways: Vec<Gateway>,
     /// What LLDP says of the switch.
     pub lldp: LldpIdentity,
+    /// The zones that connections are tracked in whose settings are not the default, by their number.
+    pub zones: Vec<(u16, ZoneSettings)>,
 }
 
 impl Policy {
@@ -190,6 +197,7 @@ impl Default for PortSettings {
             receive: ReceiveFilter::default(),
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),
+            tracking: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use fabnic_port::{Port, PortId};
 use fabnic_wire::{MacAddr, Vid};
 
 use crate::answer::{Gateway, LldpIdentity, PortAnswers};
+use crate::conntrack::Tracking;
 use crate::fdb::PortQuota;
 use crate::flood::{FloodLists, Members};
 use crate::mirror::{Mirror, Mirrors};
@@ -30,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) filters: bool,
     /// What was answered on the port; outlives the topology.
     pub(crate) answers: Arc<PortAnswers>,
+    /// How its packets are tracked.
+    pub(crate) tracking: Option<Tracking>,
     /// Mirrors that take what the port sends.
     pub(crate) mirror_ingress: Box<[Arc<Mirror>]>,
     /// Mirrors that take what is delivered to it.
@@ -128,6 +131,7 @@ impl Member {
             settings,
             quota,
             answers: Arc::default(),
+            tracking: None,
             mirror_ingress: Box::default(),
             mirror_egress: Box::default(),
         }
@@ -136,7 +140,8 @@ impl Member {
     /// Whether what is flooded to the port must be looked at.
     #[inline]
     pub(crate) fn is_choosy(&self) -> bool {
-        self.filters || (self.port.guest_filter.is_set() && self.settings.receive.guest_lists)
+        let asks = self.tracking.as_ref().is_some_and(Tracking::asks);
+        asks || self.filters || (self.port.guest_filter.is_set() && self.settings.receive.guest_lists)
     }
 
     /// The VLAN of an untagged frame.
