@@ -79,6 +79,16 @@ reasons! {
     AnswerLimit = "answer_limit",
     /// The destination is the port that the frame came from.
     SamePort = "same_port",
+    /// The packet belongs to no connection and opens none, or contradicts its connection.
+    CtInvalid = "ct_invalid",
+    /// The packet would open a connection, but its port, its zone or the switch has as many as it may have.
+    CtLimit = "ct_limit",
+    /// The receiving port takes only what belongs to connections that it opened.
+    CtUnsolicited = "ct_unsolicited",
+    /// The packet would open a translated connection, but every address and port to translate it to is taken.
+    NatExhausted = "nat_exhausted",
+    /// What is to be translated of the packet lies behind the bytes of it that the switch holds.
+    NatUnreachable = "nat_unreachable",
     /// No other port is a member of the frame's VLAN.
     NoMember = "no_member",
     /// Nobody listens to the multicast group, and there is no router that may want it.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   line 1   | dst src[0..2] | src[2..6] ingress | type tags tcp-flags | IP src   | IP dst   | ports proto tos flags ttl |
-//!   line 2   | stamp | outcome | generation plan handle seen | four slots | four values | epoch |
+//!   line 2   | stamp | outcome | generation plan handles seen | four slots | four values | epoch |
 //! ```
 //!
 //! The words of the key are masked by what the configuration reads ([`crate::Needs`]).
@@ -198,8 +198,8 @@ pub(crate) struct Remember {
     pub(crate) outcome: Outcome,
     /// Number of its plan; 0: nothing to be done.
     pub(crate) plan: u32,
-    /// What its plan is told of this flow: the handle of a connection, for instance.
-    pub(crate) handle: u32,
+    /// The connections that its packets are tracked on, by their handles; 0 for none.
+    pub(crate) handles: [u32; 2],
     pub(crate) depends: [Version; DEPENDENCIES],
     /// What rules have marked it with.
     pub(crate) mark: u32,
@@ -220,7 +220,7 @@ pub(crate) struct Under {
 pub(crate) struct Found {
     pub(crate) outcome: Outcome,
     pub(crate) plan: u32,
-    pub(crate) handle: u32,
+    pub(crate) handles: [u32; 2],
     /// What rules have marked its frames with.
     pub(crate) mark: u32,
     /// Where it is, for [`DeepCache::count`].
@@ -230,7 +230,7 @@ pub(crate) struct Found {
 impl Found {
     /// Nothing was decided, and nothing is to be done.
     pub(crate) const NOTHING: Found =
-        Found { outcome: Outcome::NOTHING, plan: 0, handle: 0, mark: 0, place: u32::MAX };
+        Found { outcome: Outcome::NOTHING, plan: 0, handles: [0; 2], mark: 0, place: u32::MAX };
 }
 
 /// Two cache lines.
@@ -244,7 +244,8 @@ struct Entry {
     /// 0 in an entry that was never used.
     generation: u32,
     plan: u32,
-    handle: u32,
+    /// The connections that its packets are tracked on; 0 for none.
+    handles: [u32; 2],
     /// Tick at which the source was last refreshed in the FDB.
     seen: u32,
     slots: [u16; DEPENDENCIES],
@@ -360,7 +361,7 @@ impl DeepCache {
             (entry.stamp == stamp && entry.key.is(key)).then(|| Found {
                 outcome: entry.outcome,
                 plan: entry.plan,
-                handle: entry.handle,
+                handles: entry.handles,
                 mark: entry.mark,
                 place: (place * WAYS + way) as u32,
             })
@@ -387,7 +388,7 @@ impl DeepCache {
         good.then_some(Found {
             outcome: entry.outcome,
             plan: entry.plan,
-            handle: entry.handle,
+            handles: entry.handles,
             mark: entry.mark,
             place: (place * WAYS + way) as u32,
         })
@@ -413,7 +414,7 @@ impl DeepCache {
             outcome: what.outcome,
             generation: under.generation,
             plan: what.plan,
-            handle: what.handle,
+            handles: what.handles,
             seen: under.tick,
             slots: what.depends.map(|version| version.slot as u16),
             values: what.depends.map(|version| version.value),

@@ -10,12 +10,13 @@ use fabnic_wire::{Fields, Vid};
 
 use crate::body::Body;
 use crate::cache::{Outcome, Target};
+use crate::conntrack::{Handle, Packet, Tracked};
 use crate::deep::{DeepCache, DeepKey, Found, PLAIN, Read, Remember, Under};
 use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
 use crate::needs::Needs;
 use crate::plan::{Op, Plans};
-use crate::rules::{self, Input, Parties};
+use crate::rules::{self, Connection, Input, Parties};
 use crate::stage::{self, Seen};
 use crate::topology::Member;
 
@@ -155,6 +156,15 @@ impl Run<'_> {
     }
 }
 
+/// Whether a packet goes with all these connections; it is counted on them.
+#[inline]
+fn goes_with(at: &Moment<'_>, frame: &Frame, handles: [u32; 2]) -> bool {
+    let Some(packet) = Packet::of_frame(frame.head(), frame.len()) else { return false };
+    handles.into_iter().filter_map(Handle::from_number).all(|handle| {
+        matches!(at.tables.conntrack.track(handle, &packet, at.now), Tracked::Valid { .. } | Tracked::Last)
+    })
+}
+
 /// No frame has this key: its flags contradict each other.
 const NO_KEY: DeepKey = DeepKey([u64::MAX; 8]);
 
@@ -228,7 +238,16 @@ impl Flows {
             }
             done += 1;
         }
-        (self.longest, self.bytes, self.deep.worked) = (run.longest, run.bytes, run.worked);
+        self.deep.worked = run.worked;
+        if at.topology.needs.contains(Needs::CONNECTIONS) {
+            for (index, frame) in frames.iter_mut().enumerate() {
+                if !self.track(at, ingress, (frame, memory), index, &mut walked) {
+                    // It has another way than was thought, or none.
+                    (run.any, run.all) = (u32::MAX, 0);
+                }
+            }
+        }
+        (self.longest, self.bytes) = (run.longest, run.bytes);
         if at.topology.needs.contains(Needs::FLOWS) {
             self.deep.count(burst);
         }
@@ -278,6 +297,49 @@ impl Flows {
         frame.marked().is_none().then_some((size, found))
     }
 
+    /// Counts a packet on its connections. A packet that contradicts them, or whose connection has ended, is decided on by
+    /// itself: what was decided for its flow is for packets that go with the connection. `false` if that was so.
+    #[inline]
+    fn track(
+        &mut self,
+        at: &Moment<'_>,
+        ingress: (&Member, u32),
+        (frame, memory): (&mut Frame, Option<Memory<'_>>),
+        index: usize,
+        walked: &mut Walked,
+    ) -> bool {
+        let found = self.deep.found(index);
+        found.handles == [0; 2] || goes_with(at, frame, found.handles) || {
+            self.decide_again(at, ingress, (frame, memory), index, walked);
+            false
+        }
+    }
+
+    #[cold]
+    fn decide_again(
+        &mut self,
+        at: &Moment<'_>,
+        ingress: (&Member, u32),
+        (frame, memory): (&mut Frame, Option<Memory<'_>>),
+        index: usize,
+        walked: &mut Walked,
+    ) {
+        let Some(read) = DeepKey::read(frame, (ingress.1, ingress.0.tpid), &at.topology.mask) else { return };
+        let too_long = size(frame, read.tci.is_some()) > ingress.0.longest;
+        let found = self.walk_deep(at, ingress, (frame, memory), &read, walked, too_long);
+        if found.handles != [0; 2] && !goes_with(at, frame, found.handles) && frame.marked().is_none() {
+            // Another worker has ended the connection this very moment.
+            frame.mark(DropReason::CtInvalid);
+        }
+        if let (Some(outcome), Some(place)) = (self.outcomes.get_mut(index), self.deep.found.get_mut(index)) {
+            (*outcome, *place) = (found.outcome, found);
+        }
+        // Where it is marked, the engine must see to it.
+        let worked = found.plan != 0 || frame.marked().is_some();
+        let bit = 1_u64 << (index % BURST);
+        self.deep.worked = if worked { self.deep.worked | bit } else { self.deep.worked & !bit };
+    }
+
     /// What is decided for a flow, from the cache or by a walk.
     fn look_up(
         &mut self,
@@ -308,6 +370,8 @@ impl Flows {
                 egress: egress.map(|member| member.port.id),
                 vlan: Vid::new(outcome.vid()).ok()?,
                 mark: 0,
+                // Neither mark nor connection are compared.
+                connection: Connection::default(),
             };
             let parties = Parties {
                 ingress: ingress.0.settings.tenant,
@@ -320,6 +384,20 @@ impl Flows {
         {
             return found;
         }
+        self.walk_deep(at, ingress, (frame, memory), read, walked, too_long)
+    }
+
+    fn walk_deep(
+        &mut self,
+        at: &Moment<'_>,
+        ingress: (&Member, u32),
+        (frame, memory): (&mut Frame, Option<Memory<'_>>),
+        read: &Read,
+        walked: &mut Walked,
+        too_long: bool,
+    ) -> Found {
+        let under =
+            Under { generation: self.deep.generation, tick: at.now, stamp: self.stamp, epoch: self.epoch };
         walked.misses += 1;
         let body = memory.map_or(Body::Unknown, |(slices, map)| Body::Memory(frame.rest(slices), map));
         let seen = Seen { body, ..Seen::head_only(frame, too_long) };
@@ -330,12 +408,12 @@ impl Flows {
             frame.mark(DropReason::Overload);
             return Found::NOTHING;
         };
-        let (handle, mark) = (self.left.handle, self.left.mark);
-        let mut found = Found { outcome, plan, handle, mark, place: u32::MAX };
+        let (handles, mark) = (self.left.handles, self.left.mark);
+        let mut found = Found { outcome, plan, handles, mark, place: u32::MAX };
         if self.left.uncached {
             return found;
         }
-        let remember = Remember { outcome, plan, handle, mark, depends: decision.depends };
+        let remember = Remember { outcome, plan, handles, mark, depends: decision.depends };
         found.place = self.deep.cache.insert(&read.key, &remember, under);
         found
     }

@@ -34,7 +34,7 @@ use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
 use crate::receive::Flooded;
-use crate::rules::RuleSet;
+use crate::rules::{Connection, RuleSet};
 use crate::stage::egress;
 use crate::stage::rules::{Copied, FloodedCopy};
 use crate::topology::{Member, Topology};
@@ -179,20 +179,25 @@ fn destination(frame: &Frame) -> MacAddr {
     frame.head().first_chunk().map_or(MacAddr::ZERO, |to| MacAddr(*to))
 }
 
-/// Flooded frames that go to a port, and those that it filters. Others are not flooded to it at all.
+/// Flooded frames that go to a port, those that it filters, and those that it did not ask for. Others are not flooded to
+/// it at all.
 #[inline(never)]
-fn choose(member: &Member, picks: &Picks, burst: &Burst) -> [Picks; 2] {
-    let [mut goes, mut filtered] = [Picks::NONE; 2];
+fn choose(member: &Member, picks: &Picks, burst: &Burst, now: Tick) -> [Picks; 3] {
+    let [mut goes, mut filtered, mut unsolicited] = [Picks::NONE; 3];
+    let tracking = member.tracking.as_ref();
     for &index in picks.as_slice() {
         let place = usize::from(index);
         let Some(frame) = burst.frames().get(place) else { continue };
         match member.settings.receive.judge(&member.port, destination(frame)) {
+            Flooded::Goes if tracking.is_some_and(|it| !it.takes_copy(frame.head(), frame.len(), now)) => {
+                unsolicited.push(place);
+            }
             Flooded::Goes => goes.push(place),
             Flooded::Filtered => filtered.push(place),
             Flooded::NotFor => {}
         }
     }
-    [goes, filtered]
+    [goes, filtered, unsolicited]
 }
 
 impl Engine {
@@ -290,7 +295,7 @@ impl Engine {
         if !member.mirror_ingress.is_empty() || !topology.mirrors.by_vlan.is_empty() {
             self.mirror_ingress(topology, member, burst);
         }
-        if deep && self.flows.deep.worked != 0 && self.operate(topology, burst) {
+        if deep && self.flows.deep.worked != 0 && self.operate(at, burst) {
             uniform = None;
         }
         match uniform {
@@ -475,10 +480,11 @@ impl Engine {
             self.flood_by_rules((from, sender), port, member, picks, burst);
             return picks.mask();
         }
-        let [goes, filtered] = choose(member, picks, burst);
+        let [goes, filtered, unsolicited] = choose(member, picks, burst, self.now);
         self.refuse(from.1, member, DropReason::Filtered, &filtered, burst);
+        self.refuse(from.1, member, DropReason::CtUnsolicited, &unsolicited, burst);
         self.flood_by_rules((from, sender), port, member, &goes, burst);
-        goes.mask() | filtered.mask()
+        goes.mask() | filtered.mask() | unsolicited.mask()
     }
 
     /// Delivers copies of flooded frames, as rules of direction out let them.
@@ -524,7 +530,12 @@ impl Engine {
             (None, true) => (fields.tag, fields.inner) = (fields.inner, None),
             (None, false) => {}
         }
+        let connection = member
+            .tracking
+            .as_ref()
+            .map_or(Connection::default(), |it| it.connection(&fields, frame.head(), len, self.now));
         let copied = Copied {
+            connection,
             fields: &fields,
             ingress: sender.port,
             vlan,

@@ -10,6 +10,7 @@ use fabnic_port::{Burst, Fault, Port, PortId};
 use fabnic_wire::Vid;
 
 use crate::answer::{AnswerStats, LldpNeighbour};
+use crate::conntrack::Conntrack;
 use crate::engine::{Engine, Moment};
 use crate::fdb::Fdb;
 use crate::guard::Bindings;
@@ -175,6 +176,11 @@ impl InlineSwitch {
     /// Frames decided by the flow cache, and by a walk of the stages.
     pub fn decided(&self) -> (u64, u64) {
         (self.engine.counters.hits, self.engine.counters.misses)
+    }
+
+    /// The connections that are tracked.
+    pub fn conntrack(&self) -> &Conntrack {
+        &self.shared.tables.conntrack
     }
 
     /// Who has which address of the internet.

@@ -30,6 +30,7 @@ mod answer;
 mod bell;
 mod body;
 mod cache;
+mod conntrack;
 mod damping;
 mod deep;
 mod deep_flows;
@@ -75,6 +76,11 @@ pub use answer::{
     AnswerSettings, AnswerStats, Dhcp6Settings, DhcpSettings, Gateway, LldpId, LldpIdentity, LldpMode,
     LldpNeighbour, RouterSettings,
 };
+pub use conntrack::{
+    ConnectionEntry, Conntrack, ConntrackCounters, CtState, Direction as ConnectionDirection, Incoming, Nat,
+    NatRange, PortTracking, Quota as ConnectionQuota, TcpState, Timeout, Tuple, Zone, ZoneCounters,
+    ZoneSettings,
+};
 pub use damping::{FREEZES_KEPT, Freeze, MoveDamping};
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
 pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
@@ -95,8 +101,8 @@ pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};
 pub use receive::{MacSet, ReceiveFilter};
 pub use rules::{
-    Action, Change, ClassifierShape, Direction, Domain, Fragmented, Input, MAX_ACTIONS, MAX_GROUP,
-    MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
+    Action, Change, ClassifierShape, Connection, Direction, Domain, Fragmented, Input, MAX_ACTIONS,
+    MAX_GROUP, MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
     TransactionError, prefix4, prefix6,
 };
 pub use settings::{NamedMeter, Policy, PortSettings, TenantPolicy, VlanMode, VlanProtocol, VlanSet};

@@ -28,6 +28,8 @@ bitflags! {
         const FLOWS = 128;
         /// Nothing more of the frame, but decisions with a plan.
         const PLANS = 256;
+        /// Nothing of the frame, but what connections each packet belongs to.
+        const CONNECTIONS = 1 << 15;
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use fabnic_port::{BURST, Burst, DropReason, Frame};
+use fabnic_wire::Fields;
 
-use crate::engine::{Engine, Picks, hand_over};
+use crate::conntrack::Handle;
+use crate::engine::{Engine, Moment, Picks, hand_over};
 use crate::meter::{Charge, Marking};
 use crate::mirror::Mirror;
 use crate::origin::LONGEST;
-use crate::plan::Op;
+use crate::plan::{Op, Side};
 use crate::rules::Rewrite;
 use crate::stage::egress;
 use crate::topology::{Member, Topology};
@@ -17,7 +19,7 @@ impl Engine {
     /// Carries out the plans of a burst, in runs of frames that share one. Gives whether a frame was marked as not to be
     /// delivered.
     #[inline(never)]
-    pub(crate) fn operate(&mut self, topology: &Topology, burst: &mut Burst) -> bool {
+    pub(crate) fn operate(&mut self, at: &Moment<'_>, burst: &mut Burst) -> bool {
         let mut index = 0;
         while index < burst.len() {
             let plan = self.flows.deep.found(index).plan;
@@ -34,7 +36,7 @@ impl Engine {
                 && let Some(ops) = self.flows.deep.plans.ops(plan).cloned()
             {
                 for op in ops.iter() {
-                    self.carry_out(op, topology, index, end, burst);
+                    self.carry_out(op, at, index, end, burst);
                 }
             }
             index = end;
@@ -43,12 +45,13 @@ impl Engine {
     }
 
     /// One operation on the frames from `from` up to `end`.
-    fn carry_out(&mut self, op: &Op, topology: &Topology, from: usize, end: usize, burst: &mut Burst) {
+    fn carry_out(&mut self, op: &Op, at: &Moment<'_>, from: usize, end: usize, burst: &mut Burst) {
         match op {
             Op::Mirror(mirror) => {
                 let picks = unmarked(burst, from..end);
-                self.mirror(topology, mirror, &picks, burst);
+                self.mirror(at.topology, mirror, &picks, burst);
             }
+            Op::Translate(side) => self.translate(at, *side, from, end, burst),
             Op::Sample(sampler, mirror) => {
                 let all = unmarked(burst, from..end);
                 let mut picks = Picks::NONE;
@@ -56,7 +59,7 @@ impl Engine {
                     .iter()
                     .filter(|_| sampler.takes())
                     .for_each(|frame| picks.push((*frame).into()));
-                self.mirror(topology, mirror, &picks, burst);
+                self.mirror(at.topology, mirror, &picks, burst);
             }
             Op::Meter(meter, reason) => {
                 let now_ns = self.now_ns;
@@ -78,6 +81,26 @@ impl Engine {
             }
             // Where frames are flooded.
             Op::Replicate(_) => {}
+        }
+    }
+
+    /// Rewrites addresses and ports.
+    #[inline(never)]
+    fn translate(&mut self, at: &Moment<'_>, side: Side, from: usize, end: usize, burst: &mut Burst) {
+        for (index, frame) in burst.frames_mut().iter_mut().enumerate().take(end).skip(from) {
+            if frame.marked().is_some() {
+                continue;
+            }
+            let offload = frame.offload();
+            let [sender, receiver] = self.flows.deep.found(index).handles;
+            let number = if side == Side::Sender { sender } else { receiver };
+            let Some(handle) = Handle::from_number(number) else { continue };
+            let head = frame.head_mut();
+            let done = Fields::of(head)
+                .is_some_and(|fields| at.tables.conntrack.translate(handle, &fields, head, &offload));
+            if !done {
+                frame.mark(DropReason::NatUnreachable);
+            }
         }
     }
 

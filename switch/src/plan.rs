@@ -31,6 +31,15 @@ const MANY: usize = 1 << 16;
 /// The most there can be.
 const MOST: usize = 1 << 18;
 
+/// Whose zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// That of the port that sends.
+    Sender,
+    /// That of the port that receives.
+    Receiver,
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -49,6 +58,8 @@ pub(crate) enum Op {
     /// Of the ports of the VLAN only these get the flow's frames. Not carried out in its turn, but where frames are
     /// flooded.
     Replicate(Arc<Recipients>),
+    /// Rewrites addresses and ports as the connections of the flow say.
+    Translate(Side),
 }
 
 impl Op {
@@ -70,6 +81,7 @@ impl Op {
             Op::Meter(meter, _) => (5, Arc::as_ptr(meter).addr()),
             Op::Chain(chain) => (6, Arc::as_ptr(chain).addr()),
             Op::Replicate(recipients) => (7, Arc::as_ptr(recipients).addr()),
+            Op::Translate(side) => (8, *side as usize),
         }
     }
 
@@ -82,7 +94,8 @@ impl Op {
             | Op::Rewrite(_)
             | Op::Meter(..)
             | Op::Chain(_)
-            | Op::Replicate(_) => {}
+            | Op::Replicate(_)
+            | Op::Translate(_) => {}
         }
     }
 
@@ -98,6 +111,10 @@ impl Op {
             Op::Meter(_, reason) => format!("meter, and drop what is over its rate as {reason}"),
             Op::Chain(chain) => format!("{} meters one over the other", chain.meters().len()),
             Op::Replicate(recipients) => format!("replicate to {} ports", recipients.indexes.len()),
+            Op::Translate(side) => match side {
+                Side::Sender => "translate addresses and ports as the sender's zone says".to_owned(),
+                Side::Receiver => "translate addresses and ports as the receiver's zone says".to_owned(),
+            },
         }
     }
 }

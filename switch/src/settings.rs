@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fabnic_wire::{EtherType, Vid};
 
 use crate::answer::{AnswerSettings, Gateway, LldpIdentity};
+use crate::conntrack::{PortTracking, ZoneSettings};
 use crate::guard::GuardSettings;
 use crate::meter::{MeterSettings, StormSettings};
 use crate::mirror::MirrorSettings;
@@ -155,6 +156,8 @@ pub struct PortSettings {
     pub answer: AnswerSettings,
     /// What is known of multicast behind it, where the switch snoops.
     pub multicast: PortMulticast,
+    /// How its packets are tracked, if they are.
+    pub tracking: Option<PortTracking>,
 }
 
 impl PortSettings {
@@ -162,7 +165,9 @@ impl PortSettings {
     pub(crate) fn needs(&self) -> Needs {
         let metered = self.police_ingress.is_some() || self.storm != StormSettings::default();
         let plans = if metered { Needs::PLANS } else { Needs::empty() };
-        self.guard.needs() | self.answer.needs() | plans
+        let packets = Needs::TYPE | Needs::IP | Needs::PORTS | Needs::CONNECTIONS;
+        let tracking = if self.tracking.is_some() { packets } else { Needs::empty() };
+        self.guard.needs() | self.answer.needs() | plans | tracking
     }
 }
 
@@ -201,6 +206,8 @@ pub struct Policy {
     pub lldp: LldpIdentity,
     /// The VLANs in which the switch watches who listens to which multicast group, each at most once.
     pub multicast: Vec<VlanSnooping>,
+    /// The zones that connections are tracked in whose settings are not the default, by their number.
+    pub zones: Vec<(u16, ZoneSettings)>,
 }
 
 impl Policy {
@@ -238,6 +245,7 @@ impl Default for PortSettings {
             guard: GuardSettings::default(),
             answer: AnswerSettings::default(),
             multicast: PortMulticast::default(),
+            tracking: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::answer::lldp::Neighbours;
 use crate::answer::{AnswerStats, LldpNeighbour, PortAnswers};
 use crate::body::Body;
 use crate::cache::Target;
+use crate::conntrack::{Conntrack, Tracking};
 use crate::damping::MoveDamping;
 use crate::engine::{Engine, Moment};
 use crate::fdb::{Fdb, FdbKind, Tick};
@@ -39,6 +40,9 @@ use crate::trace::{Steps, Trace, Way};
 use crate::versions::Versions;
 use crate::worker::{Worker, WorkerShared};
 
+/// Connections that are looked at in a second, at most, to find those that are over: more than can come.
+const EXPIRE_A_SECOND: usize = 4_000_000;
+
 /// How the switch is made.
 #[derive(Clone, Debug)]
 pub struct SwitchConfig {
@@ -48,6 +52,8 @@ pub struct SwitchConfig {
     pub fdb_max: u32,
     /// The most bindings of addresses that are learned.
     pub bindings_max: u32,
+    /// The most connections that are tracked; each takes some 280 bytes.
+    pub connections_max: u32,
     /// The most flows that each worker remembers.
     pub flow_cache_max: usize,
     /// How long a learned address is kept after its last frame; in seconds, rounded up. Zero: for ever.
@@ -62,6 +68,7 @@ impl Default for SwitchConfig {
             workers: vec![0],
             fdb_max: 1 << 20,
             bindings_max: 1 << 18,
+            connections_max: 1 << 20,
             flow_cache_max: 1 << 21,
             ageing: Duration::from_secs(300),
             damping: None,
@@ -97,6 +104,8 @@ pub(crate) struct Tables {
     pub(crate) rules: Arc<RuleSet>,
     /// Who listens to which multicast group.
     pub(crate) multicast: Multicast,
+    /// The connections that are tracked.
+    pub(crate) conntrack: Arc<Conntrack>,
 }
 
 impl Tables {
@@ -111,6 +120,7 @@ impl Tables {
             neighbours: Neighbours::default(),
             rules: Arc::new(RuleSet::new([secret(2), secret(3)])),
             multicast: Multicast::new(Arc::clone(&versions)),
+            conntrack: Arc::new(Conntrack::new(config.connections_max, Arc::clone(&versions))),
             versions,
         }
     }
@@ -178,6 +188,7 @@ impl Shared {
 
     /// Forgets addresses that were not seen for long enough, and lets frozen ones move whose time has come.
     pub(crate) fn age(&self, now: Tick) -> usize {
+        self.tables.conntrack.expire(now, EXPIRE_A_SECOND);
         self.tables.bindings.expire(now);
         self.tables.snooper.expire(now);
         self.tables.neighbours.expire(now);
@@ -206,6 +217,7 @@ impl Shared {
         let needs = ports
             .iter()
             .fold(kept.needs() | self.tables.rules.needs(), |needs, (_, settings)| needs | settings.needs());
+        self.tables.conntrack.set_zones(&kept.zones);
         let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
         let multicast = kept.multicast.clone();
         drop(kept);
@@ -217,8 +229,11 @@ impl Shared {
             let answers = Arc::clone(self.answers.lock().entry(port.id).or_default());
             let before = old.index_of(port.id).and_then(|index| old.member(index));
             let own = PortMeters::new(&settings, &meters, before.map(|member| &member.meters));
+            let conntrack = &self.tables.conntrack;
+            let tracking = settings.tracking.as_ref().map(|it| Tracking::new(it, conntrack, port.id));
             Member {
                 answers,
+                tracking,
                 mirror_ingress,
                 mirror_egress,
                 meters: own,
@@ -242,6 +257,7 @@ impl Shared {
                 None => {
                     self.tables.bindings.remove_port(id);
                     self.tables.neighbours.remove_port(id);
+                    self.tables.conntrack.remove_port(id);
                     self.answers.lock().remove(&id);
                     gone.push(Arc::clone(&member.port));
                 }
@@ -376,7 +392,12 @@ impl Shared {
             let member = topology.member(to)?;
             let too_long = (size > member.longest).then_some(DropReason::EgressMtu);
             let not_ready = (member.port.egress_in_use() == 0).then_some(DropReason::NotReady);
-            Some((member.port.id, egress::closed(member).or(too_long).or(not_ready)))
+            let flooded = decision.target == Target::Flood;
+            let asked = member.tracking.as_ref().filter(|_| flooded);
+            let refused = asked
+                .filter(|tracking| !tracking.takes_copy(seen.head, len, now))
+                .map(|_| DropReason::CtUnsolicited);
+            Some((member.port.id, refused.or(egress::closed(member)).or(too_long).or(not_ready)))
         };
         let way = match decision.target {
             Target::Drop(reason) => Way::Dropped(reason),
@@ -519,6 +540,11 @@ impl Switch {
     /// The forwarding database.
     pub fn fdb(&self) -> &Fdb {
         &self.shared.tables.fdb
+    }
+
+    /// The connections that are tracked.
+    pub fn conntrack(&self) -> &Conntrack {
+        &self.shared.tables.conntrack
     }
 
     /// Who has which address of the internet.

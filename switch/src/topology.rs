@@ -7,6 +7,7 @@ use fabnic_port::{Port, PortId};
 use fabnic_wire::{MacAddr, Vid};
 
 use crate::answer::{Gateway, LldpIdentity, PortAnswers};
+use crate::conntrack::Tracking;
 use crate::fdb::PortQuota;
 use crate::flood::{FloodLists, Members};
 use crate::metering::{Meters, PortMeters};
@@ -34,6 +35,8 @@ pub(crate) struct Member {
     pub(crate) answers: Arc<PortAnswers>,
     /// Its meters, and the rate at which it is read.
     pub(crate) meters: PortMeters,
+    /// How its packets are tracked.
+    pub(crate) tracking: Option<Tracking>,
     /// Mirrors that take what the port sends.
     pub(crate) mirror_ingress: Box<[Arc<Mirror>]>,
     /// Mirrors that take what is delivered to it.
@@ -167,6 +170,7 @@ impl Member {
             quota,
             answers: Arc::default(),
             meters: PortMeters::default(),
+            tracking: None,
             mirror_ingress: Box::default(),
             mirror_egress: Box::default(),
         }
@@ -175,7 +179,8 @@ impl Member {
     /// Whether what is flooded to the port must be looked at.
     #[inline]
     pub(crate) fn is_choosy(&self) -> bool {
-        self.filters || (self.port.guest_filter.is_set() && self.settings.receive.guest_lists)
+        let asks = self.tracking.as_ref().is_some_and(Tracking::asks);
+        asks || self.filters || (self.port.guest_filter.is_set() && self.settings.receive.guest_lists)
     }
 
     /// The VLAN of an untagged frame.

@@ -180,6 +180,7 @@ impl Pair {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a test")]
 enum Step {
     Send { port: usize, frame: Vec<u8>, times: usize },
     Talk { port: usize, client: Vec<u8>, server: Vec<u8> },

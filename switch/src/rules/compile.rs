@@ -11,6 +11,7 @@ use fabnic_wire::MacAddr;
 use super::key::{Key, Shape, WORDS, flag, halves};
 use super::rule::{Direction, RuleError};
 use super::terms::{Fragmented, Match, Term};
+use crate::conntrack::CtState;
 use crate::needs::Needs;
 
 /// What is compared as a range, both ends included.
@@ -142,6 +143,7 @@ impl Build {
         let ip = both(Needs::IP);
         self.reads.needs |= match term {
             Term::Ingress(_) | Term::Egress(_) | Term::Vlan(_) | Term::Mark { .. } => Needs::empty(),
+            Term::CtState { .. } | Term::CtZone(_) => Needs::empty(),
             Term::DstMac { .. } | Term::SrcMac { .. } | Term::TagVid(_) | Term::Tagged(_) => Needs::empty(),
             Term::TagPcp(_) => Needs::PRIORITY,
             Term::EtherType(_) | Term::InnerVid(_) | Term::InnerPcp(_) | Term::ArpOperation(_) => Needs::TYPE,
@@ -164,6 +166,13 @@ impl Build {
             }
             Term::Vlan(vlan) => self.bits(8, 0xffff, u64::from(vlan.get())),
             Term::Mark { value, mask } => self.bits(11, u64::from(mask), u64::from(value)),
+            Term::CtState { value, mask } => {
+                self.bits(11, u64::from(mask.bits()) << 32, u64::from(value.bits()) << 32)
+            }
+            Term::CtZone(zone) => {
+                let tracked = u64::from(CtState::TRACKED.bits()) << 32;
+                self.bits(11, 0xffff << 40 | tracked, u64::from(zone) << 40 | tracked)
+            }
             Term::DstMac { value, mask } => self.mac(0, value, mask),
             Term::SrcMac { value, mask } => self.mac(1, value, mask),
             Term::EtherType(kind) => self.bits(0, 0xffff, u64::from(kind.0)),

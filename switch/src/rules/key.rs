@@ -4,7 +4,7 @@
 //!   0 | dst MAC . EtherType |   4 | ...IPv6            |    8 | flags . outer TCI . inner TCI . VLAN |
 //!   1 | src MAC . ARP op    |   5 | dst IP, ARP target |    9 | ND target, ARP sender MAC            |
 //!   2 | ingress . egress    |   6 | ...IPv6            |   10 | ...        ARP target MAC            |
-//!   3 | src IP, ARP sender  |   7 | ports proto tos    |   11 | mark                                 |
+//!   3 | src IP, ARP sender  |   7 | ports proto tos    |   11 | mark . ct state . ct zone            |
 //!                                 |   ttl tcp-flags    |
 //! ```
 //!
@@ -118,7 +118,9 @@ impl Key {
             tags,
             more.0,
             more.1,
-            u64::from(input.mark),
+            u64::from(input.mark)
+                | u64::from(input.connection.state.bits()) << 32
+                | u64::from(input.connection.zone) << 40,
         ])
     }
 

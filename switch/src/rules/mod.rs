@@ -31,7 +31,7 @@ pub use rule::{
 pub(crate) use rule::{Do, Identity, Sampler};
 pub(crate) use set::RuleSet;
 pub use set::{Change, RuleView, TransactionError};
-pub use terms::{Fragmented, Input, Match, Term, prefix4, prefix6};
+pub use terms::{Connection, Fragmented, Input, Match, Term, prefix4, prefix6};
 
 /// The rules of a switch, to be looked at.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,8 @@
 use fabnic_port::PortId;
 use fabnic_wire::{EtherType, Fields, FlowFlags, IpProtocol, MacAddr, Vid, layers::Network};
 
+use crate::conntrack::CtState;
+
 /// A frame with what the switch knows of it besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -23,6 +25,18 @@ pub struct Input<'a> {
     pub vlan: Vid,
     /// What a rule before has marked it with; 0 at first.
     pub mark: u32,
+    /// What it is to its connection.
+    pub connection: Connection,
+}
+
+/// What a packet is to its connection. Of rules of direction in, in the zone of the port that it came from; of direction
+/// out, in that of the port that it is to leave by, or, where that is not tracked, the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Its state; none at all where it is not tracked.
+    pub state: CtState,
+    /// The zone; 0 where it is not tracked.
+    pub zone: u16,
 }
 
 /// How a packet is fragmented.
@@ -54,6 +68,15 @@ pub enum Term {
         /// Which are compared.
         mask: u32,
     },
+    /// What it is to its connection.
+    CtState {
+        /// The bits.
+        value: CtState,
+        /// Which are compared.
+        mask: CtState,
+    },
+    /// It is tracked, in this zone.
+    CtZone(u16),
     /// Destination address.
     DstMac {
         /// The bits.
@@ -245,6 +268,10 @@ impl Term {
             Term::Egress(port) => input.egress == Some(port),
             Term::Vlan(vlan) => input.vlan == vlan,
             Term::Mark { value, mask } => input.mark & mask == value & mask,
+            Term::CtState { value, mask } => input.connection.state & mask == value & mask,
+            Term::CtZone(zone) => {
+                input.connection.state.contains(CtState::TRACKED) && input.connection.zone == zone
+            }
             Term::DstMac { value, mask } => same_mac(fields.dst, value, mask),
             Term::SrcMac { value, mask } => same_mac(fields.src, value, mask),
             Term::EtherType(ethertype) => fields.ethertype == ethertype,
@@ -354,7 +381,22 @@ mod tests {
     #[test]
     fn a_term_about_a_header_that_is_not_there_does_not_hold() {
         let fields = Fields::default();
-        let input = Input { fields: &fields, ingress: PortId(1), egress: None, vlan: Vid::DEFAULT, mark: 0 };
+        let connection = Connection { state: CtState::TRACKED | CtState::NEW, zone: 7 };
+        let input = Input {
+            fields: &fields,
+            ingress: PortId(1),
+            egress: None,
+            vlan: Vid::DEFAULT,
+            mark: 0,
+            connection,
+        };
+        let state = |value| Match::new([Term::CtState { value, mask: CtState::NEW | CtState::INVALID }]);
+        assert!(state(CtState::NEW).matches(&input) && !state(CtState::INVALID).matches(&input));
+        assert!(Match::new([Term::CtZone(7)]).matches(&input));
+        assert!(!Match::new([Term::CtZone(8)]).matches(&input));
+        let untracked = Input { connection: Connection::default(), ..input };
+        assert!(!Match::new([Term::CtZone(0)]).matches(&untracked));
+        assert!(!state(CtState::NEW).matches(&untracked));
         for term in [
             Term::src_net4([0; 4], 0),
             Term::dst_net6([0; 16], 0),

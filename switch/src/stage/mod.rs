@@ -3,9 +3,9 @@
 //! ```text
 //!   frame --> ingress_state --> link_local --> addresses --> vlan --> mtu --> guard --+
 //!     +-------------------------------------------------------------------------------+
-//!     '--> infra_in --> tenant_in --> police --> learn --> answer --> multicast --> forward --> storm --+
-//!     +-----------------------------------------------------------------------------------------------+
-//!     '--> tenant_out --> infra_out --> Decision --> flow cache
+//!     '--> track --> infra_in --> tenant_in --> police --> learn --> answer --> multicast --> forward --> storm --+
+//!     +-----------------------------------------------------------------------------------------------------------+
+//!     '--> track_out --> tenant_out --> infra_out --> admit --> Decision --> flow cache
 //!                                                                                       |
 //!                                    per copy, on every frame:                          v
 //!                                    egress (state, MTU, tag)  <-- grouped by port <-- burst
@@ -19,6 +19,7 @@
 //! ([`Walk::push`]).
 
 mod addresses;
+mod admit;
 mod answer;
 pub(crate) mod egress;
 mod forward;
@@ -30,6 +31,7 @@ mod mtu;
 mod multicast;
 mod police;
 pub(crate) mod rules;
+mod track;
 mod vlan;
 
 use fabnic_port::{DropReason, Frame};
@@ -37,6 +39,7 @@ use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid};
 
 use crate::body::Body;
 use crate::cache::{Decision, Target};
+use crate::conntrack::Standing;
 use crate::deep::DEPENDENCIES;
 use crate::engine::Moment;
 use crate::fdb::Tick;
@@ -81,8 +84,8 @@ impl<'a> Seen<'a> {
 pub(crate) struct Left {
     /// What is to be done with the flow's frames.
     pub(crate) ops: Vec<Op>,
-    /// What the flow's operations are told of it: the handle of a connection, for instance.
-    pub(crate) handle: u32,
+    /// The connections that the flow's packets are tracked on, by their handles; 0 for none.
+    pub(crate) handles: [u32; 2],
     /// What rules have marked the flow with.
     pub(crate) mark: u32,
     /// The decision is this frame's only: nothing is remembered.
@@ -118,6 +121,10 @@ pub(crate) struct Walk<'a> {
     /// The tag, if the frame came with one.
     pub(crate) tag: Option<Tci>,
     pub(crate) too_long: bool,
+    /// What the packet is in the zone of its sender, from the stage `track` on.
+    pub(crate) sender_seen: Option<Standing>,
+    /// And in that of its receiver, if that is another.
+    pub(crate) receiver_seen: Option<Standing>,
     /// The VLAN; good from the stage `vlan` on.
     pub(crate) vlan: Vid,
     /// What rules have made of the fields.
@@ -139,6 +146,11 @@ pub(crate) struct Walk<'a> {
 
 #[allow(dead_code, reason = "the stages that come use them")]
 impl Walk<'_> {
+    /// Puts something before all that is to be done with each frame of the flow.
+    pub(crate) fn push_first(&mut self, op: Op) {
+        self.left.ops.insert(0, op);
+    }
+
     /// Appends to what is to be done with each frame of the flow.
     pub(crate) fn push(&mut self, op: Op) {
         self.left.ops.push(op);
@@ -172,9 +184,9 @@ impl Walk<'_> {
         self.fields.inner.is_none() && self.fields.tag.is_some() == self.tag.is_some()
     }
 
-    /// What the flow's operations are told of it.
-    pub(crate) fn set_handle(&mut self, handle: u32) {
-        self.left.handle = handle;
+    /// The connections that the flow's packets are tracked on.
+    pub(crate) fn set_handles(&mut self, handles: [u32; 2]) {
+        self.left.handles = handles;
     }
 
     /// Sends an untagged frame of the switch's own by the port with this index, in this VLAN, when the burst is done. `false`
@@ -240,6 +252,11 @@ pub(crate) const STAGES: &[Stage] = &[
         run: guard::run,
     },
     Stage {
+        name: "track",
+        why: "before rules, which ask what a packet is to its connection; behind guards: its sender is who it says",
+        run: track::run,
+    },
+    Stage {
         name: "infra_in",
         why: "before a tenant's rules, which never see what infrastructure drops",
         run: rules::infra_in,
@@ -276,11 +293,25 @@ pub(crate) const STAGES: &[Stage] = &[
         run: police::storm,
     },
     Stage {
+        name: "track_out",
+        why: "before rules of the port that the frame goes to, which ask what the packet is in that port's zone",
+        run: track::run_out,
+    },
+    Stage {
         name: "tenant_out",
         why: "behind forwarding: it is the rules of the port that the frame goes to",
         run: rules::tenant_out,
     },
-    Stage { name: "infra_out", why: "last: infrastructure has the last word", run: rules::infra_out },
+    Stage {
+        name: "infra_out",
+        why: "behind all other rules: infrastructure has the last word",
+        run: rules::infra_out,
+    },
+    Stage {
+        name: "admit",
+        why: "last: only a packet that is let through makes a connection",
+        run: admit::run,
+    },
 ];
 
 /// The names of the stages, in order, each with the reason for its place.
@@ -308,7 +339,7 @@ pub(crate) fn decide(
 ) -> Decision {
     let Moment { topology, tables, now, now_ns } = *at;
     left.ops.clear();
-    (left.handle, left.uncached) = (0, seen.too_long);
+    (left.handles, left.uncached) = ([0; 2], seen.too_long);
     let fields = Fields::of(seen.head).unwrap_or_else(|| bare(seen.head));
     let tag = fields.tag.filter(|tag| tag.tpid.0.to_be_bytes() == ingress.0.tpid).map(|tag| tag.tci);
     // Even a decision that depends on nothing has versions: those of slot 0, as they are now.
@@ -329,6 +360,8 @@ pub(crate) fn decide(
         src: fields.src,
         tag,
         too_long: seen.too_long,
+        sender_seen: None,
+        receiver_seen: None,
         vlan: Vid::DEFAULT,
         current: fields,
         mark: 0,
@@ -353,6 +386,9 @@ pub(crate) fn decide(
     }
     let target = ended.or(walk.target).unwrap_or(Target::Drop(DropReason::NoMember));
     walk.left.mark = walk.mark;
+    for seen in [walk.sender_seen, walk.receiver_seen].into_iter().flatten() {
+        walk.depend(seen.version);
+    }
     let [third, fourth] = walk.more_versions;
     let depends = [walk.src_version, walk.dst_version, third, fourth];
     Decision { target, vlan: walk.vlan, depends }

@@ -24,7 +24,7 @@ use crate::cache::Target;
 use crate::meter::{Charge, Marking};
 use crate::mirror::Mirror;
 use crate::plan::Op;
-use crate::rules::{Direction, Do, Domain, Input, Key, Rewrite, RuleSet};
+use crate::rules::{Connection, Direction, Do, Domain, Input, Key, Rewrite, RuleSet};
 use crate::topology::{Member, Topology};
 
 /// The most rules that one frame is counted to in one domain and direction: behind that, no rule is asked any more.
@@ -96,6 +96,7 @@ fn ask(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
             egress: egress(walk).map(|member| member.port.id),
             vlan: walk.vlan,
             mark: walk.mark,
+            connection: walk.connection(direction),
         };
         let Some(rule) = side.find(domain, direction, group, &Key::of(&input), after) else {
             return Step::Next;
@@ -199,6 +200,8 @@ pub(crate) struct Copied<'a> {
     pub(crate) ingress: fabnic_port::PortId,
     pub(crate) vlan: fabnic_wire::Vid,
     pub(crate) mark: u32,
+    /// What it is in the zone of the port.
+    pub(crate) connection: Connection,
     pub(crate) len: u32,
     /// What meters charge for it.
     pub(crate) charge: Charge,
@@ -227,6 +230,7 @@ impl FloodedCopy {
                     egress: Some(to.port.id),
                     vlan: frame.vlan,
                     mark,
+                    connection: frame.connection,
                 };
                 let key = Key::of(&input);
                 let Some(rule) = side.find(domain, Direction::Out, group, &key, after) else {

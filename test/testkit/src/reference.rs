@@ -18,6 +18,8 @@
 //! 6. What is behind the untagged Ethernet header may not be longer than the sending port's MTU (`ingress_mtu`), or 4 bytes
 //!    more on a port with service tags; of a frame to be segmented, the longest segment counts.
 //!    Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
+//!    Then its connections, of ports that track them (the rules of [`connections`]): an invalid packet ends here, and what
+//!    rule 8 lets go may still be refused.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
 //!    may have. An address seen on another port moves there under the same conditions, unless it is sticky (learned on a
 //!    port whose addresses stick) or frozen. With damping on, its moves are counted from the first one on; when the window
@@ -37,9 +39,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use connections::{Connections, State, Tracking};
 use guard::{Guard, Known, Sent};
 pub use priority::{Believes, Priority};
 
+pub mod connections;
 pub mod guard;
 mod priority;
 
@@ -114,6 +118,8 @@ pub struct PortConfig {
     pub guest: Option<Guest>,
     /// The guest may be promiscuous.
     pub trust: bool,
+    /// Its packets are tracked.
+    pub tracking: Option<Tracking>,
 }
 
 /// What a guest's NIC takes.
@@ -201,6 +207,7 @@ impl Default for PortConfig {
             lists: [None, None],
             guest: None,
             trust: false,
+            tracking: None,
         }
     }
 }
@@ -280,12 +287,14 @@ pub struct Switch {
     fdb: BTreeMap<(u16, [u8; 6]), Entry>,
     known: Known,
     freezes: u64,
+    connections: Connections,
 }
 
 impl Switch {
     /// With an empty forwarding database.
     pub fn new(config: Config) -> Switch {
-        let mut switch = Switch { config, fdb: BTreeMap::new(), known: Known::default(), freezes: 0 };
+        let (fdb, known, connections) = (BTreeMap::new(), Known::default(), Connections::default());
+        let mut switch = Switch { config, fdb, known, freezes: 0, connections };
         switch.fix();
         switch
     }
@@ -293,6 +302,12 @@ impl Switch {
     /// How often an address was frozen.
     pub fn freezes(&self) -> u64 {
         self.freezes
+    }
+
+    /// The connections at a time.
+    pub fn connections(&mut self, now: u64) -> &Connections {
+        self.connections.pass(now);
+        &self.connections
     }
 
     /// The configuration.
@@ -394,6 +409,48 @@ impl Switch {
         outcome
     }
 
+    /// What connections say of a frame that may go: why it may not, if so.
+    fn connect(
+        &mut self,
+        (sender, sent): (usize, Option<(&Tracking, connections::Found)>),
+        receiver: Option<(usize, Tracking)>,
+        frame: &[u8],
+        now: u64,
+    ) -> Option<&'static str> {
+        let mut zone = None;
+        if let Some((tracking, found)) = sent {
+            zone = Some(tracking.zone);
+            if let Some((_, receiver)) = &receiver
+                && receiver.zone == tracking.zone
+                && !receiver.takes(found.state, frame)
+            {
+                return Some("ct_unsolicited");
+            }
+            let owner = (sender, tracking.limit);
+            if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
+                return Some(reason);
+            }
+        }
+        let receiver = receiver.filter(|(_, tracking)| Some(tracking.zone) != zone);
+        if let Some((owner, tracking)) = &receiver {
+            let found = self.connections.look(tracking.zone, frame);
+            if found.state == State::Invalid && tracking.drop_invalid {
+                return Some("ct_invalid");
+            }
+            if !tracking.takes(found.state, frame) {
+                return Some("ct_unsolicited");
+            }
+            let owner = (*owner, tracking.limit);
+            if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
+                return Some(reason);
+            }
+        }
+        for zone in zone.into_iter().chain(receiver.map(|(_, tracking)| tracking.zone)) {
+            self.connections.count(zone, frame, now);
+        }
+        None
+    }
+
     /// A frame from a port, whole.
     pub fn input(&mut self, port: usize, frame: &[u8], now: u64) -> Outcome {
         self.input_segments(port, frame, frame.len(), now)
@@ -451,6 +508,14 @@ impl Switch {
         if let Err(reason) = self.known.check(&ingress.guard, &sent) {
             return Outcome::refused(reason);
         }
+        self.connections.pass(now);
+        let tracked = ingress.tracking.as_ref().map(|it| (it, self.connections.look(it.zone, frame)));
+        if let Some((tracking, found)) = &tracked
+            && found.state == State::Invalid
+            && tracking.drop_invalid
+        {
+            return Outcome::refused("ct_invalid");
+        }
         self.learn(vlan, src, port, now);
         let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
         if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
@@ -484,11 +549,23 @@ impl Switch {
         };
         let mut outcome = Outcome::default();
         let is_flooded = known.is_none();
+        let receiver = targets.first().filter(|_| !is_flooded);
+        let receiver = receiver.and_then(|at| Some((*at, self.config.ports.get(*at)?.tracking.clone()?)));
+        if let Some(reason) = self.connect((port, tracked), receiver, frame, now) {
+            return Outcome::refused(reason);
+        }
         let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
         for target in targets {
             let Some(egress) = self.config.ports.get(target) else { continue };
             if is_flooded && !(egress.lists_name(dst) && egress.guest_wants(dst)) {
                 outcome.dropped.push((target, "filtered"));
+                continue;
+            }
+            if let Some(tracking) = &egress.tracking
+                && is_flooded
+                && !tracking.takes(self.connections.look(tracking.zone, frame).state, frame)
+            {
+                outcome.dropped.push((target, "ct_unsolicited"));
                 continue;
             }
             if payload > egress.longest_payload() {

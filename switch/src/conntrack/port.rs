@@ -1,0 +1,119 @@
+//! Connection tracking of a port: which zone, how many connections, what may come in.
+
+use std::sync::Arc;
+
+use fabnic_wire::{Fields, IpProtocol};
+
+use super::connection::Packet;
+use super::nat::Nat;
+use super::settings::{Owner, Zone};
+use super::state::CtState;
+use super::table::Conntrack;
+use crate::rules::Connection;
+
+/// Which packets a port takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Incoming {
+    /// All of them.
+    #[default]
+    Any,
+    /// Only those of connections that the port opened: answers, and ICMP errors about its own packets. What is not IP
+    /// passes, and so do neighbour discovery, IGMP, MLD and what DHCP servers send, which guards judge.
+    Answers,
+}
+
+/// What configuration says of connections on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortTracking {
+    /// The zone that the port's packets are tracked in, both those that it sends and those that it receives; usually one
+    /// for each tenant.
+    pub zone: u16,
+    /// The most connections that the port may have: those that it opens, and those that are opened to it from ports
+    /// outside its zone.
+    pub limit: u32,
+    /// What it takes.
+    pub incoming: Incoming,
+    /// Whether packets that are `inv` are dropped. Otherwise they pass, and belong to no connection.
+    pub drop_invalid: bool,
+    /// How connections that the port opens are translated.
+    pub nat: Option<Nat>,
+}
+
+impl Default for PortTracking {
+    fn default() -> PortTracking {
+        PortTracking { zone: 0, limit: u32::MAX, incoming: Incoming::Any, drop_invalid: true, nat: None }
+    }
+}
+
+/// The same, with what it refers to.
+#[derive(Clone, Debug)]
+pub(crate) struct Tracking {
+    pub(crate) settings: PortTracking,
+    pub(crate) table: Arc<Conntrack>,
+    pub(crate) zone: Arc<Zone>,
+    pub(crate) owner: Owner,
+}
+
+impl Tracking {
+    /// What the settings say, in this table.
+    pub(crate) fn new(
+        settings: &PortTracking,
+        table: &Arc<Conntrack>,
+        port: fabnic_port::PortId,
+    ) -> Tracking {
+        let owner = table.port(port);
+        owner.set_limit(settings.limit);
+        Tracking {
+            settings: settings.clone(),
+            table: Arc::clone(table),
+            zone: table.zone(settings.zone),
+            owner,
+        }
+    }
+
+    /// Whether it does not take everything.
+    pub(crate) fn asks(&self) -> bool {
+        self.settings.incoming != Incoming::Any
+    }
+
+    /// Whether the port takes a packet that was seen like this.
+    pub(crate) fn takes(&self, state: CtState, fields: &Fields) -> bool {
+        self.settings.incoming == Incoming::Any
+            || !state.contains(CtState::TRACKED)
+            || state.intersects(CtState::ESTABLISHED | CtState::RELATED)
+            || is_control(fields)
+    }
+
+    /// What a packet is in the port's zone, for rules.
+    pub(crate) fn connection(&self, fields: &Fields, head: &[u8], len: u32, now: u32) -> Connection {
+        let seen = self.table.lookup(&self.zone, fields, &Packet::new(fields, head, len), now);
+        self.of(seen.state)
+    }
+
+    /// A state in the port's zone, for rules.
+    pub(crate) fn of(&self, state: CtState) -> Connection {
+        let zone = if state.is_empty() { 0 } else { self.zone.id };
+        Connection { state, zone }
+    }
+
+    /// Whether it takes a copy of a flooded frame.
+    pub(crate) fn takes_copy(&self, head: &[u8], len: u32, now: u32) -> bool {
+        if self.settings.incoming == Incoming::Any {
+            return true;
+        }
+        let Some(fields) = Fields::of(head) else { return true };
+        let seen = self.table.lookup(&self.zone, &fields, &Packet::new(&fields, head, len), now);
+        self.takes(seen.state, &fields)
+    }
+}
+
+/// What tells hosts of their link, and comes unasked or to an address that was not asked from.
+fn is_control(fields: &Fields) -> bool {
+    let flow = &fields.flow;
+    match flow.protocol() {
+        // IGMP.
+        IpProtocol(2) => true,
+        IpProtocol::UDP => matches!((flow.src_port, flow.dst_port), (67, 68) | (547, 546)),
+        _ => false,
+    }
+}

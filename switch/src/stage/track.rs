@@ -1,0 +1,93 @@
+//! What a packet is in the zones of the port that sends it and of the one that it goes to ([`crate::conntrack`]): `new`,
+//! `est`, and so on.
+//!
+//! Only a look: whether a connection is made, and the packet counted on it, is decided when it is known where the packet
+//! goes ([`super::admit`]).
+
+use fabnic_port::DropReason;
+use fabnic_wire::{Fields, Offload};
+
+use super::{Step, Walk};
+use crate::cache::Target;
+use crate::conntrack::{CtState, Packet};
+use crate::rules::{Connection, Direction};
+
+pub(super) fn run(walk: &mut Walk<'_>) -> Step {
+    let Some(tracking) = &walk.ingress.tracking else { return Step::Next };
+    let packet = Packet::new(walk.fields, walk.head, walk.len);
+    let seen = tracking.table.lookup(&tracking.zone, walk.fields, &packet, walk.now);
+    if seen.state.is_empty() {
+        return Step::Next;
+    }
+    if seen.of_packet {
+        walk.do_not_remember();
+    }
+    let zone = tracking.zone.id;
+    walk.note(|| format!("zone {zone}: {}", seen.state));
+    walk.sender_seen = Some(seen);
+    if seen.state.contains(CtState::INVALID) {
+        if !walk.dry {
+            tracking.zone.count_invalid();
+        }
+        if tracking.settings.drop_invalid {
+            return Step::drop(DropReason::CtInvalid);
+        }
+    }
+    Step::Next
+}
+
+/// The same in the zone of the port that it goes to, if that is another.
+pub(super) fn run_out(walk: &mut Walk<'_>) -> Step {
+    let topology = walk.topology;
+    let Some(Target::Port(index)) = walk.target else { return Step::Next };
+    let Some(tracking) = topology.member(index).and_then(|member| member.tracking.as_ref()) else {
+        return Step::Next;
+    };
+    let zone = tracking.zone.id;
+    if walk.ingress.tracking.as_ref().is_some_and(|sender| sender.zone.id == zone) {
+        return Step::Next;
+    }
+    // As the sender's zone translates it, if that is known: a connection that is new is made at the very end.
+    let mut room = [0; fabnic_port::HEAD];
+    let translated = walk.translated(&mut room);
+    let (fields, head) = match &translated {
+        Some(head) => (Fields::of(head).unwrap_or(walk.current), &**head),
+        None => (walk.current, walk.head),
+    };
+    let packet = Packet::new(&fields, head, walk.len);
+    let seen = tracking.table.lookup(&tracking.zone, &fields, &packet, walk.now);
+    if seen.state.is_empty() {
+        return Step::Next;
+    }
+    if seen.of_packet {
+        walk.do_not_remember();
+    }
+    walk.note(|| format!("zone {zone} of the receiver: {}", seen.state));
+    walk.receiver_seen = Some(seen);
+    Step::Next
+}
+
+impl Walk<'_> {
+    /// What rules of a direction see of the packet's connection.
+    pub(super) fn connection(&self, direction: Direction) -> Connection {
+        if let (Direction::Out, Some(seen), Some(Target::Port(index))) =
+            (direction, self.receiver_seen, self.target)
+            && let Some(tracking) = self.topology.member(index).and_then(|member| member.tracking.as_ref())
+        {
+            return tracking.of(seen.state);
+        }
+        match (&self.ingress.tracking, self.sender_seen) {
+            (Some(tracking), Some(seen)) => tracking.of(seen.state),
+            _ => Connection::default(),
+        }
+    }
+
+    /// The head as the sender's zone translates it, in `room`; nothing if it does not, or not yet.
+    pub(super) fn translated<'r>(&self, room: &'r mut [u8]) -> Option<&'r [u8]> {
+        let seen = self.sender_seen.filter(|seen| seen.state.intersects(CtState::SNAT | CtState::DNAT))?;
+        let head = room.get_mut(..self.head.len())?;
+        head.copy_from_slice(self.head);
+        let table = &self.tables.conntrack;
+        table.translate(seen.handle?, self.fields, head, &Offload::PLAIN).then_some(&*head)
+    }
+}
