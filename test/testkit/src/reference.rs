@@ -41,6 +41,7 @@ use guard::{Guard, Known, Sent};
 pub use priority::{Believes, Priority};
 
 pub mod guard;
+pub mod multicast;
 mod priority;
 
 /// Which VLANs a port takes part in.
