@@ -328,7 +328,8 @@ impl<'p> Packet<'p> {
                 }
                 let is_report =
                     matches!(message, Message::Report { .. } | Message::Leave { .. } | Message::Records(_));
-                if !source.is_unicast_link_local() && !(is_report && source.is_unspecified()) {
+                let may_send = source.is_unicast_link_local() || (is_report && source.is_unspecified());
+                if !may_send {
                     return Err(Refusal::Source);
                 }
                 message

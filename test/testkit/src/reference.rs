@@ -45,6 +45,7 @@ pub use priority::{Believes, Priority};
 
 pub mod connections;
 pub mod guard;
+pub mod multicast;
 mod priority;
 
 /// Which VLANs a port takes part in.
