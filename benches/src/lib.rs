@@ -10,12 +10,17 @@
 //! Time would say little on a shared machine, so what is counted is what repeats: instructions, by callgrind
 //! (`path_cost`, compared with `benches/budget.toml` by `cargo xtask bench instructions`), and allocations, by a test.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fabnic_memory::{Map, RegionSpec};
 use fabnic_port::{Port, PortId, PortKind};
-use fabnic_switch::{InlineSwitch, Policy, PortSettings, SwitchConfig};
+use fabnic_switch::{
+    Action, Algorithm, BoundAddress, Change, ColorAction, CtState, Direction, Domain, GuardSettings, InlineSwitch, Match,
+    MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit, StormSettings, SwitchConfig,
+    TenantPolicy, Term, Unit, VlanSnooping,
+};
 use fabnic_testkit::driver::RingOptions;
 use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
 use fabnic_testkit::front_end::RingPlace;
@@ -23,7 +28,7 @@ use fabnic_testkit::memory::{Backing, GuestMemory};
 use fabnic_testkit::packets::{Packet, tcp};
 use fabnic_virtio_net::{Features, QueueSetup, open_receive, open_transmit};
 use fabnic_virtqueue::RingConfig;
-use fabnic_wire::Offload;
+use fabnic_wire::{Offload, Vid};
 use fabnic_wire::offload::{GSO_TCPV4, NEEDS_CSUM};
 
 /// What is measured.
@@ -49,11 +54,83 @@ pub enum On {
     Plain,
     /// Flows up to their ports told apart and counted.
     Flows,
+    /// Every policy feature that a port of a cloud has: see [`On::settings`], [`On::policy`] and [`On::rules`].
+    All,
 }
+
+const FAST: MeterSettings = MeterSettings {
+    unit: Unit::Bits,
+    algorithm: Algorithm::SingleRate { cir: 390_000_000_000, cbs: 1 << 30, ebs: 0 },
+    color_aware: false,
+    overhead: 0,
+    yellow: ColorAction::Pass,
+    red: ColorAction::Drop,
+};
 
 impl On {
     fn policy(self) -> Policy {
-        Policy { flow_counters: self == On::Flows, ..Policy::default() }
+        let vlan = Vid::DEFAULT;
+        match self {
+            On::Plain => Policy::default(),
+            On::Flows => Policy { flow_counters: true, ..Policy::default() },
+            On::All => Policy {
+                flow_counters: true,
+                multicast: vec![VlanSnooping::new(vlan)],
+                tenants: vec![TenantPolicy { tenant: 1, police_ingress: Some(FAST) }],
+                ..Policy::default()
+            },
+        }
+    }
+
+    /// Guards against spoofing, connection tracking, a meter of its own under its tenant's, storm control.
+    fn settings(self, id: u8) -> PortSettings {
+        if self != On::All {
+            return PortSettings::default();
+        }
+        let limit = StormLimit { unit: Unit::Packets, rate: 1000, burst: 100 };
+        let address = BoundAddress::one(Ipv4Addr::new(10, 0, 0, id + 1).into());
+        PortSettings {
+            tenant: Some(1),
+            guard: GuardSettings { mac: false, addresses: [address].into(), ..GuardSettings::strict([]) },
+            tracking: Some(PortTracking { zone: 1, ..PortTracking::default() }),
+            police_ingress: Some(FAST),
+            storm: StormSettings { broadcast: Some(limit), multicast: Some(limit), unknown_unicast: Some(limit) },
+            ..PortSettings::default()
+        }
+    }
+
+    /// Rules of both domains and directions: each counts; the tenant lets through what belongs to a connection or opens one to
+    /// a port that it serves, and drops the rest.
+    fn rules(self) -> Vec<Change> {
+        if self != On::All {
+            return Vec::new();
+        }
+        let rule = |id, domain, direction, priority, terms: Vec<Term>, action| {
+            Change::Add(RuleSpec {
+                id: RuleId(id),
+                domain,
+                direction,
+                group: 0,
+                priority,
+                name: format!("rule {id}"),
+                matches: vec![Match::new(terms)],
+                actions: vec![action],
+            })
+        };
+        let (infra, tenant) = (Domain::Infrastructure, Domain::Tenant(1));
+        let established = Term::CtState { value: CtState::ESTABLISHED, mask: CtState::ESTABLISHED };
+        let net = Term::dst_net4([10, 0, 0, 0], 8);
+        let served = Term::DstPort { min: 1, max: 1024 };
+        vec![
+            rule(1, infra, Direction::In, 1, vec![Term::DstPort { min: 6666, max: 6666 }], Action::Drop),
+            rule(2, infra, Direction::In, 9, vec![net], Action::Pass),
+            rule(3, tenant, Direction::In, 1, vec![established], Action::Pass),
+            rule(4, tenant, Direction::In, 2, vec![net], Action::Pass),
+            rule(5, tenant, Direction::Out, 1, vec![established], Action::Pass),
+            rule(6, tenant, Direction::Out, 2, vec![served], Action::Pass),
+            rule(7, tenant, Direction::Out, 9, vec![], Action::Drop),
+            rule(8, infra, Direction::Out, 9, vec![net], Action::Pass),
+        ]
     }
 }
 
@@ -64,7 +141,8 @@ impl std::str::FromStr for On {
         match text {
             "plain" => Ok(On::Plain),
             "flows" => Ok(On::Flows),
-            other => anyhow::bail!("`{other}` is not one of plain, flows"),
+            "all" => Ok(On::All),
+            other => anyhow::bail!("`{other}` is not one of plain, flows, all"),
         }
     }
 }
@@ -117,9 +195,10 @@ impl Path {
         for id in 0..2_u8 {
             let (guest, port) = connect(case, id)?;
             guests.push(guest);
-            ports.push((port, PortSettings::default()));
+            ports.push((port, case.on.settings(id)));
         }
         switch.configure(ports, case.on.policy());
+        switch.change_rules(&case.on.rules())?;
         let mut path = Path { switch, guests };
         for _ in 0..2 + 4 * case.flows / u32::from(RING) {
             path.guests();

@@ -1,5 +1,5 @@
 //! Drives the path a fixed number of times, for callgrind to count: `path_cost split|packed SIZE FLOWS ROUNDS
-//! [plain|flows]`.
+//! [plain|flows|all]`.
 //!
 //! Prints the number of frames that `Path::switch` moved; with `--toggle-collect='*Path*switch*'` callgrind counts what
 //! that took. To standard error it says what a frame took by the clock, in one thread with everything in its caches: less
@@ -12,7 +12,7 @@ use fabnic_memory::clock;
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| -> Result<usize> {
-        Ok(args.get(at).context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows]")?.parse()?)
+        Ok(args.get(at).context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows|all]")?.parse()?)
     };
     let packed = args.first().is_some_and(|ring| ring == "packed");
     let on = args.get(4).map_or(Ok(On::Plain), |on| on.parse())?;
