@@ -356,7 +356,7 @@ impl Flows {
         let Deep { cache, plans, .. } = &mut self.deep;
         let judge = |made: u64, outcome: Outcome, plan: u32| {
             // Behind a rewrite rules saw other fields than the frame has.
-            if plans.ops(plan)?.iter().any(|op| matches!(op, Op::Rewrite(_))) {
+            if plans.ops(plan)?.iter().any(|op| matches!(op, Op::Rewrite(_) | Op::Unjudged)) {
                 return None;
             }
             let fields = Fields::of(frame.head())?;

@@ -18,8 +18,7 @@ use std::sync::{Arc, LazyLock};
 use fabnic_port::{
     BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, PortId, Tally, Verdict,
 };
-use fabnic_wire::fields::Tag;
-use fabnic_wire::{EtherType, Fields, MacAddr, Vid, flow_hash};
+use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid, flow_hash};
 
 use crate::switch::Tables;
 
@@ -522,14 +521,9 @@ impl Engine {
         // Rules see the frame as it came, not as it was written for the port before.
         self.dress.take_off(burst);
         let (Some(frame), Some(vlan)) = (burst.frames().get(place), self.vid_of(index)) else { return };
-        let (len, Some(mut fields)) = (frame.len(), Fields::of(frame.head())) else { return };
-        let tpid = EtherType(u16::from_be_bytes(sender.tpid));
-        match (self.flows.tag(place), self.dress.is_tagged(index)) {
-            (Some(tci), _) => fields.tag = Some(Tag { tpid, tci }),
-            // A tag that was written for another port; what is behind it was the first one.
-            (None, true) => (fields.tag, fields.inner) = (fields.inner, None),
-            (None, false) => {}
-        }
+        let tag = self.flows.tag(place).map(|tci| (sender.tpid, tci));
+        let fields = as_it_came(frame.head(), self.dress.is_tagged(index), tag);
+        let (len, Some(fields)) = (frame.len(), fields) else { return };
         let connection = member
             .tracking
             .as_ref()
@@ -786,6 +780,14 @@ impl Engine {
             hand_over(&mut self.tally, self.now, port, chosen.into(), group.as_slice(), burst);
         }
     }
+}
+
+/// What a frame said when it came, with this tag or none: now it may have one that was written for another port.
+fn as_it_came(head: &[u8], is_tagged: bool, tag: Option<([u8; 2], Tci)>) -> Option<Fields> {
+    let (addresses, rest) = head.split_at_checked(12)?;
+    let rest = rest.get(if is_tagged { 4 } else { 0 }..)?;
+    let tag = tag.map(|(tpid, tci)| [tpid, tci.0.to_be_bytes()].concat()).unwrap_or_default();
+    Fields::of(&[addresses, &tag, rest].concat())
 }
 
 /// Hands a group to a queue, under its lock.

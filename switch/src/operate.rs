@@ -73,7 +73,7 @@ impl Engine {
                 charge(run, metered, |charges, markings| chain.charge_run(now_ns, charges, markings));
             }
             // Counted for the whole run already.
-            Op::Count(_) => {}
+            Op::Count(_) | Op::Unjudged => {}
             Op::Rewrite(rewrite) => {
                 for frame in burst.frames_mut().get_mut(from..end).unwrap_or(&mut []) {
                     rewrite_frame(rewrite, frame);

@@ -55,6 +55,8 @@ pub(crate) enum Op {
     Count(Arc<Identity>),
     /// Sets fields of each frame.
     Rewrite(Arc<Rewrite>),
+    /// Nothing: the decision cannot be judged when rules change, only made anew.
+    Unjudged,
     /// Of the ports of the VLAN only these get the flow's frames. Not carried out in its turn, but where frames are
     /// flooded.
     Replicate(Arc<Recipients>),
@@ -78,6 +80,7 @@ impl Op {
             Op::Sample(sampler, _) => (2, Arc::as_ptr(sampler).addr()),
             Op::Count(rule) => (3, Arc::as_ptr(rule).addr()),
             Op::Rewrite(rewrite) => (4, Arc::as_ptr(rewrite).addr()),
+            Op::Unjudged => (0, 0),
             Op::Meter(meter, _) => (5, Arc::as_ptr(meter).addr()),
             Op::Chain(chain) => (6, Arc::as_ptr(chain).addr()),
             Op::Replicate(recipients) => (7, Arc::as_ptr(recipients).addr()),
@@ -91,6 +94,7 @@ impl Op {
             Op::Count(rule) => rule.stats.add(frames, bytes, now),
             Op::Mirror(_)
             | Op::Sample(..)
+            | Op::Unjudged
             | Op::Rewrite(_)
             | Op::Meter(..)
             | Op::Chain(_)
@@ -108,6 +112,7 @@ impl Op {
             }
             Op::Count(rule) => format!("count to rule {} of {}", rule.name, rule.domain),
             Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
+            Op::Unjudged => "decide anew when rules change".to_owned(),
             Op::Meter(_, reason) => format!("meter, and drop what is over its rate as {reason}"),
             Op::Chain(chain) => format!("{} meters one over the other", chain.meters().len()),
             Op::Replicate(recipients) => format!("replicate to {} ports", recipients.indexes.len()),

@@ -54,7 +54,12 @@ impl Pair {
             Policy { zones: (0..3).map(|zone| (zone, zone_settings())).collect(), ..Policy::default() };
         Pair {
             bench: Bench::new(&config, ports.iter().map(settings).collect(), policy),
-            reference: reference::Switch::new(reference::Config { ports, ageing: 100_000, damping: None }),
+            reference: reference::Switch::new(reference::Config {
+                ports,
+                ageing: 100_000,
+                damping: None,
+                rules: Vec::new(),
+            }),
             reasons: BTreeMap::new(),
             now: 0,
         }

@@ -79,7 +79,12 @@ impl Pair {
         let config = SwitchConfig { ageing: Duration::from_secs(10_000), ..SwitchConfig::default() };
         Pair {
             bench: Bench::new(&config, ports.iter().map(settings).collect(), Policy::default()),
-            reference: reference::Switch::new(reference::Config { ports, ageing: 10_000, damping: None }),
+            reference: reference::Switch::new(reference::Config {
+                ports,
+                ageing: 10_000,
+                damping: None,
+                rules: Vec::new(),
+            }),
             reasons: BTreeMap::new(),
             now: 0,
         }

@@ -505,7 +505,7 @@ proptest! {
     ) {
         let damping =
             damping.map(|(moves, window, hold)| reference::Damping { moves, window, hold });
-        let mut pair = Pair::new(reference::Config { ports, ageing, damping }, deep);
+        let mut pair = Pair::new(reference::Config { ports, ageing, damping, rules: Vec::new() }, deep);
         for step in steps {
             pair.apply(step);
         }
@@ -525,7 +525,7 @@ proptest! {
         bursts in prop::collection::vec((0..5_usize, prop::collection::vec(frame(), 20..40)), 1..4),
     ) {
         let ports = kinds.into_iter().cycle().take(count).collect();
-        let mut pair = Pair::new(reference::Config { ports, ageing: 10, damping: None }, deep);
+        let mut pair = Pair::new(reference::Config { ports, ageing: 10, damping: None, rules: Vec::new() }, deep);
         for (port, mut frames) in bursts {
             // To all, so that a burst is much work.
             for frame in &mut frames {

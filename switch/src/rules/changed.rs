@@ -38,7 +38,7 @@ pub(crate) struct Changed {
 
 impl Changed {
     pub(crate) fn new() -> Changed {
-        Changed { floor: 0, epoch: 0, rules: VecDeque::with_capacity(REMEMBERED) }
+        Changed { floor: 0, epoch: 1, rules: VecDeque::with_capacity(REMEMBERED) }
     }
 
     /// These came or went with this epoch.

@@ -25,7 +25,8 @@ use super::rule::Set;
 enum Ttl {
     #[default]
     Keep,
-    Less,
+    /// So much less.
+    Less(u8),
     Set(u8),
 }
 
@@ -69,7 +70,8 @@ impl Rewrite {
             Set::DecTtl => {
                 self.ttl = match self.ttl {
                     Ttl::Set(ttl) => Ttl::Set(ttl.saturating_sub(1)),
-                    Ttl::Keep | Ttl::Less => Ttl::Less,
+                    Ttl::Keep => Ttl::Less(1),
+                    Ttl::Less(by) => Ttl::Less(by.saturating_add(1)),
                 }
             }
             Set::SrcPort(port) => self.src_port = Some(port),
@@ -84,7 +86,7 @@ impl Rewrite {
 
     /// Whether the TTL decides on what becomes of the frame.
     pub(crate) fn reads_ttl(&self) -> bool {
-        self.ttl == Ttl::Less
+        matches!(self.ttl, Ttl::Less(_))
     }
 
     /// What a later rule reads. `false` if the TTL of the frame does not allow it to go on.
@@ -120,9 +122,9 @@ impl Rewrite {
                 fields.ttl = ttl;
                 true
             }
-            Ttl::Less => {
-                let goes_on = fields.ttl > 1;
-                fields.ttl = fields.ttl.saturating_sub(1);
+            Ttl::Less(by) => {
+                let goes_on = fields.ttl > by;
+                fields.ttl = fields.ttl.saturating_sub(by);
                 goes_on
             }
         }

@@ -16,8 +16,8 @@
 
 use std::sync::Arc;
 
-use fabnic_port::DropReason;
-use fabnic_wire::Fields;
+use fabnic_port::{DropReason, PortId};
+use fabnic_wire::{Fields, Vid};
 
 use super::{Step, Walk};
 use crate::cache::Target;
@@ -27,7 +27,8 @@ use crate::plan::Op;
 use crate::rules::{Connection, Direction, Do, Domain, Input, Key, Rewrite, RuleSet};
 use crate::topology::{Member, Topology};
 
-/// The most rules that one frame is counted to in one domain and direction: behind that, no rule is asked any more.
+/// The most rules that decide on one frame in one domain and direction. A frame that would need more is dropped, because what
+/// the rules behind these would have said is not known.
 const MOST_MATCHES: usize = 256;
 
 pub(super) fn infra_in(walk: &mut Walk<'_>) -> Step {
@@ -76,6 +77,17 @@ fn refused(domain: Domain) -> DropReason {
 
 /// Asks the rules of a domain.
 fn ask(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
+    let before = walk.target;
+    let step = decide(walk, domain, direction);
+    let is_next = matches!(step, Step::Next);
+    if direction == Direction::Out && (!is_next || walk.target != before) {
+        // Which port these rules were asked about is not told by the decision.
+        walk.push(Op::Unjudged);
+    }
+    step
+}
+
+fn decide(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
     let tables = walk.tables;
     let rules = &tables.rules;
     // A transaction in between makes the decision stale at once: the epoch that it is remembered under was read before.
@@ -140,7 +152,7 @@ fn ask(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
             return Step::Next;
         }
     }
-    Step::Next
+    Step::drop(refused(domain))
 }
 
 /// `false` if the frame's TTL is used up.
@@ -156,28 +168,34 @@ fn set_fields(walk: &mut Walk<'_>, rewrite: &Arc<Rewrite>) -> bool {
     true
 }
 
-/// Sends the frame to a port, whatever is behind its address. A tenant sends only to its own ports.
-fn redirect(walk: &mut Walk<'_>, domain: Domain, direction: Direction, port: fabnic_port::PortId) -> Step {
+/// Sends the frame to a port, whatever is behind its address.
+fn redirect(walk: &mut Walk<'_>, domain: Domain, direction: Direction, port: PortId) -> Step {
     let index = walk.topology.index_of(port);
-    let target = index.and_then(|index| Some((index, walk.topology.member(index)?)));
-    let allowed = |member: &Member| match domain {
-        Domain::Infrastructure => true,
-        Domain::Tenant(tenant) => {
-            member.settings.tenant == Some(tenant) && member.settings.vlan.is_member(walk.vlan)
-        }
-    };
-    let Some((index, member)) = target.filter(|(_, member)| allowed(member)) else {
-        return Step::drop(DropReason::RuleTarget);
-    };
+    let target = index.zip(redirected(walk.topology, domain, port, walk.vlan));
+    let Some((index, member)) = target else { return Step::drop(DropReason::RuleTarget) };
     if index == walk.ingress_index {
         return Step::drop(DropReason::SamePort);
     }
     walk.note(|| format!("redirected to {}", member.port.name));
     match direction {
-        Direction::In => walk.redirect = Some(index),
+        // What infrastructure said before stands.
+        Direction::In => walk.redirect = walk.redirect.or(Some(index)),
         Direction::Out => walk.target = Some(Target::Port(index)),
     }
     Step::Next
+}
+
+/// The port that a rule of this domain sends a frame to, if it may. A tenant sends only to its own ports, and only what is in
+/// their VLANs.
+fn redirected(topology: &Topology, domain: Domain, port: PortId, vlan: Vid) -> Option<&Member> {
+    let member = topology.member(topology.index_of(port)?)?;
+    let allowed = match domain {
+        Domain::Infrastructure => true,
+        Domain::Tenant(tenant) => {
+            member.settings.tenant == Some(tenant) && member.settings.vlan.is_member(vlan)
+        }
+    };
+    allowed.then_some(member)
 }
 
 /// What rules on the way out say of one copy of a flooded frame.
@@ -197,8 +215,8 @@ pub(crate) struct FloodedCopy {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copied<'a> {
     pub(crate) fields: &'a Fields,
-    pub(crate) ingress: fabnic_port::PortId,
-    pub(crate) vlan: fabnic_wire::Vid,
+    pub(crate) ingress: PortId,
+    pub(crate) vlan: Vid,
     pub(crate) mark: u32,
     /// What it is in the zone of the port.
     pub(crate) connection: Connection,
@@ -217,7 +235,7 @@ impl FloodedCopy {
         let mut answer = FloodedCopy::default();
         let side = rules.read();
         let domains = [to.settings.tenant.map(Domain::Tenant), Some(Domain::Infrastructure)];
-        let (mut fields, mut mark) = (*frame.fields, frame.mark);
+        let (mut fields, mut mark, mut egress) = (*frame.fields, frame.mark, to.port.id);
         'domains: for domain in domains.into_iter().flatten() {
             if !side.has(domain, Direction::Out) {
                 continue;
@@ -227,7 +245,7 @@ impl FloodedCopy {
                 let input = Input {
                     fields: &fields,
                     ingress: frame.ingress,
-                    egress: Some(to.port.id),
+                    egress: Some(egress),
                     vlan: frame.vlan,
                     mark,
                     connection: frame.connection,
@@ -246,19 +264,19 @@ impl FloodedCopy {
                             return answer;
                         }
                         Do::Pass => continue 'domains,
-                        // The other port has its own copy, if it is to have one.
+                        // The other port has its own copy, if it is to have one. Infrastructure still has its say.
                         Do::Redirect(port) => {
-                            let index = topology.index_of(*port);
-                            let member = index.and_then(|index| topology.member(index));
-                            let allowed = member.is_some_and(|member| match domain {
-                                Domain::Infrastructure => true,
-                                Domain::Tenant(tenant) => member.settings.tenant == Some(tenant),
-                            });
-                            match index.filter(|_| allowed) {
-                                Some(index) => answer.redirect = Some(index),
-                                None => answer.refused = Some(DropReason::RuleTarget),
+                            let Some(member) = redirected(topology, domain, *port, frame.vlan) else {
+                                answer.refused = Some(DropReason::RuleTarget);
+                                return answer;
+                            };
+                            if *port == frame.ingress {
+                                answer.refused = Some(DropReason::SamePort);
+                                return answer;
                             }
-                            return answer;
+                            answer.redirect = topology.index_of(*port);
+                            egress = member.port.id;
+                            continue 'domains;
                         }
                         Do::Goto(to) => (group, after, goes_on) = (*to, None, true),
                         Do::Continue => goes_on = true,
@@ -291,6 +309,8 @@ impl FloodedCopy {
                     continue 'domains;
                 }
             }
+            answer.refused = Some(refused(domain));
+            return answer;
         }
         answer
     }

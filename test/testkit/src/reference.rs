@@ -42,11 +42,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use connections::{Connections, State, Tracking};
 use guard::{Guard, Known, Sent};
 pub use priority::{Believes, Priority};
+use rules::{Asked, Hits, Rule, Verdict};
 
 pub mod connections;
 pub mod guard;
 pub mod multicast;
 mod priority;
+pub mod rules;
 
 /// Which VLANs a port takes part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct PortConfig {
     pub fdb_limit: usize,
     /// What the port is checked for, and what is answered on it.
     pub guard: Guard,
+    /// The tenant whose port it is.
+    pub tenant: Option<u32>,
     /// Addresses learned here stick.
     pub sticky: bool,
     /// It does not talk to others of its kind.
@@ -199,6 +203,7 @@ impl Default for PortConfig {
             learning: true,
             fdb_limit: 65536,
             guard: Guard::default(),
+            tenant: None,
             sticky: false,
             isolated: false,
             service_tags: false,
@@ -222,6 +227,8 @@ pub struct Config {
     pub ageing: u64,
     /// When addresses that move are frozen.
     pub damping: Option<Damping>,
+    /// The rules, in any order.
+    pub rules: Vec<Rule>,
 }
 
 /// When addresses that move are frozen.
@@ -289,13 +296,14 @@ pub struct Switch {
     known: Known,
     freezes: u64,
     connections: Connections,
+    hits: Hits,
 }
 
 impl Switch {
     /// With an empty forwarding database.
     pub fn new(config: Config) -> Switch {
         let (fdb, known, connections) = (BTreeMap::new(), Known::default(), Connections::default());
-        let mut switch = Switch { config, fdb, known, freezes: 0, connections };
+        let mut switch = Switch { config, fdb, known, freezes: 0, connections, hits: Hits::new() };
         switch.fix();
         switch
     }
@@ -309,6 +317,20 @@ impl Switch {
     pub fn connections(&mut self, now: u64) -> &Connections {
         self.connections.pass(now);
         &self.connections
+    }
+
+    /// How many frames each rule decided on, by tenant and number.
+    pub fn hits(&self) -> &Hits {
+        &self.hits
+    }
+
+    /// Where a rule sends a frame, if it may.
+    fn redirected(&self, tenant: u32, from: usize, to: usize, vlan: u16) -> Result<usize, &'static str> {
+        let Some(port) = self.config.ports.get(to) else { return Err("rule_target") };
+        if tenant != 0 && (port.tenant != Some(tenant) || !port.carries(vlan)) {
+            return Err("rule_target");
+        }
+        if to == from { Err("same_port") } else { Ok(to) }
     }
 
     /// The configuration.
@@ -517,6 +539,19 @@ impl Switch {
         {
             return Outcome::refused("ct_invalid");
         }
+        let mut asked = Asked::new(frame, port, vlan);
+        let mut redirect = None;
+        for tenant in [Some(0), ingress.tenant].into_iter().flatten() {
+            match asked.ask(&self.config.rules, tenant, false, &mut self.hits) {
+                Verdict::Pass => {}
+                Verdict::Drop(why) => return Outcome::refused(why),
+                Verdict::Redirect(to) => match self.redirected(tenant, port, to, asked.vlan) {
+                    Ok(to) => redirect = redirect.or(Some(to)),
+                    Err(why) => return Outcome::refused(why),
+                },
+            }
+        }
+        let ((dst, src), vlan) = (asked.addresses(), asked.vlan);
         self.learn(vlan, src, port, now);
         let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
         if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
@@ -524,7 +559,9 @@ impl Switch {
         }
 
         let known = if dst[0] & 1 == 1 { None } else { self.fdb.get(&(vlan, dst)) };
+        let is_flooded = known.is_none() && redirect.is_none();
         let targets = match known {
+            _ if redirect.is_some() => redirect.into_iter().collect(),
             Some(entry) if entry.port == port => return Outcome::refused("same_port"),
             Some(entry) => match self.config.ports.get(entry.port) {
                 Some(target) if !target.carries(vlan) => return Outcome::refused("no_member"),
@@ -549,13 +586,11 @@ impl Switch {
             }
         };
         let mut outcome = Outcome::default();
-        let is_flooded = known.is_none();
         let receiver = targets.first().filter(|_| !is_flooded);
         let receiver = receiver.and_then(|at| Some((*at, self.config.ports.get(*at)?.tracking.clone()?)));
         if let Some(reason) = self.connect((port, tracked), receiver, frame, now) {
             return Outcome::refused(reason);
         }
-        let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
         for target in targets {
             let Some(egress) = self.config.ports.get(target) else { continue };
             if is_flooded && !(egress.lists_name(dst) && egress.guest_wants(dst)) {
@@ -569,6 +604,38 @@ impl Switch {
                 outcome.dropped.push((target, "ct_unsolicited"));
                 continue;
             }
+            let mut asked = Asked { egress: Some(target), ..asked.clone() };
+            let (mut target, mut refused) = (target, None);
+            for tenant in [egress.tenant, Some(0)].into_iter().flatten() {
+                let verdict = asked.ask(&self.config.rules, tenant, true, &mut self.hits);
+                let verdict = match verdict {
+                    Verdict::Pass => continue,
+                    Verdict::Drop(why) => Err(why),
+                    Verdict::Redirect(to) => self.redirected(tenant, port, to, vlan),
+                };
+                match verdict {
+                    Ok(to) => (target, asked.egress) = (to, Some(to)),
+                    Err(why) => {
+                        refused = Some(why);
+                        break;
+                    }
+                }
+            }
+            match refused {
+                Some(why) if is_flooded => {
+                    outcome.dropped.push((target, why));
+                    continue;
+                }
+                Some(why) => return Outcome::refused(why),
+                None => {}
+            }
+            let Some(egress) = self.config.ports.get(target) else { continue };
+            if !egress.enabled {
+                outcome.dropped.push((target, "egress_disabled"));
+                continue;
+            }
+            let frame = &asked.frame;
+            let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
             if payload > egress.longest_payload() {
                 outcome.dropped.push((target, "egress_mtu"));
                 continue;

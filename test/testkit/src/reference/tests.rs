@@ -17,7 +17,7 @@ fn trunk(vlans: &[u16], native: Option<u16>) -> PortConfig {
 }
 
 fn switch(ports: Vec<PortConfig>) -> Switch {
-    Switch::new(Config { ports, ageing: 300, damping: None })
+    Switch::new(Config { ports, ageing: 300, damping: None, rules: Vec::new() })
 }
 
 fn frame(dst: [u8; 6], src: [u8; 6]) -> Packet {
