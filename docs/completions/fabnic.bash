@@ -19,6 +19,12 @@ _fabnic() {
             fabnic,apply)
                 cmd="fabnic__subcmd__apply"
                 ;;
+            fabnic,audit)
+                cmd="fabnic__subcmd__audit"
+                ;;
+            fabnic,binding)
+                cmd="fabnic__subcmd__binding"
+                ;;
             fabnic,capture)
                 cmd="fabnic__subcmd__capture"
                 ;;
@@ -28,20 +34,38 @@ _fabnic() {
             fabnic,config)
                 cmd="fabnic__subcmd__config"
                 ;;
+            fabnic,events)
+                cmd="fabnic__subcmd__events"
+                ;;
             fabnic,fdb)
                 cmd="fabnic__subcmd__fdb"
+                ;;
+            fabnic,flow)
+                cmd="fabnic__subcmd__flow"
                 ;;
             fabnic,gen)
                 cmd="fabnic__subcmd__gen"
                 ;;
+            fabnic,group)
+                cmd="fabnic__subcmd__group"
+                ;;
             fabnic,help)
                 cmd="fabnic__subcmd__help"
+                ;;
+            fabnic,lldp)
+                cmd="fabnic__subcmd__lldp"
                 ;;
             fabnic,man)
                 cmd="fabnic__subcmd__man"
                 ;;
+            fabnic,mirror)
+                cmd="fabnic__subcmd__mirror"
+                ;;
             fabnic,port)
                 cmd="fabnic__subcmd__port"
+                ;;
+            fabnic,rule)
+                cmd="fabnic__subcmd__rule"
                 ;;
             fabnic,stats)
                 cmd="fabnic__subcmd__stats"
@@ -49,14 +73,41 @@ _fabnic() {
             fabnic,status)
                 cmd="fabnic__subcmd__status"
                 ;;
+            fabnic,tenant)
+                cmd="fabnic__subcmd__tenant"
+                ;;
             fabnic,top)
                 cmd="fabnic__subcmd__top"
+                ;;
+            fabnic,trace)
+                cmd="fabnic__subcmd__trace"
                 ;;
             fabnic,vlan)
                 cmd="fabnic__subcmd__vlan"
                 ;;
+            fabnic,why)
+                cmd="fabnic__subcmd__why"
+                ;;
             fabnic,worker)
                 cmd="fabnic__subcmd__worker"
+                ;;
+            fabnic__subcmd__binding,del)
+                cmd="fabnic__subcmd__binding__subcmd__del"
+                ;;
+            fabnic__subcmd__binding,help)
+                cmd="fabnic__subcmd__binding__subcmd__help"
+                ;;
+            fabnic__subcmd__binding,show)
+                cmd="fabnic__subcmd__binding__subcmd__show"
+                ;;
+            fabnic__subcmd__binding__subcmd__help,del)
+                cmd="fabnic__subcmd__binding__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__binding__subcmd__help,help)
+                cmd="fabnic__subcmd__binding__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__binding__subcmd__help,show)
+                cmd="fabnic__subcmd__binding__subcmd__help__subcmd__show"
                 ;;
             fabnic__subcmd__config,help)
                 cmd="fabnic__subcmd__config__subcmd__help"
@@ -94,8 +145,56 @@ _fabnic() {
             fabnic__subcmd__fdb__subcmd__help,show)
                 cmd="fabnic__subcmd__fdb__subcmd__help__subcmd__show"
                 ;;
+            fabnic__subcmd__flow,help)
+                cmd="fabnic__subcmd__flow__subcmd__help"
+                ;;
+            fabnic__subcmd__flow,show)
+                cmd="fabnic__subcmd__flow__subcmd__show"
+                ;;
+            fabnic__subcmd__flow__subcmd__help,help)
+                cmd="fabnic__subcmd__flow__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__flow__subcmd__help,show)
+                cmd="fabnic__subcmd__flow__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__group,add)
+                cmd="fabnic__subcmd__group__subcmd__add"
+                ;;
+            fabnic__subcmd__group,del)
+                cmd="fabnic__subcmd__group__subcmd__del"
+                ;;
+            fabnic__subcmd__group,help)
+                cmd="fabnic__subcmd__group__subcmd__help"
+                ;;
+            fabnic__subcmd__group,set)
+                cmd="fabnic__subcmd__group__subcmd__set"
+                ;;
+            fabnic__subcmd__group,show)
+                cmd="fabnic__subcmd__group__subcmd__show"
+                ;;
+            fabnic__subcmd__group__subcmd__help,add)
+                cmd="fabnic__subcmd__group__subcmd__help__subcmd__add"
+                ;;
+            fabnic__subcmd__group__subcmd__help,del)
+                cmd="fabnic__subcmd__group__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__group__subcmd__help,help)
+                cmd="fabnic__subcmd__group__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__group__subcmd__help,set)
+                cmd="fabnic__subcmd__group__subcmd__help__subcmd__set"
+                ;;
+            fabnic__subcmd__group__subcmd__help,show)
+                cmd="fabnic__subcmd__group__subcmd__help__subcmd__show"
+                ;;
             fabnic__subcmd__help,apply)
                 cmd="fabnic__subcmd__help__subcmd__apply"
+                ;;
+            fabnic__subcmd__help,audit)
+                cmd="fabnic__subcmd__help__subcmd__audit"
+                ;;
+            fabnic__subcmd__help,binding)
+                cmd="fabnic__subcmd__help__subcmd__binding"
                 ;;
             fabnic__subcmd__help,capture)
                 cmd="fabnic__subcmd__help__subcmd__capture"
@@ -106,20 +205,38 @@ _fabnic() {
             fabnic__subcmd__help,config)
                 cmd="fabnic__subcmd__help__subcmd__config"
                 ;;
+            fabnic__subcmd__help,events)
+                cmd="fabnic__subcmd__help__subcmd__events"
+                ;;
             fabnic__subcmd__help,fdb)
                 cmd="fabnic__subcmd__help__subcmd__fdb"
+                ;;
+            fabnic__subcmd__help,flow)
+                cmd="fabnic__subcmd__help__subcmd__flow"
                 ;;
             fabnic__subcmd__help,gen)
                 cmd="fabnic__subcmd__help__subcmd__gen"
                 ;;
+            fabnic__subcmd__help,group)
+                cmd="fabnic__subcmd__help__subcmd__group"
+                ;;
             fabnic__subcmd__help,help)
                 cmd="fabnic__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__help,lldp)
+                cmd="fabnic__subcmd__help__subcmd__lldp"
                 ;;
             fabnic__subcmd__help,man)
                 cmd="fabnic__subcmd__help__subcmd__man"
                 ;;
+            fabnic__subcmd__help,mirror)
+                cmd="fabnic__subcmd__help__subcmd__mirror"
+                ;;
             fabnic__subcmd__help,port)
                 cmd="fabnic__subcmd__help__subcmd__port"
+                ;;
+            fabnic__subcmd__help,rule)
+                cmd="fabnic__subcmd__help__subcmd__rule"
                 ;;
             fabnic__subcmd__help,stats)
                 cmd="fabnic__subcmd__help__subcmd__stats"
@@ -127,14 +244,29 @@ _fabnic() {
             fabnic__subcmd__help,status)
                 cmd="fabnic__subcmd__help__subcmd__status"
                 ;;
+            fabnic__subcmd__help,tenant)
+                cmd="fabnic__subcmd__help__subcmd__tenant"
+                ;;
             fabnic__subcmd__help,top)
                 cmd="fabnic__subcmd__help__subcmd__top"
+                ;;
+            fabnic__subcmd__help,trace)
+                cmd="fabnic__subcmd__help__subcmd__trace"
                 ;;
             fabnic__subcmd__help,vlan)
                 cmd="fabnic__subcmd__help__subcmd__vlan"
                 ;;
+            fabnic__subcmd__help,why)
+                cmd="fabnic__subcmd__help__subcmd__why"
+                ;;
             fabnic__subcmd__help,worker)
                 cmd="fabnic__subcmd__help__subcmd__worker"
+                ;;
+            fabnic__subcmd__help__subcmd__binding,del)
+                cmd="fabnic__subcmd__help__subcmd__binding__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__binding,show)
+                cmd="fabnic__subcmd__help__subcmd__binding__subcmd__show"
                 ;;
             fabnic__subcmd__help__subcmd__config,show)
                 cmd="fabnic__subcmd__help__subcmd__config__subcmd__show"
@@ -148,6 +280,36 @@ _fabnic() {
             fabnic__subcmd__help__subcmd__fdb,show)
                 cmd="fabnic__subcmd__help__subcmd__fdb__subcmd__show"
                 ;;
+            fabnic__subcmd__help__subcmd__flow,show)
+                cmd="fabnic__subcmd__help__subcmd__flow__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__group,add)
+                cmd="fabnic__subcmd__help__subcmd__group__subcmd__add"
+                ;;
+            fabnic__subcmd__help__subcmd__group,del)
+                cmd="fabnic__subcmd__help__subcmd__group__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__group,set)
+                cmd="fabnic__subcmd__help__subcmd__group__subcmd__set"
+                ;;
+            fabnic__subcmd__help__subcmd__group,show)
+                cmd="fabnic__subcmd__help__subcmd__group__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__lldp,show)
+                cmd="fabnic__subcmd__help__subcmd__lldp__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__mirror,add)
+                cmd="fabnic__subcmd__help__subcmd__mirror__subcmd__add"
+                ;;
+            fabnic__subcmd__help__subcmd__mirror,del)
+                cmd="fabnic__subcmd__help__subcmd__mirror__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__mirror,set)
+                cmd="fabnic__subcmd__help__subcmd__mirror__subcmd__set"
+                ;;
+            fabnic__subcmd__help__subcmd__mirror,show)
+                cmd="fabnic__subcmd__help__subcmd__mirror__subcmd__show"
+                ;;
             fabnic__subcmd__help__subcmd__port,add)
                 cmd="fabnic__subcmd__help__subcmd__port__subcmd__add"
                 ;;
@@ -160,14 +322,74 @@ _fabnic() {
             fabnic__subcmd__help__subcmd__port,show)
                 cmd="fabnic__subcmd__help__subcmd__port__subcmd__show"
                 ;;
+            fabnic__subcmd__help__subcmd__rule,add)
+                cmd="fabnic__subcmd__help__subcmd__rule__subcmd__add"
+                ;;
+            fabnic__subcmd__help__subcmd__rule,del)
+                cmd="fabnic__subcmd__help__subcmd__rule__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__rule,set)
+                cmd="fabnic__subcmd__help__subcmd__rule__subcmd__set"
+                ;;
+            fabnic__subcmd__help__subcmd__rule,show)
+                cmd="fabnic__subcmd__help__subcmd__rule__subcmd__show"
+                ;;
             fabnic__subcmd__help__subcmd__stats,show)
                 cmd="fabnic__subcmd__help__subcmd__stats__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__tenant,show)
+                cmd="fabnic__subcmd__help__subcmd__tenant__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__tenant,token)
+                cmd="fabnic__subcmd__help__subcmd__tenant__subcmd__token"
                 ;;
             fabnic__subcmd__help__subcmd__vlan,show)
                 cmd="fabnic__subcmd__help__subcmd__vlan__subcmd__show"
                 ;;
             fabnic__subcmd__help__subcmd__worker,show)
                 cmd="fabnic__subcmd__help__subcmd__worker__subcmd__show"
+                ;;
+            fabnic__subcmd__lldp,help)
+                cmd="fabnic__subcmd__lldp__subcmd__help"
+                ;;
+            fabnic__subcmd__lldp,show)
+                cmd="fabnic__subcmd__lldp__subcmd__show"
+                ;;
+            fabnic__subcmd__lldp__subcmd__help,help)
+                cmd="fabnic__subcmd__lldp__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__lldp__subcmd__help,show)
+                cmd="fabnic__subcmd__lldp__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__mirror,add)
+                cmd="fabnic__subcmd__mirror__subcmd__add"
+                ;;
+            fabnic__subcmd__mirror,del)
+                cmd="fabnic__subcmd__mirror__subcmd__del"
+                ;;
+            fabnic__subcmd__mirror,help)
+                cmd="fabnic__subcmd__mirror__subcmd__help"
+                ;;
+            fabnic__subcmd__mirror,set)
+                cmd="fabnic__subcmd__mirror__subcmd__set"
+                ;;
+            fabnic__subcmd__mirror,show)
+                cmd="fabnic__subcmd__mirror__subcmd__show"
+                ;;
+            fabnic__subcmd__mirror__subcmd__help,add)
+                cmd="fabnic__subcmd__mirror__subcmd__help__subcmd__add"
+                ;;
+            fabnic__subcmd__mirror__subcmd__help,del)
+                cmd="fabnic__subcmd__mirror__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__mirror__subcmd__help,help)
+                cmd="fabnic__subcmd__mirror__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__mirror__subcmd__help,set)
+                cmd="fabnic__subcmd__mirror__subcmd__help__subcmd__set"
+                ;;
+            fabnic__subcmd__mirror__subcmd__help,show)
+                cmd="fabnic__subcmd__mirror__subcmd__help__subcmd__show"
                 ;;
             fabnic__subcmd__port,add)
                 cmd="fabnic__subcmd__port__subcmd__add"
@@ -199,6 +421,36 @@ _fabnic() {
             fabnic__subcmd__port__subcmd__help,show)
                 cmd="fabnic__subcmd__port__subcmd__help__subcmd__show"
                 ;;
+            fabnic__subcmd__rule,add)
+                cmd="fabnic__subcmd__rule__subcmd__add"
+                ;;
+            fabnic__subcmd__rule,del)
+                cmd="fabnic__subcmd__rule__subcmd__del"
+                ;;
+            fabnic__subcmd__rule,help)
+                cmd="fabnic__subcmd__rule__subcmd__help"
+                ;;
+            fabnic__subcmd__rule,set)
+                cmd="fabnic__subcmd__rule__subcmd__set"
+                ;;
+            fabnic__subcmd__rule,show)
+                cmd="fabnic__subcmd__rule__subcmd__show"
+                ;;
+            fabnic__subcmd__rule__subcmd__help,add)
+                cmd="fabnic__subcmd__rule__subcmd__help__subcmd__add"
+                ;;
+            fabnic__subcmd__rule__subcmd__help,del)
+                cmd="fabnic__subcmd__rule__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__rule__subcmd__help,help)
+                cmd="fabnic__subcmd__rule__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__rule__subcmd__help,set)
+                cmd="fabnic__subcmd__rule__subcmd__help__subcmd__set"
+                ;;
+            fabnic__subcmd__rule__subcmd__help,show)
+                cmd="fabnic__subcmd__rule__subcmd__help__subcmd__show"
+                ;;
             fabnic__subcmd__stats,help)
                 cmd="fabnic__subcmd__stats__subcmd__help"
                 ;;
@@ -210,6 +462,24 @@ _fabnic() {
                 ;;
             fabnic__subcmd__stats__subcmd__help,show)
                 cmd="fabnic__subcmd__stats__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__tenant,help)
+                cmd="fabnic__subcmd__tenant__subcmd__help"
+                ;;
+            fabnic__subcmd__tenant,show)
+                cmd="fabnic__subcmd__tenant__subcmd__show"
+                ;;
+            fabnic__subcmd__tenant,token)
+                cmd="fabnic__subcmd__tenant__subcmd__token"
+                ;;
+            fabnic__subcmd__tenant__subcmd__help,help)
+                cmd="fabnic__subcmd__tenant__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__tenant__subcmd__help,show)
+                cmd="fabnic__subcmd__tenant__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__tenant__subcmd__help,token)
+                cmd="fabnic__subcmd__tenant__subcmd__help__subcmd__token"
                 ;;
             fabnic__subcmd__vlan,help)
                 cmd="fabnic__subcmd__vlan__subcmd__help"
@@ -242,13 +512,17 @@ _fabnic() {
 
     case "${cmd}" in
         fabnic)
-            opts="-h -V --api --json --help --version status port fdb vlan stats worker config capture apply top completions man gen help"
+            opts="-h -V --api --json --token --help --version status port fdb vlan stats worker config rule group mirror tenant binding lldp flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -260,13 +534,169 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__apply)
-            opts="-h --dry-run --api --json --help"
+            opts="-h --dry-run --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__audit)
+            opts="-n -h --limit --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding)
+            opts="-h --api --json --token --help show del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__del)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__help)
+            opts="show del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__binding__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -278,7 +708,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__capture)
-            opts="-w -s -Q -c -h --write --snaplen --direction --count --api --json --help"
+            opts="-w -s -Q -c -h --write --snaplen --direction --count --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,6 +750,10 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -328,13 +762,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__completions)
-            opts="-h --api --json --help bash elvish fish powershell zsh"
+            opts="-h --api --json --token --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -346,13 +784,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__config)
-            opts="-h --api --json --help show help"
+            opts="-h --api --json --token --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -406,13 +848,39 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__config__subcmd__show)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__events)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -424,13 +892,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb)
-            opts="-h --api --json --help show add del help"
+            opts="-h --api --json --token --help show add del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -442,13 +914,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb__subcmd__add)
-            opts="-h --dry-run --api --json --help"
+            opts="-h --dry-run --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -460,13 +936,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb__subcmd__del)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -548,7 +1028,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb__subcmd__show)
-            opts="-h --limit --api --json --help"
+            opts="-h --limit --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -562,6 +1042,104 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__flow)
+            opts="-h --api --json --token --help show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__flow__subcmd__help)
+            opts="show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__flow__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__flow__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__flow__subcmd__show)
+            opts="-n -h --limit --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -570,13 +1148,211 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__gen)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group)
+            opts="-h --api --json --token --help show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__add)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__del)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help)
+            opts="show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__set)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__group__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -588,7 +1364,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help)
-            opts="status port fdb vlan stats worker config capture apply top completions man gen help"
+            opts="status port fdb vlan stats worker config rule group mirror tenant binding lldp flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -604,6 +1380,62 @@ _fabnic() {
         fabnic__subcmd__help__subcmd__apply)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__audit)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__binding)
+            opts="show del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__binding__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__binding__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -671,6 +1503,20 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__fdb)
             opts="show add del"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -727,9 +1573,107 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__flow)
+            opts="show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__flow__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__gen)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__group)
+            opts="show add set del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__group__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__group__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__group__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__group__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -755,9 +1699,107 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__lldp)
+            opts="show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__lldp__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__man)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mirror)
+            opts="show add set del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mirror__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mirror__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mirror__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mirror__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -839,6 +1881,76 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__rule)
+            opts="show add set del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__rule__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__rule__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__rule__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__rule__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__stats)
             opts="show"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -881,7 +1993,63 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__tenant)
+            opts="show token"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__tenant__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__tenant__subcmd__token)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__trace)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -923,6 +2091,20 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__help__subcmd__why)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__help__subcmd__worker)
             opts="show"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -951,14 +2133,298 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        fabnic__subcmd__man)
-            opts="-h --api --json --help"
+        fabnic__subcmd__lldp)
+            opts="-h --api --json --token --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__lldp__subcmd__help)
+            opts="show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__lldp__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__lldp__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__lldp__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__man)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror)
+            opts="-h --api --json --token --help show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__add)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__del)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help)
+            opts="show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__set)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mirror__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -970,13 +2436,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__port)
-            opts="-h --api --json --help show add set del help"
+            opts="-h --api --json --token --help show add set del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -988,13 +2458,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__port__subcmd__add)
-            opts="-h --dry-run --api --json --help"
+            opts="-h --dry-run --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1006,13 +2480,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__port__subcmd__del)
-            opts="-h --dry-run --api --json --help"
+            opts="-h --dry-run --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1108,13 +2586,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__port__subcmd__set)
-            opts="-h --dry-run --api --json --help"
+            opts="-h --dry-run --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1126,13 +2608,211 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__port__subcmd__show)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule)
+            opts="-h --api --json --token --help show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__add)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__del)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help)
+            opts="show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__set)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__rule__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1144,13 +2824,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__stats)
-            opts="-h --api --json --help show help"
+            opts="-h --api --json --token --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1204,7 +2888,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__stats__subcmd__show)
-            opts="-q -w -h --queues --watch --api --json --help"
+            opts="-q -w -h --queues --watch --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1222,6 +2906,10 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1230,13 +2918,139 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__status)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant)
+            opts="-h --api --json --token --help show token help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__help)
+            opts="show token help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__help__subcmd__token)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__tenant__subcmd__token)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1248,7 +3062,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__top)
-            opts="-i -h --interval --api --json --help"
+            opts="-i -h --interval --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1266,6 +3080,36 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__trace)
+            opts="-h --hex --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --hex)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1274,13 +3118,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__vlan)
-            opts="-h --api --json --help show help"
+            opts="-h --api --json --token --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1334,13 +3182,39 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__vlan__subcmd__show)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__why)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1352,13 +3226,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__worker)
-            opts="-h --api --json --help show help"
+            opts="-h --api --json --token --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1412,13 +3290,17 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__worker__subcmd__show)
-            opts="-h --api --json --help"
+            opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -12,6 +12,9 @@ Examples:
   fabnic port add vm1 nic virtio-net socket /run/fabnic/vm1.sock vlan 10
   fabnic port set vm1 vlan trunk 10,20-29 native 1
   fabnic fdb show vlan 10
+  fabnic rule add web port vm1 ingress prio 100 ip_proto tcp dst_port 80 action pass
+  fabnic trace vm1 ip_proto tcp dst_ip 10.0.0.2 dst_port 80
+  fabnic why vm1
   fabnic capture vm1 -w - | tcpdump -r -
   fabnic apply /etc/fabnic/fabnic.toml --dry-run";
 
@@ -21,11 +24,41 @@ Words are pairs of a key and a value, as in the configuration file:
   socket PATH  role server|client       the vhost-user connection
   vfio_user PATH  mmap on|off           the vfio-user connection
   mac MAC  queues N  queue_size N       a card's
-  generation N  trust on|off  spoofchk on|off    an avf port's
+  generation N                          an avf port's
   device NAME  offloads on|off          a tap uplink's
   replay FILE  capture FILE  rate N  loop on|off    a pcap uplink's
   vlan N | vlan trunk LIST [native N]
   mtu N  state auto|enable|disable  learning on|off  fdb_limit N
+  trust on|off  spoofchk on|off  isolated on|off  sticky on|off
+  proto 802.1q|802.1ad  qos N  vlan_map.N M
+  flood on|off  mcast_flood on|off  bcast_flood on|off  guest_lists on|off
+  guard.KEY VALUE  answer.KEY VALUE  priority.KEY VALUE   keys of these tables; lists with commas
+  tenant NAME  tenant_keys KEY[,KEY]..  whose it is, and what is left to him
+The value `default` takes a key back to its default.";
+
+const RULE_WORDS: &str = "\
+Words, in the order of `tc filter add .. flower`:
+  [tenant NAME] [port NAME[,NAME]..] [ingress|egress] [group N] [prio N]
+  what it looks at, each a key and a value:
+    src_mac, dst_mac MAC[/MASK]   protocol ipv4|ipv6|arp|N
+    vlan_id, cvlan_id N   vlan_prio, cvlan_prio N[-N]
+    ip_proto tcp|udp|icmp|icmpv6|sctp|N   src_ip, dst_ip PREFIX|group:NAME
+    src_port, dst_port N[-N]   tcp_flags FLAGS[/FLAGS]
+    ip_tos N[/MASK]   dscp, ip_ttl N[-N]   ip_flags frag|nofrag|firstfrag|nofirstfrag
+    icmp_type, icmp_code N[-N]   nd_target PREFIX
+    arp_op request|reply|N   arp_sip, arp_tip PREFIX   arp_sha, arp_tha MAC[/MASK]
+    ct_state [+-]trk|new|est|rel|rpl|inv..   ct_mark, mark N[/MASK]
+  what it does, each after the word `action`:
+    drop | pass | count | redirect PORT | mirror MIRROR | goto GROUP
+    set [dst_mac MAC] [src_mac MAC] [vlan N] [vlan_prio N] [dscp N] [ttl dec|N]
+        [src_ip IP] [dst_ip IP] [src_port N] [dst_port N]
+    meter METER | police RATE [burst SIZE] | sample N mirror MIRROR | mark N
+    ct [commit] [zone N] [ct_mark N] [snat RANGE] [dnat RANGE]
+A tenant's rule is TENANT/NAME to infrastructure, and NAME to the tenant.";
+
+const MIRROR_WORDS: &str = "\
+Words are pairs of a key and a value:
+  to PORT  port NAME[,NAME]..  direction ingress|egress|both  vlan LIST  snaplen N  sample N
 The value `default` takes a key back to its default.";
 
 /// Talks to fabnicd, the software network card daemon.
@@ -45,6 +78,10 @@ pub(crate) struct Args {
     /// Print the daemon's answer as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+
+    /// Token of a tenant: the request is the tenant's. Better in the environment, where others do not see it
+    #[arg(long, global = true, env = "FABNIC_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -72,6 +109,43 @@ pub(crate) enum Command {
     /// Show the configuration that runs
     #[command(subcommand)]
     Config(Config),
+    /// Show and change rules
+    #[command(subcommand)]
+    Rule(Rule),
+    /// Show and change security groups
+    #[command(subcommand)]
+    Group(Group),
+    /// Show and change mirrors
+    #[command(subcommand)]
+    Mirror(Mirror),
+    /// Show tenants, and make tokens for them
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Show and forget addresses that are bound to ports
+    #[command(subcommand)]
+    Binding(Binding),
+    /// Show neighbours that announced themselves by LLDP
+    #[command(subcommand)]
+    Lldp(Lldp),
+    /// Show the largest flows
+    #[command(subcommand)]
+    Flow(Flow),
+    /// Say what would become of a frame, stage by stage, without sending it
+    #[command(after_help = TRACE_WORDS)]
+    Trace(Trace),
+    /// Show the frames that were dropped lately at a port, and which stage dropped them
+    Why {
+        /// Name of the port
+        port: String,
+    },
+    /// Show what happens as it happens, a line of JSON each
+    Events,
+    /// Show who changed what
+    Audit {
+        /// Most entries to show
+        #[arg(long, short = 'n', default_value_t = 100)]
+        limit: usize,
+    },
     /// Capture a port's frames as pcapng, with verdict or drop reason as a comment
     Capture(Capture),
     /// Make the running daemon equal to a file: all of it, or nothing
@@ -168,6 +242,185 @@ pub(crate) enum Fdb {
         #[arg(value_name = "WHICH", required = true)]
         words: Vec<String>,
     },
+}
+
+const TRACE_WORDS: &str = "\
+The frame is given by the words of a rule's match, each with one value, such as
+  ip_proto tcp src_ip 10.0.0.1 dst_ip 10.0.0.2 dst_port 443 vlan_id 10
+or by its bytes: --hex DIGITS.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rule {
+    /// Show all rules, or one in detail
+    #[command(alias = "list")]
+    Show {
+        /// Name of the rule
+        name: Option<String>,
+    },
+    /// Add a rule
+    #[command(after_help = RULE_WORDS)]
+    Add(RuleWords),
+    /// Put another rule in the place of one; its counters go on
+    #[command(after_help = RULE_WORDS, alias = "replace")]
+    Set(RuleWords),
+    /// Remove rules, all of them or none
+    #[command(alias = "delete")]
+    Del {
+        /// Names of the rules
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
+        names: Vec<String>,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RuleWords {
+    /// Name of the rule
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: String,
+    /// What it looks at and what it does
+    #[arg(value_name = "WORDS", required = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+    /// Only say what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Show all groups, or the addresses of one
+    #[command(alias = "list")]
+    Show {
+        /// Name of the group
+        name: Option<String>,
+    },
+    /// Add a group
+    Add {
+        /// Name of the group
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// Addresses and prefixes
+        addresses: Vec<String>,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Add and remove addresses of a group
+    Set {
+        /// Name of the group
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// Addresses and prefixes that come, each after +, and that go, each after -: +10.0.0.1 -10.1.0.0/16
+        #[arg(value_name = "CHANGES", required = true, allow_hyphen_values = true)]
+        changes: Vec<String>,
+    },
+    /// Remove a group
+    #[command(alias = "delete")]
+    Del {
+        /// Name of the group
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mirror {
+    /// Show all mirrors
+    #[command(alias = "list")]
+    Show,
+    /// Add a mirror
+    #[command(after_help = MIRROR_WORDS)]
+    Add(MirrorWords),
+    /// Change keys of a mirror
+    #[command(after_help = MIRROR_WORDS)]
+    Set(MirrorWords),
+    /// Remove a mirror
+    #[command(alias = "delete")]
+    Del {
+        /// Name of the mirror
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MirrorWords {
+    /// Name of the mirror
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: String,
+    /// Keys and values
+    #[arg(value_name = "KEY VALUE", required = true)]
+    pub(crate) words: Vec<String>,
+    /// Only say what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Show tenants with what they have of their quotas
+    #[command(alias = "list")]
+    Show,
+    /// Make a token: prints it, and the line of the configuration that makes it a tenant's
+    Token,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Binding {
+    /// Show bindings: `[ADDRESS] [port NAME] [vlan N]`
+    #[command(alias = "list")]
+    Show {
+        /// Which: `[ADDRESS] [port NAME] [vlan N]`
+        #[arg(value_name = "WHICH")]
+        words: Vec<String>,
+    },
+    /// Forget learned bindings: `[ADDRESS] [port NAME] [vlan N]`
+    #[command(alias = "delete")]
+    Del {
+        /// Which: `[ADDRESS] [port NAME] [vlan N]`
+        #[arg(value_name = "WHICH", required = true)]
+        words: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lldp {
+    /// Show neighbours
+    #[command(alias = "list")]
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Flow {
+    /// Show the largest flows
+    #[command(alias = "list")]
+    Show {
+        /// Only from this port
+        port: Option<String>,
+        /// Most flows to show
+        #[arg(long, short = 'n', default_value_t = 20)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Trace {
+    /// Port from which the frame would come
+    pub(crate) port: String,
+    /// The frame, by its fields
+    #[arg(value_name = "KEY VALUE", conflicts_with = "hex")]
+    pub(crate) words: Vec<String>,
+    /// The frame as hexadecimal digits, from its destination address on
+    #[arg(long)]
+    pub(crate) hex: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -84,6 +84,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    token: Option<String>,
 }
 
 /// The body of a request.
@@ -97,8 +98,8 @@ pub(crate) enum Content {
 }
 
 impl Client {
-    pub(crate) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+    pub(crate) fn new(socket: &Path, token: Option<String>) -> Self {
+        Self { socket: socket.to_owned(), token }
     }
 
     /// Sends a request and returns the answer's head, with the body still to come, when it is a success.
@@ -115,6 +116,9 @@ impl Client {
         // Ends with the connection; its errors reach us through the answer.
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "fabnic");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
         let body = match content {
             Content::Nothing => Bytes::new(),
             Content::Json(value) => {

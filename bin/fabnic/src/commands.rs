@@ -18,15 +18,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Apply, Args, Command, Config, Fdb, Port, Stats, Vlan, Worker},
+    args::{Apply, Args, Binding, Command, Config, Fdb, Flow, Lldp, Port, Stats, Vlan, Worker},
     capture,
     client::{Client, Content, Failure, decode, escape, query},
-    generate, show, top, words,
+    generate, policy, show, top, words,
 };
 
 /// One run of the program.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let out = Out { client: Client::new(&args.api), json: args.json };
+    let out = Out { client: Client::new(&args.api, args.token), json: args.json };
     match args.command {
         Command::Status => out.get("/v1/health", show::health as fn(&Health) -> String).await,
         Command::Port(command) => port(&out, command).await,
@@ -51,6 +51,35 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             print(&config.to_toml()?);
             Ok(())
         }
+        Command::Rule(command) => policy::rule(&out, command).await,
+        Command::Group(command) => policy::group(&out, command).await,
+        Command::Mirror(command) => policy::mirror(&out, command).await,
+        Command::Tenant(command) => policy::tenant(&out, command).await,
+        Command::Binding(Binding::Show { words }) => {
+            let path = binding_path(&words)?;
+            out.get(&path, |list: &Vec<fabnic_api::BindingStatus>| show::bindings(list)).await
+        }
+        Command::Binding(Binding::Del { words }) => {
+            let answer = out.client.text(Method::DELETE, &binding_path(&words)?, Content::Nothing).await?;
+            out.say(&answer, |gone: &Forgotten| show::bindings_forgotten(*gone))
+        }
+        Command::Lldp(Lldp::Show) => {
+            out.get("/v1/lldp", |list: &Vec<fabnic_api::LldpStatus>| show::lldp(list)).await
+        }
+        Command::Flow(Flow::Show { port, limit }) => {
+            let path = format!("/v1/flows{}", query([("port", port), ("limit", Some(limit.to_string()))]));
+            out.get(&path, |list: &Vec<fabnic_api::FlowStatus>| show::flows(list)).await
+        }
+        Command::Trace(wanted) => policy::trace(&out, wanted).await,
+        Command::Why { port } => {
+            let path = format!("/v1/why{}", query([("port", Some(port))]));
+            out.get(&path, |list: &Vec<fabnic_api::RecentDrop>| show::why(list)).await
+        }
+        Command::Events => policy::events(&out).await,
+        Command::Audit { limit } => {
+            let path = format!("/v1/audit{}", query([("limit", Some(limit.to_string()))]));
+            out.get(&path, |list: &Vec<fabnic_api::AuditEntry>| show::audit(list)).await
+        }
         Command::Capture(wanted) => capture::run(&out.client, wanted).await,
         Command::Apply(wanted) => apply(&out, wanted).await,
         Command::Top { interval } => top::run(&out.client, Duration::from_secs_f64(interval)).await,
@@ -73,14 +102,14 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Where answers come from and how they are shown.
-struct Out {
-    client: Client,
-    json: bool,
+pub(crate) struct Out {
+    pub(crate) client: Client,
+    pub(crate) json: bool,
 }
 
 impl Out {
     /// Prints an answer: as it came, or for people.
-    fn say<T: DeserializeOwned>(
+    pub(crate) fn say<T: DeserializeOwned>(
         &self,
         answer: &[u8],
         human: impl FnOnce(&T) -> String,
@@ -94,14 +123,14 @@ impl Out {
         }
     }
 
-    fn say_json(&self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) fn say_json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
         print(&text);
         Ok(())
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         human: impl FnOnce(&T) -> String,
@@ -110,13 +139,13 @@ impl Out {
         self.say(&answer, human)
     }
 
-    async fn change(&self, method: Method, path: &str, content: Content) -> Result<(), Failure> {
+    pub(crate) async fn change(&self, method: Method, path: &str, content: Content) -> Result<(), Failure> {
         let answer = self.client.text(method, path, content).await?;
         self.say(&answer, |applied: &Applied| show::applied(applied))
     }
 }
 
-fn dry(dry_run: bool) -> Option<String> {
+pub(crate) fn dry(dry_run: bool) -> Option<String> {
     dry_run.then(|| "true".to_owned())
 }
 
@@ -159,6 +188,16 @@ async fn one_port(out: &Out, name: &str) -> Result<Option<PortStats>, Failure> {
         format!("/v1/stats{}", query([("port", Some(name.to_owned())), ("queues", Some("true".into()))]));
     let stats: AllStats = out.client.get(&path).await?;
     Ok(stats.ports.into_iter().next())
+}
+
+fn binding_path(words: &[String]) -> Result<String, Failure> {
+    let filter = words::binding(words)?;
+    let query = query([
+        ("port", filter.port),
+        ("vlan", filter.vlan.map(|v| v.to_string())),
+        ("address", filter.address.map(|a| a.to_string())),
+    ]);
+    Ok(format!("/v1/bindings{query}"))
 }
 
 fn fdb_path(filter: FdbFilter) -> String {

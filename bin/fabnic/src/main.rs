@@ -16,6 +16,7 @@ mod capture;
 mod client;
 mod commands;
 mod generate;
+mod policy;
 mod show;
 mod top;
 mod words;

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use fabnic_api::{
-    Applied, BURST_SIZES, Counters, DropCounts, FdbKind, FdbPage, Forgotten, Health, LinkState, PciStatus,
-    PortStats, PortStatus, RingFormat, Stats, VlanMembership, WorkerStatus,
+    Applied, AuditEntry, BURST_SIZES, BindingStatus, CaptureDirection, Counters, DropCounts, FdbKind,
+    FdbPage, FlowStatus, Forgotten, GroupStatus, Health, LinkState, LldpStatus, MirrorStatus, PciStatus,
+    PortStats, PortStatus, RecentDrop, RingFormat, RuleStatus, Stats, TenantStatus, TraceReport, TraceStep,
+    VlanMembership, WorkerStatus,
 };
 
 /// A table of these columns; those named in `right` are numbers.
@@ -124,6 +126,9 @@ pub(crate) fn port(port: &PortStatus, stats: Option<&PortStats>) -> String {
         let _ = writeln!(text, "{key:<10} {value}");
     };
     line("port", format!("{} ({}, id {})", port.name, port.kind, port.id));
+    if let Some(tenant) = &port.tenant {
+        line("tenant", tenant.clone());
+    }
     line("link", format!("{}, state {}", link(port.link), port.state.as_str()));
     if let Some(reason) = &port.reason {
         line("stopped", reason.clone());
@@ -431,4 +436,270 @@ pub(crate) fn applied(applied: &Applied) -> String {
         text.push_str("keys marked (restart) take effect when fabnicd is started again\n");
     }
     text
+}
+
+pub(crate) fn rules(rules: &[RuleStatus]) -> String {
+    let rows = rules.iter().map(|rule| {
+        let used = rule.last_used_seconds.map(|s| format!("{} ago", seconds(s)));
+        vec![
+            rule.id.clone(),
+            rule.frames.to_string(),
+            rule.bytes.to_string(),
+            used.unwrap_or_else(|| "never".into()),
+            rule.text.clone(),
+        ]
+    });
+    table(&["RULE", "FRAMES", "BYTES", "USED", "WORDS"], &["FRAMES", "BYTES"], rows)
+}
+
+pub(crate) fn groups(groups: &[GroupStatus]) -> String {
+    let rows = groups.iter().map(|group| {
+        let shown: Vec<_> = group.group.addresses.iter().take(4).map(ToString::to_string).collect();
+        let more = group.group.addresses.len().saturating_sub(shown.len());
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        vec![group.id.clone(), group.group.addresses.len().to_string(), format!("{}{more}", shown.join(" "))]
+    });
+    table(&["GROUP", "SIZE", "ADDRESSES"], &["SIZE"], rows)
+}
+
+pub(crate) fn group(group: &GroupStatus) -> String {
+    group.group.addresses.iter().fold(String::new(), |mut text, address| {
+        let _ = writeln!(text, "{address}");
+        text
+    })
+}
+
+pub(crate) fn mirrors(mirrors: &[MirrorStatus]) -> String {
+    let rows = mirrors.iter().map(|mirror| {
+        let m = &mirror.mirror;
+        let of = match (m.port.is_empty(), m.vlan.is_empty()) {
+            (true, true) => "rules only".to_owned(),
+            (false, true) => format!("port {} {}", m.port, m.direction.as_str()),
+            (true, false) => format!("vlan {}", m.vlan),
+            (false, false) => format!("port {} {}, vlan {}", m.port, m.direction.as_str(), m.vlan),
+        };
+        vec![
+            mirror.id.clone(),
+            m.to.clone(),
+            of,
+            or_dash(m.snaplen),
+            m.sample.map_or_else(|| "each".into(), |n| format!("1 in {n}")),
+            mirror.seen.to_string(),
+            mirror.copied.to_string(),
+        ]
+    });
+    table(
+        &["MIRROR", "TO", "OF", "SNAPLEN", "FRAMES", "SEEN", "COPIED"],
+        &["SNAPLEN", "SEEN", "COPIED"],
+        rows,
+    )
+}
+
+pub(crate) fn tenants(tenants: &[TenantStatus]) -> String {
+    let rows = tenants.iter().map(|t| {
+        let of = |used: u32, most: u32| format!("{used}/{most}");
+        let uids: Vec<_> = t.uids.iter().map(u32::to_string).collect();
+        vec![
+            t.name.clone(),
+            or_dash(t.socket.clone()),
+            if uids.is_empty() { "-".into() } else { uids.join(",") },
+            if t.has_token { "yes" } else { "no" }.to_owned(),
+            of(t.used.rules, t.quota.rules),
+            of(t.used.groups, t.quota.groups),
+            of(t.used.addresses, t.quota.addresses),
+            of(t.used.meters, t.quota.meters),
+            of(t.used.mirrors, t.quota.mirrors),
+            if t.ports.is_empty() { "-".into() } else { t.ports.join(",") },
+        ]
+    });
+    let header =
+        ["TENANT", "SOCKET", "UIDS", "TOKEN", "RULES", "GROUPS", "ADDRESSES", "METERS", "MIRRORS", "PORTS"];
+    table(&header, &header[4..9], rows)
+}
+
+pub(crate) fn bindings(bindings: &[BindingStatus]) -> String {
+    let rows = bindings.iter().map(|b| {
+        vec![
+            b.vlan.to_string(),
+            b.address.clone(),
+            b.mac.to_string(),
+            b.port.clone(),
+            b.origin.clone(),
+            b.expires_seconds.map_or_else(|| "-".into(), seconds),
+        ]
+    });
+    table(&["VLAN", "ADDRESS", "MAC", "PORT", "ORIGIN", "ENDS IN"], &["VLAN", "ENDS IN"], rows)
+}
+
+pub(crate) fn bindings_forgotten(gone: Forgotten) -> String {
+    format!("{} forgotten\n", count(gone.forgotten, "learned binding"))
+}
+
+pub(crate) fn lldp(neighbours: &[LldpStatus]) -> String {
+    let rows = neighbours.iter().map(|n| {
+        vec![
+            n.port.clone(),
+            n.name.clone(),
+            n.chassis.clone(),
+            n.port_id.clone(),
+            n.port_description.clone(),
+            n.description.clone(),
+        ]
+    });
+    table(&["PORT", "NEIGHBOUR", "CHASSIS", "ITS PORT", "DESCRIPTION", "WHAT IT IS"], &[], rows)
+}
+
+/// A flow in few words: `10.0.0.1:40000 > 10.0.0.2:443 tcp`.
+pub(crate) fn flow(flow: &FlowStatus) -> String {
+    let side = |ip: &Option<String>, mac: fabnic_model::Mac, port: Option<u16>| {
+        let address = ip.clone().unwrap_or_else(|| mac.to_string());
+        match port {
+            Some(port) if address.contains(':') && ip.is_some() => format!("[{address}]:{port}"),
+            Some(port) => format!("{address}:{port}"),
+            None => address,
+        }
+    };
+    let kind = flow.ip_proto.as_ref().unwrap_or(&flow.protocol);
+    let src = side(&flow.src_ip, flow.src_mac, flow.src_port);
+    format!("{src} > {} {kind}", side(&flow.dst_ip, flow.dst_mac, flow.dst_port))
+}
+
+pub(crate) fn flows(flows: &[FlowStatus]) -> String {
+    let rows = flows.iter().map(|f| {
+        vec![
+            f.port.clone(),
+            f.vlan.to_string(),
+            flow(f),
+            f.to.clone(),
+            f.frames.to_string(),
+            f.bytes.to_string(),
+        ]
+    });
+    table(&["PORT", "VLAN", "FLOW", "TO", "FRAMES", "BYTES"], &["VLAN", "FRAMES", "BYTES"], rows)
+}
+
+fn step(text: &mut String, step: &TraceStep) {
+    let outcome = step.outcome.as_ref().map(|outcome| format!(" -> {outcome}")).unwrap_or_default();
+    let _ = writeln!(text, "  {}{outcome}", step.stage);
+    for note in &step.notes {
+        let _ = writeln!(text, "      {note}");
+    }
+}
+
+pub(crate) fn trace(report: &TraceReport) -> String {
+    let mut text = format!("{}\n", report.frame);
+    for one in &report.steps {
+        step(&mut text, one);
+    }
+    if !report.operations.is_empty() {
+        text.push_str("would be done with it:\n");
+        for operation in &report.operations {
+            let _ = writeln!(text, "  {operation}");
+        }
+    }
+    match &report.dropped {
+        Some(dropped) => {
+            let _ = writeln!(text, "dropped, {}: {}", dropped.reason, dropped.explanation);
+        }
+        None => {
+            for target in &report.to {
+                let _ = match &target.dropped {
+                    None => writeln!(text, "to port {}, in VLAN {}", target.port, report.vlan),
+                    Some(dropped) => {
+                        writeln!(
+                            text,
+                            "to port {}, and dropped there, {}: {}",
+                            target.port, dropped.reason, dropped.explanation
+                        )
+                    }
+                };
+            }
+        }
+    }
+    text
+}
+
+pub(crate) fn why(drops: &[RecentDrop]) -> String {
+    if drops.is_empty() {
+        return "no frame was dropped lately\n".into();
+    }
+    let mut text = String::new();
+    for drop in drops {
+        let way = match drop.direction {
+            CaptureDirection::Tx => "to the port",
+            _ => "from the port",
+        };
+        let _ = writeln!(
+            text,
+            "{} ago, {way}, {}: {}",
+            seconds(drop.seconds_ago),
+            drop.dropped.reason,
+            drop.dropped.explanation
+        );
+        let _ = writeln!(text, "    {}", drop.frame);
+        if let Some(stage) = &drop.stage {
+            let notes =
+                if stage.notes.is_empty() { String::new() } else { format!(": {}", stage.notes.join(", ")) };
+            let _ = writeln!(text, "    by stage {}{notes}", stage.stage);
+        }
+    }
+    text
+}
+
+/// `2026-11-28 03:12:01`, of milliseconds since 1970 (UTC).
+fn time(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil from days (Howard Hinnant's algorithm), with March as the first month.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+pub(crate) fn audit(entries: &[AuditEntry]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        let who =
+            entry.who.tenant.as_ref().map_or_else(|| "infrastructure".to_owned(), |t| format!("tenant {t}"));
+        let uid = entry.who.uid.map(|uid| format!(" uid {uid}")).unwrap_or_default();
+        let pid = entry.who.pid.map(|pid| format!(" pid {pid}")).unwrap_or_default();
+        let token = if entry.who.by_token { " by token" } else { "" };
+        let _ = write!(text, "{} {who}{uid}{pid}{token}: {}", time(entry.time_ms), entry.request);
+        match &entry.refused {
+            Some(reason) => {
+                let _ = writeln!(text, ": refused, {reason}");
+            }
+            None => {
+                let _ = writeln!(text, ": {}", count(entry.changes, "change"));
+                for change in &entry.first {
+                    let _ = writeln!(text, "    {change}");
+                }
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_are_civil() {
+        for (ms, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399_000, "2000-02-28 23:59:59"),
+            (951_782_400_000, "2000-02-29 00:00:00"),
+            (1_795_835_521_999, "2026-11-28 03:12:01"),
+            (4_107_542_400_000, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(time(ms), text);
+        }
+    }
 }

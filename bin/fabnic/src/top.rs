@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fabnic_api::{Health, PortStatus, Stats, WorkerStatus};
+use fabnic_api::{FlowStatus, Health, PortStatus, Stats, WorkerStatus};
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
@@ -31,7 +31,11 @@ pub(crate) struct Look {
     ports: Vec<PortStatus>,
     stats: Stats,
     workers: Vec<WorkerStatus>,
+    flows: Vec<FlowStatus>,
 }
+
+/// Flows that are shown at most.
+const FLOWS: u16 = 8;
 
 async fn look(client: &Client) -> Result<Look, Failure> {
     Ok(Look {
@@ -39,6 +43,7 @@ async fn look(client: &Client) -> Result<Look, Failure> {
         ports: client.get("/v1/ports").await?,
         workers: client.get("/v1/workers").await?,
         stats: client.get("/v1/stats").await?,
+        flows: client.get(&format!("/v1/flows?limit={FLOWS}")).await?,
         at: Instant::now(),
     })
 }
@@ -153,16 +158,24 @@ const HEAD: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 fn draw(frame: &mut Frame<'_>, view: &View<'_>) {
     let workers = u16::try_from(view.now.workers.len()).unwrap_or(u16::MAX).min(16);
-    let [head, middle, bottom, foot] = Layout::vertical([
+    let flows = match u16::try_from(view.now.flows.len()).unwrap_or(u16::MAX).min(FLOWS) {
+        0 => 0,
+        some => some + 2,
+    };
+    let [head, middle, bottom, talkers, foot] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Length(workers.saturating_add(2)),
         Constraint::Min(3),
+        Constraint::Length(flows),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(header(view)), head);
     frame.render_widget(worker_table(view), middle);
     frame.render_widget(port_table(view), bottom);
+    if flows > 0 {
+        frame.render_widget(flow_table(view), talkers);
+    }
     let keys = format!("q quit   s sort ({})   up/down scroll", view.order.word());
     frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), foot);
 }
@@ -259,6 +272,33 @@ fn port_table(view: &View<'_>) -> Table<'static> {
     Table::new(rows, widths).header(Row::new(header).style(HEAD))
 }
 
+/// Who talks most: flows that are alive, by their bytes.
+fn flow_table(view: &View<'_>) -> Table<'static> {
+    let seconds = seconds_between(view);
+    let name = |flow: &FlowStatus| (flow.port.clone(), show::flow(flow));
+    let old: HashMap<(String, String), u64> = view.before.flows.iter().map(|f| (name(f), f.bytes)).collect();
+    let rows = view.now.flows.iter().map(|flow| {
+        // One that was not among the largest before has no rate yet.
+        let rate = old.get(&name(flow)).map(|&bytes| rate(bytes, flow.bytes, seconds) * 8.0);
+        Row::new([
+            flow.port.clone(),
+            show::flow(flow),
+            flow.to.clone(),
+            rate.map_or_else(|| "-".into(), si),
+            si(flow.bytes as f64),
+        ])
+    });
+    let header = ["TOP FLOWS OF", "FLOW", "TO", "BIT/S", "BYTES"];
+    let widths = [
+        Constraint::Min(16),
+        Constraint::Percentage(50),
+        Constraint::Length(16),
+        Constraint::Length(8),
+        Constraint::Length(8),
+    ];
+    Table::new(rows, widths).header(Row::new(header).style(HEAD))
+}
+
 #[cfg(test)]
 mod tests {
     use fabnic_api::{Counters, LinkState, PortStats, QueuePairs, SwitchTotals};
@@ -271,6 +311,7 @@ mod tests {
         let port = |id: u32, name: &str, link| PortStatus {
             id,
             name: name.into(),
+            tenant: None,
             kind: "virtio-net".into(),
             state: AdminState::Auto,
             link,
@@ -328,7 +369,34 @@ mod tests {
                 flow_cache: fabnic_api::FlowCache { hits: n, entries: 64, ..Default::default() },
                 ..WorkerStatus::default()
             }],
+            flows: Vec::new(),
         }
+    }
+
+    #[test]
+    fn screen_shows_who_talks_most() {
+        let start = Instant::now();
+        let flow = |bytes| FlowStatus {
+            port: "vm1".into(),
+            src_mac: fabnic_model::Mac([2, 0, 0, 0, 0, 1]),
+            dst_mac: fabnic_model::Mac([2, 0, 0, 0, 0, 2]),
+            vlan: 10,
+            protocol: "ipv4".into(),
+            src_ip: Some("10.0.0.1".into()),
+            dst_ip: Some("10.0.0.2".into()),
+            ip_proto: Some("tcp".into()),
+            src_port: Some(40_000),
+            dst_port: Some(443),
+            to: "vm2".into(),
+            frames: bytes / 1000,
+            bytes,
+        };
+        let before = Look { flows: vec![flow(1_000_000)], ..look(start, 0) };
+        let now = Look { flows: vec![flow(3_000_000)], ..look(start + Duration::from_secs(2), 1000) };
+        let mut terminal = Terminal::new(TestBackend::new(120, 14)).unwrap();
+        let view = View { before: &before, now: &now, order: Order::Id, scroll: 0, away: None };
+        terminal.draw(|frame| draw(frame, &view)).unwrap();
+        insta::assert_snapshot!(terminal.backend());
     }
 
     #[test]

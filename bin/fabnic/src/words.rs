@@ -1,6 +1,6 @@
 //! Pairs of words, as in `ip link set` and `bridge fdb`: `mac 52:54:00:00:00:01 vlan trunk 10,20-29 native 1`.
 
-use fabnic_api::{FdbFilter, FdbKind};
+use fabnic_api::{BindingFilter, FdbFilter, FdbKind};
 use fabnic_model::{Mac, Vid, VlanSet, refusal::nearest};
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,8 @@ enum Kind {
 }
 
 /// Keys of a port whose value is one word.
-const KEYS: [(&str, Kind); 18] = [
+const KEYS: [(&str, Kind); 27] = [
+    ("tenant", Kind::Text),
     ("nic", Kind::Text),
     ("uplink", Kind::Text),
     ("mac", Kind::Text),
@@ -34,10 +35,18 @@ const KEYS: [(&str, Kind); 18] = [
     ("state", Kind::Text),
     ("learning", Kind::Switch),
     ("fdb_limit", Kind::Number),
+    ("proto", Kind::Text),
+    ("qos", Kind::Number),
+    ("isolated", Kind::Switch),
+    ("sticky", Kind::Switch),
+    ("flood", Kind::Switch),
+    ("mcast_flood", Kind::Switch),
+    ("bcast_flood", Kind::Switch),
+    ("guest_lists", Kind::Switch),
 ];
 /// Words that are no keys of the file by themselves.
-const OTHERS: [&str; 9] =
-    ["socket", "vhost_user", "role", "vfio_user", "mmap", "vlan", "access", "trunk", "native"];
+const OTHERS: [&str; 10] =
+    ["tenant_keys", "socket", "vhost_user", "role", "vfio_user", "mmap", "vlan", "access", "trunk", "native"];
 
 fn wrong(text: impl Into<String>) -> Failure {
     Failure::Usage(text.into())
@@ -75,6 +84,15 @@ pub(crate) fn port(words: &[String]) -> Result<Map<String, Value>, Failure> {
                 let set: VlanSet = value()?.parse().map_err(|e| wrong(format!("trunk: {e}")))?;
                 vlan_key(&mut keys, word, json!(set))?;
             }
+            "tenant_keys" => {
+                let list = match value()? {
+                    "default" => Value::Null,
+                    list => json!(list.split(',').collect::<Vec<_>>()),
+                };
+                if keys.insert(word.into(), list).is_some() {
+                    return Err(wrong("`tenant_keys` is given twice"));
+                }
+            }
             "socket" | "vhost_user" | "role" => {
                 let (key, value) = (if word == "role" { "role" } else { "socket" }, value()?);
                 let table = keys.entry("vhost_user").or_insert_with(|| json!({}));
@@ -87,6 +105,10 @@ pub(crate) fn port(words: &[String]) -> Result<Map<String, Value>, Failure> {
                 };
                 let table = keys.entry("vfio_user").or_insert_with(|| json!({}));
                 insert_once(table, word, if word == "mmap" { "mmap" } else { "socket" }, value)?;
+            }
+            _ if word.split_once('.').is_some_and(|(table, _)| TABLES.contains(&table)) => {
+                let value = nested(word, value()?);
+                put_nested(&mut keys, word, value)?;
             }
             _ => {
                 let Some((key, kind)) = KEYS.iter().find(|(key, _)| *key == word) else {
@@ -101,6 +123,72 @@ pub(crate) fn port(words: &[String]) -> Result<Map<String, Value>, Failure> {
         }
     }
     Ok(keys)
+}
+
+/// The keys of a mirror as the API takes them. `default` becomes `null`.
+pub(crate) fn mirror(words: &[String]) -> Result<Map<String, Value>, Failure> {
+    const KNOWN: [&str; 6] = ["to", "port", "direction", "vlan", "snaplen", "sample"];
+    let mut keys = Map::new();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        let (key, value) = match word {
+            "ingress" | "egress" | "both" => ("direction", json!(word)),
+            "to" | "direction" => (word, read(word, Kind::Text, value()?)?),
+            "snaplen" | "sample" => (word, read(word, Kind::Number, value()?)?),
+            "port" => match value()? {
+                "default" => (word, Value::Null),
+                names => (word, json!(names.split(',').collect::<Vec<_>>())),
+            },
+            "vlan" => match value()? {
+                "default" => (word, Value::Null),
+                list => {
+                    let set: VlanSet = list.parse().map_err(|e| wrong(format!("vlan: {e}")))?;
+                    (word, json!(set))
+                }
+            },
+            _ => return Err(unknown(word, &KNOWN)),
+        };
+        if keys.insert(key.into(), value).is_some() {
+            return Err(wrong(format!("`{key}` is given twice")));
+        }
+    }
+    Ok(keys)
+}
+
+/// Keys of a port that are tables, whose keys are written with a dot: `guard.arp on`.
+const TABLES: [&str; 4] = ["guard", "answer", "priority", "vlan_map"];
+/// Keys of those that are lists.
+const LISTS: [&str; 9] =
+    ["mac", "ip", "slaac", "dns", "routes", "prefixes", "regenerate", "to_pcp", "to_dscp"];
+
+/// A value of a table's key, as what it looks like.
+fn nested(word: &str, text: &str) -> Value {
+    let one = |text: &str| match text {
+        "on" | "true" => json!(true),
+        "off" | "false" => json!(false),
+        text => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+    };
+    let is_list =
+        word.rsplit_once('.').is_some_and(|(_, key)| LISTS.contains(&key)) && word != "answer.ra.mac";
+    match text {
+        "default" => Value::Null,
+        "none" if is_list => json!([]),
+        list if is_list => list.split(',').map(one).collect(),
+        one_word => one(one_word),
+    }
+}
+
+fn put_nested(keys: &mut Map<String, Value>, word: &str, value: Value) -> Result<(), Failure> {
+    let twice = || wrong(format!("`{word}` is given twice"));
+    let mut path: Vec<&str> = word.split('.').collect();
+    let Some(last) = path.pop() else { return Ok(()) };
+    let mut table = keys;
+    for step in path {
+        let inner = table.entry(step).or_insert_with(|| json!({}));
+        table = inner.as_object_mut().ok_or_else(twice)?;
+    }
+    if table.insert(last.into(), value).is_some() { Err(twice()) } else { Ok(()) }
 }
 
 fn read(key: &str, kind: Kind, text: &str) -> Result<Value, Failure> {
@@ -161,6 +249,27 @@ pub(crate) fn fdb(words: &[String]) -> Result<FdbFilter, Failure> {
     Ok(filter)
 }
 
+/// Which bindings are meant: `[ADDRESS] [port|dev NAME] [vlan N]`.
+pub(crate) fn binding(words: &[String]) -> Result<BindingFilter, Failure> {
+    let mut filter = BindingFilter::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        let twice = match word {
+            "port" | "dev" => filter.port.replace(value()?.to_owned()).is_some(),
+            "vlan" => filter.vlan.replace(vid(value()?)?).is_some(),
+            _ => match word.parse() {
+                Ok(address) => filter.address.replace(address).is_some(),
+                Err(_) => return Err(unknown(word, &["port", "vlan"])),
+            },
+        };
+        if twice {
+            return Err(wrong(format!("`{word}` is given twice")));
+        }
+    }
+    Ok(filter)
+}
+
 fn mac(text: &str) -> Result<Mac, Failure> {
     text.parse().map_err(|e| wrong(format!("{e}")))
 }
@@ -199,6 +308,27 @@ mod tests {
         let keys = port(&words("nic e1000 vfio_user /run/b.sock mmap on")).unwrap();
         let expected = json!({ "nic": "e1000", "vfio_user": { "socket": "/run/b.sock", "mmap": true } });
         assert_eq!(Value::Object(keys), expected);
+    }
+
+    #[test]
+    fn tables_have_dots() {
+        let keys = port(&words(
+            "proto 802.1ad isolated on guard.arp on guard.ip 10.0.0.5,10.1.0.0/16 guard.max_bindings 9 \
+             answer.dhcp.address 10.0.0.5 answer.ra.mac 02:00:00:00:00:01 vlan_map.10 110 priority default",
+        ));
+        assert!(keys.unwrap_err().to_string().contains("priority"), "a table has keys");
+        let keys = port(&words(
+            "proto 802.1ad isolated on guard.arp on guard.ip 10.0.0.5,10.1.0.0/16 guard.max_bindings 9 \
+             answer.dhcp.address 10.0.0.5 answer.ra.mac 02:00:00:00:00:01 vlan_map.10 110 guard.slaac none",
+        ));
+        let expected = json!({
+            "proto": "802.1ad",
+            "isolated": true,
+            "guard": { "arp": true, "ip": ["10.0.0.5", "10.1.0.0/16"], "max_bindings": 9, "slaac": [] },
+            "answer": { "dhcp": { "address": "10.0.0.5" }, "ra": { "mac": "02:00:00:00:00:01" } },
+            "vlan_map": { "10": 110 },
+        });
+        assert_eq!(Value::Object(keys.unwrap()), expected);
     }
 
     #[test]

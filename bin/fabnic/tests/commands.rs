@@ -56,7 +56,76 @@ fn shows() {
         "stats show vm2 --queues",
         "worker show",
         "config show",
+        "rule show",
+        "rule show blue/no-telnet",
+        "group show",
+        "group show web",
+        "mirror show",
+        "tenant show",
+        "binding show",
+        "lldp show",
+        "flow show",
+        "trace vm1 ip_proto tcp dst_ip 10.0.0.2 dst_port 80",
+        "why vm1",
     ]));
+}
+
+#[test]
+fn policy_changes() {
+    insta::assert_snapshot!(session(&[
+        "rule add ssh port vm1 ingress prio 5 ip_proto tcp dst_port 22 action count action pass --dry-run",
+        "rule add ssh port vm1 ingress prio 5 ip_proto tcp dst_port 22 action count action pass",
+        "rule add blue/mine port vm2 src_ip 10.0.0.0/8 action drop",
+        "rule set ssh port vm1 prio 6 ip_proto tcp dst_port 22 tcp_flags syn/syn+ack action drop",
+        "rule del ssh blue/mine",
+        "group add db 10.2.0.0/24",
+        "group set db +10.2.1.1 -10.2.0.0/24",
+        "mirror add m2 to up0 port vm1,vm2 ingress snaplen 128",
+        "mirror set m2 sample 10 snaplen default",
+        "mirror del m2",
+        "group del db",
+        "binding del port vm1",
+        "port set vm2 tenant_keys mtu,state guard.arp on guard.ip 10.0.0.5",
+    ]));
+}
+
+#[test]
+fn policy_refusals() {
+    insta::assert_snapshot!(session(&[
+        "rule add x dst_prot 80 drop",
+        "rule add x dst_port 80",
+        "rule add x port none action drop",
+        "rule add web action drop",
+        "rule add x ip_proto icmp dst_port 80 action drop",
+        "rule add x action drop action pass",
+        "rule add blue/x port vm1 action drop",
+        "rule set none action drop",
+        "rule del none",
+        "group set web 10.0.0.1",
+        "group del web",
+        "mirror add m to",
+        "trace vm1 dst_prot 80",
+        "why none",
+        "binding del port vm2",
+        "--token wrong port show",
+        "--token blue-and-secret port show",
+        "--token blue-and-secret worker show",
+    ]));
+}
+
+/// The part of the log that does not change from run to run.
+#[test]
+fn the_audit_log_says_who_and_what() {
+    let served = fake::serve();
+    run(&served, "rule add ssh action pass");
+    run(&served, "rule del none");
+    let text = run(&served, "audit");
+    assert!(text.contains(" infrastructure uid "), "{text}");
+    assert!(
+        text.contains(": POST /v1/rules ssh: 1 change\n    + rule ssh ingress prio 1000 action pass\n"),
+        "{text}"
+    );
+    assert!(text.contains(": DELETE /v1/rules/none: refused, "), "{text}");
 }
 
 #[test]

@@ -85,6 +85,9 @@ impl Needs {
             needs.write.extend(port.capture.as_deref().map(|file| directory_of(Path::new(file))));
             needs.read.extend(port.replay.as_deref().map(PathBuf::from));
         }
+        for socket in config.tenant.iter().filter_map(|tenant| tenant.socket.as_deref()) {
+            needs.write.push(directory_of(Path::new(socket)));
+        }
         for list in [&mut needs.read, &mut needs.write] {
             list.sort();
             list.dedup();

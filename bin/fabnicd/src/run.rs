@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use caps::Capability;
 use fabnic_agent::{Agent, AgentOptions, Found, StateFile};
-use fabnic_api::Backend as _;
+use fabnic_api::{Audit, Backend as _, Who, server::Options};
 use fabnic_model::{Config, Uplink};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -58,11 +58,14 @@ fn state_path(arguments: &Arguments) -> Option<PathBuf> {
 }
 
 /// Decides between the configuration file and what an earlier daemon left.
-fn take_up_state(state: &StateFile, configured: Config) -> Result<Config> {
-    let path = state.path().display();
+fn take_up_state(state: &mut StateFile, configured: Config) -> Result<Config> {
+    let path = state.path().display().to_string();
     match state.find().with_context(|| format!("cannot read the state file {path}"))? {
         Found::Nothing => Ok(configured),
-        Found::Current(config) => {
+        Found::Current { config, problem } => {
+            if let Some(problem) = problem {
+                tracing::error!(state = %path, problem, "part of the state could not be read");
+            }
             let changes = fabnic_model::diff(&configured, &config).len();
             tracing::info!(state = %path, changes, "going on from the state that an earlier daemon left");
             config.check_cpus(&fabnic_agent::usable_cpus()).with_context(|| {
@@ -130,10 +133,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "fabnicd starts"
     );
     let state_path = state_path(arguments);
-    let state = state_path.as_ref().map(|path| StateFile::new(path, &arguments.config, &text));
+    let mut state = state_path.as_ref().map(|path| StateFile::new(path, &arguments.config, &text));
     // Before anything of an earlier daemon is touched: it may be alive.
     let (api_socket, listener) = api_socket::bind(Path::new(&configured.daemon.api))?;
-    let config = match &state {
+    let config = match &mut state {
         Some(state) => take_up_state(state, configured)?,
         None => {
             tracing::info!(
@@ -142,6 +145,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             configured
         }
     };
+    // Before files are restricted: nothing else of it is needed.
+    let audit = Arc::new(Audit::to_file(open_audit(config.daemon.audit.as_deref())?));
     raise_descriptor_limit();
     check_descriptor_limit(config.port.len());
     let tap = config.port.iter().any(|port| port.uplink == Some(Uplink::Tap));
@@ -153,7 +158,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         set_log: Some(Box::new(move |filter| log.set_filter(filter).map_err(|e| format!("{e:#}")))),
     };
     let (ports, workers) = (config.port.len(), config.daemon.workers.len().max(1));
-    let agent = Arc::new(Agent::start(config, options)?);
+    let agent = Agent::start(config, options)?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,7 +174,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         let listener = UnixListener::from_std(listener).context("cannot take up the API socket")?;
         let ready = format!("{ports} ports, {workers} workers");
-        serve(arguments, &agent, &journal, listener, &ready).await
+        serve(arguments, &agent, &journal, listener, &audit, &ready).await
     });
     // Requests that still block have two seconds.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -178,6 +183,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     journal.report();
     tracing::info!("fabnicd ended");
     result
+}
+
+/// The file that gets who changed what.
+fn open_audit(path: Option<&str>) -> Result<Option<std::fs::File>> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let Some(path) = path else { return Ok(None) };
+    let file = std::fs::File::options().append(true).create(true).mode(0o600).open(path);
+    file.map(Some).with_context(|| format!("cannot open the audit log {path}"))
 }
 
 /// Gives up files and capabilities, while there is one thread.
@@ -233,11 +246,13 @@ async fn serve(
     agent: &Arc<Agent>,
     journal: &Journal,
     listener: UnixListener,
+    audit: &Arc<Audit>,
     ready: &str,
 ) -> Result<()> {
     let mut signals = Signals::new()?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let api = fabnic_api::serve(listener, Arc::clone(agent) as Arc<dyn fabnic_api::Backend>, async {
+    let served = Options { doors: agent.tenant_doors(), audit: Arc::clone(audit) };
+    let api = fabnic_api::serve(listener, Arc::clone(agent) as Arc<dyn fabnic_api::Backend>, served, async {
         // An error means that the sender is gone: the daemon ends too.
         let _ = ended.await;
     });
@@ -260,12 +275,12 @@ async fn serve(
             _ = signals.hang_up.recv() => {
                 reload_again = !reload.is_empty();
                 if reload.is_empty() {
-                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent)));
+                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent), Arc::clone(audit)));
                 }
             }
             Some(_) = reload.join_next() => {
                 if std::mem::take(&mut reload_again) {
-                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent)));
+                    reload.spawn(reread(arguments.config.clone(), Arc::clone(agent), Arc::clone(audit)));
                 }
             }
             _ = report.tick() => journal.report(),
@@ -315,13 +330,17 @@ async fn feed(agent: &Arc<Agent>) {
 }
 
 /// SIGHUP: makes the running state equal to the configuration file.
-async fn reread(file: PathBuf, agent: Arc<Agent>) {
+async fn reread(file: PathBuf, agent: Arc<Agent>, audit: Arc<Audit>) {
     let reloading = NotifyState::monotonic_usec_now()
         .map_or_else(|_| vec![NotifyState::Reloading], |now| vec![NotifyState::Reloading, now]);
     notify(&reloading);
     let result = tokio::task::spawn_blocking(move || -> Result<usize> {
-        let (config, text) = read(&file)?;
-        let changes = agent.reload(config, &file, &text)?;
+        let reloaded = read(&file).and_then(|(config, text)| Ok(agent.reload(config, &file, &text)?));
+        match &reloaded {
+            Ok(changes) => audit.note(&Who::default(), "SIGHUP", Ok(changes)),
+            Err(error) => audit.note(&Who::default(), "SIGHUP", Err(&format!("{error:#}"))),
+        }
+        let changes = reloaded?;
         for change in &changes {
             tracing::info!("SIGHUP: {change}");
         }

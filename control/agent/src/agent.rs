@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fabnic_api::{ApplyError, SwitchTotals};
-use fabnic_model::{Change, Config, Effect, Mac, Vid, diff};
+use fabnic_api::{ApplyError, EventBus, EventKind, SwitchTotals, TenantDoor};
+use fabnic_model::{Change, Config, Desired, Domain, Edit, EditError, Effect, Mac, Object as _, Vid, diff};
 use fabnic_port::{Port, PortId};
 use fabnic_switch::{Switch, SwitchConfig};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attachment::{Attachment, Claim, Failed};
+use crate::doors::Doors;
 use crate::reactors::Reactors;
 use crate::settings::{self, mac, vid};
 use crate::state::StateFile;
-use crate::stats;
+use crate::{rules, stats, upkeep};
 
 /// Changes what is logged.
 pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -53,19 +54,20 @@ pub(crate) struct Entry {
 /// The state of one moment. Never changes; the next change makes another.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) config: Config,
     /// In the order of their numbers.
     pub(crate) ports: Vec<Entry>,
     by_name: HashMap<String, usize>,
+    /// The numbers by which the switch knows tenants: from 1, never used again.
+    pub(crate) tenants: Arc<HashMap<String, u32>>,
     /// What was counted on ports that are gone.
     pub(crate) gone: SwitchTotals,
 }
 
 impl Running {
-    fn new(config: Config, mut ports: Vec<Entry>, gone: SwitchTotals) -> Running {
+    fn new(mut ports: Vec<Entry>, gone: SwitchTotals, tenants: Arc<HashMap<String, u32>>) -> Running {
         ports.sort_by_key(|entry| entry.live.port.id);
         let by_name = ports.iter().enumerate().map(|(i, entry)| (entry.config.name.clone(), i)).collect();
-        Running { config, ports, by_name, gone }
+        Running { ports, by_name, gone, tenants }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
@@ -73,17 +75,30 @@ impl Running {
     }
 
     /// Where each static entry points.
-    fn static_entries(&self) -> HashMap<(Vid, Mac), PortId> {
+    fn static_entries(&self, config: &Config) -> HashMap<(Vid, Mac), PortId> {
         let target = |e: &fabnic_model::StaticFdb| Some(((e.vlan, e.mac), self.find(&e.port)?.live.port.id));
-        self.config.fdb.iter().filter_map(target).collect()
+        config.fdb.iter().filter_map(target).collect()
+    }
+
+    /// The number of the port with this name.
+    pub(crate) fn port_id(&self, name: &str) -> Option<PortId> {
+        self.find(name).map(|entry| entry.live.port.id)
+    }
+
+    /// The port with this number.
+    pub(crate) fn by_id(&self, id: PortId) -> Option<&Entry> {
+        let place = self.ports.binary_search_by_key(&id, |entry| entry.live.port.id).ok()?;
+        self.ports.get(place)
     }
 }
 
 /// What only the one who changes may touch.
 #[derive(Debug)]
-struct Writer {
+pub(crate) struct Writer {
     next_id: u32,
-    state: Option<StateFile>,
+    pub(crate) state: Option<StateFile>,
+    /// Sockets of tenants that are open.
+    doors: Doors,
 }
 
 /// The running daemon.
@@ -91,8 +106,12 @@ pub struct Agent {
     pub(crate) switch: Switch,
     reactors: Reactors,
     running: RwLock<Arc<Running>>,
-    writer: Mutex<Writer>,
+    /// What runs, as it was asked for. Changed by who holds the writer only.
+    pub(crate) desired: RwLock<Desired>,
+    pub(crate) writer: Mutex<Writer>,
     set_log: Option<SetLog>,
+    pub(crate) events: EventBus,
+    upkeep: Mutex<Option<upkeep::Handle>>,
     pub(crate) started: Instant,
     pub(crate) health: crate::backend::Pulse,
 }
@@ -127,7 +146,7 @@ impl Plan {
                     plan.leaving.insert(name.clone());
                     plan.joining.push((**port).clone());
                 }
-                Change::DaemonSet { .. } | Change::FdbDel { .. } | Change::FdbAdd { .. } => {}
+                _ => {}
             }
         }
         plan
@@ -195,7 +214,7 @@ impl Agent {
     ///
     /// # Errors
     /// When workers cannot be started, or a port cannot be made; then nothing is left behind.
-    pub fn start(desired: Config, options: AgentOptions) -> Result<Agent, ApplyError> {
+    pub fn start(desired: Config, options: AgentOptions) -> Result<Arc<Agent>, ApplyError> {
         let begun = Instant::now();
         desired.check()?;
         desired.check_cpus(&crate::usable_cpus())?;
@@ -210,6 +229,11 @@ impl Agent {
             fdb_max: daemon.fdb_entries,
             flow_cache_max: usize::try_from(daemon.flow_entries).unwrap_or(usize::MAX),
             ageing: ageing(&daemon),
+            damping: daemon.mac_damping.map(|damping| fabnic_switch::MoveDamping {
+                moves: damping.moves,
+                window: damping.window,
+                hold: damping.hold,
+            }),
             ..SwitchConfig::default()
         })
         .map_err(|e| failed("daemon.workers", e.to_string(), "CPUs that threads can be pinned to"))?;
@@ -223,17 +247,25 @@ impl Agent {
         let agent = Agent {
             switch,
             reactors,
-            running: RwLock::new(Arc::new(Running::new(empty, Vec::new(), SwitchTotals::default()))),
-            writer: Mutex::new(Writer { next_id: 1, state: None }),
+            running: RwLock::new(Arc::new(Running::new(Vec::new(), SwitchTotals::default(), Arc::default()))),
+            desired: RwLock::new(Desired::new(empty)),
+            writer: Mutex::new(Writer { next_id: 1, state: None, doors: Doors::default() }),
             set_log: options.set_log,
+            events: EventBus::default(),
+            upkeep: Mutex::default(),
             started: begun,
             health: crate::backend::Pulse::default(),
         };
+        let agent = Arc::new(agent);
         if let Err(error) = agent.apply(desired, false) {
             agent.stop();
             return Err(error);
         }
         agent.writer.lock().state = options.state;
+        *agent.upkeep.lock() = Some(
+            upkeep::Handle::start(&agent)
+                .map_err(|e| failed("daemon", e.to_string(), "threads to be had"))?,
+        );
         tracing::info!(
             ports = agent.running().ports.len(),
             milliseconds = begun.elapsed().as_millis(),
@@ -252,13 +284,166 @@ impl Agent {
     /// # Errors
     /// When it cannot be; then what ran goes on.
     pub fn apply(&self, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+        self.apply_for(&Domain::Infrastructure, desired, dry_run)
+    }
+
+    /// [`Agent::apply`], if the domain may make all of the changes.
+    pub(crate) fn apply_for(
+        &self,
+        domain: &Domain,
+        desired: Config,
+        dry_run: bool,
+    ) -> Result<Vec<Change>, ApplyError> {
         let mut writer = self.writer.lock();
         let running = self.running();
-        let changes = self.compare(&running, &desired)?;
+        let changes = self.compare(&desired)?;
+        self.permit(domain, &changes)?;
         if !dry_run && !changes.is_empty() {
             self.change(&mut writer, &running, desired, &changes)?;
         }
         Ok(changes)
+    }
+
+    /// Whether the domain may make these changes.
+    fn permit(&self, domain: &Domain, changes: &[Change]) -> Result<(), ApplyError> {
+        let desired = self.desired.read();
+        for change in changes {
+            domain.permits(change, &desired.before(change)).map_err(EditError::Forbidden)?;
+        }
+        Ok(())
+    }
+
+    /// Makes edits, all of them or none, and says what changed. Of what only rules and groups are about, the cost does not
+    /// depend on how much else there is.
+    ///
+    /// # Errors
+    /// When one of them cannot be made; then what ran goes on.
+    pub fn edit(&self, domain: &Domain, edits: &[Edit], dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+        let mut writer = self.writer.lock();
+        let mut changes = Vec::new();
+        let mut undo = Vec::new();
+        let mut touched = rules::Touched::default();
+        let mut planned = Ok(());
+        let mut whole = None;
+        {
+            let mut desired = self.desired.write();
+            for (place, edit) in edits.iter().enumerate() {
+                match desired.plan(domain, edit) {
+                    Ok(None) => {}
+                    Ok(Some(change)) => {
+                        if !Desired::is_local(&change) {
+                            whole = Some(place);
+                            break;
+                        }
+                        undo.extend(desired.reverse(&change));
+                        match &change {
+                            Change::RuleDel { name } => touched.rule(&desired, name),
+                            Change::GroupSet { group, .. } => touched.users_of(&desired, group),
+                            _ => {}
+                        }
+                        desired.carry_out(&change);
+                        match &change {
+                            Change::RuleAdd { rule } => touched.rule(&desired, &rule.qualified()),
+                            Change::RuleSet { name, .. } => touched.rule(&desired, name),
+                            _ => {}
+                        }
+                        changes.push(change);
+                    }
+                    Err(error) => {
+                        planned = Err(error);
+                        break;
+                    }
+                }
+            }
+            // Nothing is done before all of it is known to be right; planning went from one edit to the next, though.
+            if planned.is_err() || whole.is_some() || dry_run {
+                std::mem::take(&mut undo).into_iter().rev().for_each(|change| desired.undo(change));
+            }
+        }
+        planned?;
+        if whole.is_some() {
+            return self.edit_whole(&mut writer, domain, edits, dry_run);
+        }
+        if dry_run || changes.is_empty() {
+            return Ok(changes);
+        }
+        let result = self.change_rules(&touched).and_then(|()| self.save(&mut writer, &changes));
+        if let Err(error) = result {
+            {
+                let mut desired = self.desired.write();
+                undo.into_iter().rev().for_each(|change| desired.undo(change));
+            }
+            // As they were before, which the switch took.
+            if let Err(error) = self.change_rules(&touched) {
+                tracing::error!(%error, "a change of rules failed and could not be undone");
+            }
+            return Err(error);
+        }
+        self.tell(&changes);
+        Ok(changes)
+    }
+
+    /// Edits that others in the configuration may speak of: the whole of it is checked.
+    fn edit_whole(
+        &self,
+        writer: &mut Writer,
+        domain: &Domain,
+        edits: &[Edit],
+        dry_run: bool,
+    ) -> Result<Vec<Change>, ApplyError> {
+        let mut desired = self.desired.read().clone();
+        for edit in edits {
+            if let Some(change) = desired.plan(domain, edit)? {
+                desired.carry_out(&change);
+            }
+        }
+        let desired = desired.config().clone();
+        let changes = self.compare(&desired)?;
+        self.permit(domain, &changes)?;
+        if !dry_run && !changes.is_empty() {
+            let running = self.running();
+            self.change(writer, &running, desired, &changes)?;
+        }
+        Ok(changes)
+    }
+
+    /// Makes the touched rules of the switch as they are desired.
+    fn change_rules(&self, touched: &rules::Touched) -> Result<(), ApplyError> {
+        let running = self.running();
+        let desired = self.desired.read();
+        let ports = |name: &str| running.port_id(name).into_iter().collect();
+        let scene = rules::Scene { desired: &desired, ports: &ports, tenants: &running.tenants };
+        let changes = rules::changes(&scene, &self.switch, touched)?;
+        drop(desired);
+        rules::tell(&self.switch, &changes)
+    }
+
+    /// Keeps changes that the desired state has already.
+    fn save(&self, writer: &mut Writer, changes: &[Change]) -> Result<(), ApplyError> {
+        let Some(state) = &mut writer.state else { return Ok(()) };
+        let saved = if state.takes_changes() {
+            state.append(changes)
+        } else {
+            let prepared = state.prepare(self.desired.read().config());
+            prepared.and_then(|prepared| state.commit(prepared))
+        };
+        saved.map_err(|e| unsaved(state, &e))
+    }
+
+    /// Tells who listens what changed.
+    fn tell(&self, changes: &[Change]) {
+        for change in changes {
+            tracing::debug!("{change}");
+        }
+        self.events.send(EventKind::Applied {
+            changes: u64::try_from(changes.len()).unwrap_or(u64::MAX),
+            first: changes.iter().take(8).map(ToString::to_string).collect(),
+        });
+    }
+
+    /// The door of each tenant that has a socket, now and whenever one comes or goes. Once.
+    pub fn tenant_doors(&self) -> Option<tokio::sync::mpsc::UnboundedReceiver<TenantDoor>> {
+        self.writer.lock().doors.take_receiver()
     }
 
     /// [`Agent::apply`] of a configuration file that was read again: the saved state grows from `text` from now on.
@@ -268,23 +453,24 @@ impl Agent {
     pub fn reload(&self, desired: Config, file: &Path, text: &str) -> Result<Vec<Change>, ApplyError> {
         let mut writer = self.writer.lock();
         let running = self.running();
-        let changes = self.compare(&running, &desired)?;
-        let before = writer.state.clone();
-        if let Some(state) = &mut writer.state {
-            state.rebase(file, text);
-        }
+        let changes = self.compare(&desired)?;
+        let before = writer.state.as_mut().map(|state| state.rebase(file, text));
         let result = self.change(&mut writer, &running, desired, &changes);
-        if result.is_err() {
-            writer.state = before;
+        if result.is_err()
+            && let (Some(state), Some(before)) = (&mut writer.state, before)
+        {
+            state.restore(before);
         }
         result.map(|()| changes)
     }
 
     /// What differs, if it is possible at all.
-    fn compare(&self, running: &Running, desired: &Config) -> Result<Vec<Change>, ApplyError> {
+    fn compare(&self, desired: &Config) -> Result<Vec<Change>, ApplyError> {
         desired.check()?;
         desired.check_cpus(&crate::usable_cpus())?;
-        let room = usize::try_from(running.config.daemon.fdb_entries).unwrap_or(usize::MAX);
+        let running = self.desired.read();
+        let running = running.config();
+        let room = usize::try_from(running.daemon.fdb_entries).unwrap_or(usize::MAX);
         if desired.fdb.len() > room {
             return Err(ApplyError::Failed {
                 key: "fdb".into(),
@@ -292,7 +478,7 @@ impl Agent {
                 expected: format!("at most {room}, the size of the table since the daemon was started"),
             });
         }
-        Ok(diff(&running.config, desired))
+        Ok(diff(running, desired))
     }
 
     fn change(
@@ -304,7 +490,8 @@ impl Agent {
     ) -> Result<(), ApplyError> {
         let plan = Plan::of(changes);
         let (prepared, next_id) = self.prepare(running, plan.joining, &plan.leaving, writer.next_id)?;
-        if desired.daemon.log != running.config.daemon.log
+        let doors = writer.doors.prepare(&desired.tenant)?;
+        if desired.daemon.log != self.desired.read().config().daemon.log
             && let Some(set_log) = &self.set_log
         {
             set_log(&desired.daemon.log).map_err(|problem| ApplyError::Failed {
@@ -313,27 +500,61 @@ impl Agent {
                 expected: "a log filter".into(),
             })?;
         }
+        let next = self.desired.read().next(desired);
+        let tenants = tenant_numbers(&running.tenants, next.config());
         let state = match &writer.state {
-            Some(state) => Some(state.prepare(&desired).map_err(|e| ApplyError::Failed {
-                key: "daemon".into(),
-                problem: format!("the state file {} cannot be written: {e}", state.path().display()),
-                expected: "room and rights to keep the change".into(),
-            })?),
+            Some(state) => Some(state.prepare(next.config()).map_err(|e| unsaved(state, &e))?),
             None => None,
         };
+        self.follow_rules(running, &next, &prepared, &plan.leaving, &tenants)?;
         // Nothing below fails.
         writer.next_id = next_id;
-        self.publish(running, desired, prepared, &plan.leaving, &plan.changing);
-        if let Some(Err(error)) = state.map(crate::Prepared::commit) {
+        self.publish(running, next, prepared, tenants, &plan.leaving, &plan.changing);
+        writer.doors.open(doors);
+        if let (Some(state), Some(prepared)) = (&mut writer.state, state)
+            && let Err(error) = state.commit(prepared)
+        {
             tracing::error!(%error, "the change is in force but not saved: it will be missing after a restart");
         }
         for change in changes {
-            tracing::debug!("{change}");
             if change.effect() == Effect::Restart {
                 tracing::warn!("{change}: takes effect when the daemon is started again");
             }
         }
+        self.tell(changes);
         Ok(())
+    }
+
+    /// Tells the switch the rules of the next configuration, before its ports: a port that comes is never without its
+    /// rules, and one that is made again has them under both of its numbers until it is.
+    fn follow_rules(
+        &self,
+        running: &Running,
+        next: &Desired,
+        prepared: &Prepared<'_>,
+        leaving: &HashSet<String>,
+        tenants: &HashMap<String, u32>,
+    ) -> Result<(), ApplyError> {
+        let desired = self.desired.read();
+        if desired.config().rule.is_empty() && next.config().rule.is_empty() {
+            return Ok(());
+        }
+        let joined: HashMap<&str, PortId> =
+            prepared.joined.iter().map(|entry| (entry.config.name.as_str(), entry.live.port.id)).collect();
+        let moving: HashSet<&str> =
+            leaving.iter().map(String::as_str).chain(joined.keys().copied()).collect();
+        let touched = rules::Touched::between(&desired, next, &moving);
+        drop(desired);
+        let ports = |name: &str| running.port_id(name).into_iter().chain(joined.get(name).copied()).collect();
+        let scene = rules::Scene { desired: next, ports: &ports, tenants };
+        for tenant in &next.config().tenant {
+            if let Some(&number) = tenants.get(&tenant.name) {
+                // One for each port and each address of a group; what is there stays.
+                let limit = tenant.quota.rules.saturating_mul(MATCHES_OF_A_RULE);
+                self.switch.rules().set_limit(fabnic_switch::Domain::Tenant(number), limit);
+            }
+        }
+        rules::tell(&self.switch, &rules::changes(&scene, &self.switch, &touched)?)
     }
 
     /// Makes all new ports, those last that need what a leaving port holds.
@@ -377,11 +598,13 @@ impl Agent {
     fn publish(
         &self,
         running: &Running,
-        desired: Config,
+        next_desired: Desired,
         mut prepared: Prepared<'_>,
+        tenants: HashMap<String, u32>,
         leaving: &HashSet<String>,
         changing: &HashMap<String, Arc<fabnic_model::Port>>,
     ) {
+        let desired = next_desired.config();
         prepared.committed = true;
         let joined = std::mem::take(&mut prepared.joined);
         let mut stays = Vec::with_capacity(running.ports.len() + joined.len());
@@ -395,30 +618,41 @@ impl Agent {
             }
         }
         stays.extend(joined);
-        let next_ports =
-            stays.iter().map(|e| (Arc::clone(&e.live.port), settings::of_port(&e.config))).collect();
-        let mut next = Running::new(desired, stays, running.gone.clone());
+        let settings_of = |config: &fabnic_model::Port| {
+            let tenant = config.tenant.as_ref().and_then(|tenant| tenants.get(tenant).copied());
+            settings::of_port(config, tenant)
+        };
+        let next_ports = stays.iter().map(|e| (Arc::clone(&e.live.port), settings_of(&e.config))).collect();
+        let mut next = Running::new(stays, running.gone.clone(), Arc::new(tenants));
+        let policy = settings::of_switch(desired, &next);
 
-        let (static_before, static_after) = (running.static_entries(), next.static_entries());
+        let before = self.desired.read();
+        let (static_before, static_after) =
+            (running.static_entries(before.config()), next.static_entries(desired));
+        let ageing_before = before.config().daemon.fdb_ageing;
+        drop(before);
         for (&(vlan, address), port) in &static_before {
             if static_after.get(&(vlan, address)) != Some(port) {
                 self.switch.fdb().remove(vid(vlan), mac(address));
             }
         }
         // When this returns, no worker holds a port that goes: its counters are final.
-        self.switch.set_ports(next_ports);
+        self.switch.configure(next_ports, policy);
         for (&(vlan, address), &port) in &static_after {
             if static_before.get(&(vlan, address)) != Some(&port) {
                 self.add_static(vlan, address, port);
             }
         }
-        if next.config.daemon.fdb_ageing != running.config.daemon.fdb_ageing {
-            self.switch.set_ageing(ageing(&next.config.daemon));
+        if desired.daemon.fdb_ageing != ageing_before {
+            self.switch.set_ageing(ageing(&desired.daemon));
         }
         for entry in &goes {
             stats::add_port(&mut next.gone, &stats::of_port(&entry.live.port));
         }
         *self.running.write() = Arc::new(next);
+        // Taking an old configuration of many rules apart takes its time: not under the lock.
+        let old = std::mem::replace(&mut *self.desired.write(), next_desired);
+        drop(old);
 
         for entry in goes {
             let attachment = entry.live.attachment.lock().take();
@@ -455,6 +689,8 @@ impl Agent {
 
     /// Ends everything: VMs see their connection close, and find the socket again when the next daemon runs.
     pub fn stop(&self) {
+        let upkeep = self.upkeep.lock().take();
+        drop(upkeep);
         let writer = self.writer.lock();
         let running = self.running();
         for entry in &running.ports {
@@ -470,4 +706,28 @@ impl Agent {
 
 fn ageing(daemon: &fabnic_model::Daemon) -> Duration {
     Duration::from_secs(daemon.fdb_ageing.into())
+}
+
+/// Matches that a tenant's rules may come to, on average.
+const MATCHES_OF_A_RULE: u32 = 16;
+
+/// The numbers of tenants: those that there were keep theirs, also when they went, so that none is used again.
+fn tenant_numbers(before: &HashMap<String, u32>, config: &Config) -> HashMap<String, u32> {
+    let mut numbers = before.clone();
+    let mut last = before.values().copied().max().unwrap_or(0);
+    for tenant in &config.tenant {
+        numbers.entry(tenant.name.clone()).or_insert_with(|| {
+            last = last.saturating_add(1);
+            last
+        });
+    }
+    numbers
+}
+
+fn unsaved(state: &StateFile, error: &std::io::Error) -> ApplyError {
+    ApplyError::Failed {
+        key: "daemon".into(),
+        problem: format!("the state file {} cannot be written: {error}", state.path().display()),
+        expected: "room and rights to keep the change".into(),
+    }
 }

@@ -4,10 +4,12 @@ use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use fabnic_api::{
-    ApplyError, Backend, CaptureRequest, CaptureStream, FdbEntry, FdbFilter, FdbKind, FdbPage, FlowCache,
-    Health, LinkState, PortStatus, QueuePairs, Stats, WorkerStatus,
+    ApplyError, Backend, BindingFilter, BindingStatus, CaptureRequest, CaptureStream, EventBus, FdbEntry,
+    FdbFilter, FdbKind, FdbPage, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState,
+    LldpStatus, MirrorStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus,
+    TraceReport, TraceRequest, WorkerStatus,
 };
-use fabnic_model::{AdminState, Change, Config};
+use fabnic_model::{AdminState, Change, Config, Domain, Edit, Refused, Tenant};
 use fabnic_switch::WorkerStats;
 use parking_lot::Mutex;
 
@@ -58,6 +60,7 @@ fn status(entry: &Entry, learned: &dyn Fn(&Entry) -> u64) -> PortStatus {
     PortStatus {
         id: port.id.0,
         name: config.name.clone(),
+        tenant: config.tenant.clone(),
         kind: port.kind.label().to_owned(),
         state: config.state,
         link: if up { LinkState::Up } else { LinkState::Down },
@@ -123,11 +126,67 @@ impl Backend for Agent {
     }
 
     fn config(&self) -> Config {
-        self.running().config.clone()
+        self.desired.read().config().clone()
     }
 
-    fn apply(&self, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError> {
-        Agent::apply(self, desired, dry_run)
+    fn apply(&self, domain: &Domain, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+        self.apply_for(domain, desired, dry_run)
+    }
+
+    fn edit(&self, domain: &Domain, edits: &[Edit], dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+        Agent::edit(self, domain, edits, dry_run)
+    }
+
+    fn tenants(&self) -> Vec<Tenant> {
+        self.desired.read().config().tenant.clone()
+    }
+
+    fn tenant_status(&self, domain: &Domain) -> Vec<TenantStatus> {
+        self.show_tenants(domain)
+    }
+
+    fn rules(&self, domain: &Domain) -> Vec<RuleStatus> {
+        self.show_rules(domain)
+    }
+
+    fn rule(&self, domain: &Domain, name: &str) -> Option<RuleStatus> {
+        self.show_rule(domain, name)
+    }
+
+    fn groups(&self, domain: &Domain) -> Vec<GroupStatus> {
+        self.show_groups(domain)
+    }
+
+    fn mirrors(&self, domain: &Domain) -> Vec<MirrorStatus> {
+        self.show_mirrors(domain)
+    }
+
+    fn flows(&self, domain: &Domain, filter: &FlowFilter) -> Vec<FlowStatus> {
+        self.show_flows(domain, filter)
+    }
+
+    fn bindings(&self, domain: &Domain, filter: &BindingFilter) -> Vec<BindingStatus> {
+        self.show_bindings(domain, filter)
+    }
+
+    fn bindings_forget(&self, filter: &BindingFilter) -> u64 {
+        self.forget_bindings(filter)
+    }
+
+    fn lldp(&self) -> Vec<LldpStatus> {
+        self.show_lldp()
+    }
+
+    fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Refused> {
+        self.trace_frame(request)
+    }
+
+    fn recent_drops(&self, port: &str) -> Option<Vec<RecentDrop>> {
+        self.explain_drops(port)
+    }
+
+    fn events(&self) -> &EventBus {
+        &self.events
     }
 
     fn ports(&self) -> Vec<PortStatus> {

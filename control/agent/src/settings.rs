@@ -1,8 +1,22 @@
 //! From the words of the configuration to those of the switch.
 
-use fabnic_model::{AdminState, Port, Vlan};
-use fabnic_switch::{PortSettings, VlanMode};
+use fabnic_model::mirror::MirrorDirection;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fabnic_model::answer::{self, SERVER_MAC};
+use fabnic_model::guard::Bpdu;
+use fabnic_model::priority::Trust as ModelTrust;
+use fabnic_model::rule::value::Prefix;
+use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
+use fabnic_switch::{
+    AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
+    LldpIdentity, LldpMode, MirrorSettings, Policy, PortSettings, PrioritySettings, ReceiveFilter,
+    RouterSettings, SAME, Trust, VlanMode, VlanProtocol, VlanTranslation,
+};
 use fabnic_wire::{MacAddr, Vid};
+
+use crate::agent::Running;
 
 /// A VLAN as the packet world has it. Both types hold 1 to 4094, so that nothing is lost.
 pub(crate) fn vid(vid: fabnic_model::Vid) -> Vid {
@@ -25,7 +39,7 @@ pub(crate) fn model_mac(mac: MacAddr) -> fabnic_model::Mac {
 }
 
 /// What the switch must know of a port.
-pub(crate) fn of_port(port: &Port) -> PortSettings {
+pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
     PortSettings {
         enabled: port.state != AdminState::Disable,
         mtu: u32::from(port.mtu),
@@ -37,8 +51,204 @@ pub(crate) fn of_port(port: &Port) -> PortSettings {
         },
         learning: port.learning,
         fdb_limit: port.fdb_limit,
+        vlan_protocol: match port.proto {
+            VlanProto::Dot1Q => VlanProtocol::Dot1Q,
+            VlanProto::Dot1Ad => VlanProtocol::Dot1Ad,
+        },
+        vlan_translation: translation(&port.vlan_map),
+        priority: priority(port.qos, port.priority.as_ref()),
+        sticky: port.sticky,
+        isolated: port.isolated,
+        tenant,
+        receive: ReceiveFilter {
+            flood: port.flood,
+            mcast_flood: port.mcast_flood,
+            bcast_flood: port.bcast_flood,
+            unicast: port.unicast_filter.as_ref().map(|list| list.iter().copied().map(mac).collect()),
+            multicast: port.multicast_filter.as_ref().map(|list| list.iter().copied().map(mac).collect()),
+            guest_lists: port.guest_lists,
+            trust: port.trust.unwrap_or(false),
+        },
+        guard: guard(port),
+        answer: port.answer.as_ref().map(answers).unwrap_or_default(),
         ..PortSettings::default()
     }
+}
+
+/// The pairs were checked: what is no VLAN is left out.
+fn translation(map: &BTreeMap<String, fabnic_model::Vid>) -> VlanTranslation {
+    let pairs = map.iter().filter_map(|(wire, vlan)| Some((vid(wire.parse().ok()?), vid(*vlan))));
+    VlanTranslation::new(pairs).unwrap_or_default()
+}
+
+fn priority(default: u8, priority: Option<&Priority>) -> PrioritySettings {
+    let Some(priority) = priority else { return PrioritySettings { default, ..PrioritySettings::default() } };
+    let mut from_dscp = PrioritySettings::CLASS_SELECTORS;
+    for (dscp, to) in priority.dscps() {
+        if let Some(place) = from_dscp.get_mut(usize::from(dscp)) {
+            *place = to;
+        }
+    }
+    PrioritySettings {
+        default,
+        trust: match priority.trust {
+            ModelTrust::Pcp => Trust::Pcp,
+            ModelTrust::Dscp => Trust::Dscp,
+            ModelTrust::Nothing => Trust::Nothing,
+        },
+        regenerate: priority.regenerate.unwrap_or(SAME),
+        from_dscp: Arc::new(from_dscp),
+        to_pcp: priority.to_pcp.unwrap_or(SAME),
+        to_dscp: priority.to_dscp,
+    }
+}
+
+fn guard(port: &Port) -> GuardSettings {
+    let none = Guard::default();
+    let guard = port.guard.as_ref().unwrap_or(&none);
+    let bound = |prefix: &Prefix| BoundAddress {
+        address: prefix.address,
+        prefix_len: prefix.length,
+        mac: None,
+        vlan: None,
+    };
+    let v6 = |prefix: &Prefix| match prefix.address {
+        std::net::IpAddr::V6(address) => Some((address, prefix.length)),
+        std::net::IpAddr::V4(_) => None,
+    };
+    GuardSettings {
+        trusted: guard.trusted,
+        macs: port.effective_mac().into_iter().chain(guard.mac.iter().copied()).map(mac).collect(),
+        // An adaptive virtual function checks it itself, against the list that its driver was granted.
+        mac: port.spoofchk.unwrap_or(false) && port.nic != Some(Nic::Avf),
+        vlan: guard.vlan,
+        ipv4: guard.ipv4,
+        ipv6: guard.ipv6,
+        arp: guard.arp,
+        nd: guard.nd,
+        dhcp_server: guard.dhcp_server,
+        dhcp6_server: guard.dhcp6_server,
+        ra: guard.ra,
+        bpdu: match guard.bpdu {
+            Bpdu::Off => BpduGuard::Off,
+            Bpdu::Drop => BpduGuard::Drop,
+            Bpdu::Stop => BpduGuard::Stop,
+        },
+        addresses: guard.ip.iter().map(bound).collect(),
+        learn_dhcp: guard.learn_dhcp,
+        learn_dhcp6: guard.learn_dhcp6,
+        slaac: guard.slaac.as_ref().map(|prefixes| prefixes.iter().filter_map(v6).collect()),
+        max_bindings: guard.max_bindings,
+    }
+}
+
+fn answers(answer: &Answer) -> AnswerSettings {
+    let server = |given: Option<fabnic_model::Mac>| mac(given.unwrap_or(SERVER_MAC));
+    let prefix = |prefix: &Prefix| match prefix.address {
+        std::net::IpAddr::V6(address) => Some(fabnic_wire::nd::Prefix {
+            prefix: address,
+            len: prefix.length,
+            on_link: true,
+            autonomous: true,
+            valid: 2_592_000,
+            preferred: 604_800,
+        }),
+        std::net::IpAddr::V4(_) => None,
+    };
+    let route = |route: &answer::Route| match route.to.address {
+        std::net::IpAddr::V4(address) => Some((address, route.to.length, route.via)),
+        std::net::IpAddr::V6(_) => None,
+    };
+    AnswerSettings {
+        arp: answer.arp,
+        nd: answer.nd,
+        dhcp: answer.dhcp.as_ref().map(|dhcp| {
+            Arc::new(DhcpSettings {
+                address: dhcp.address,
+                prefix_len: dhcp.prefix_length,
+                server: (server(dhcp.server_mac), dhcp.server),
+                gateway: dhcp.gateway,
+                dns: dhcp.dns.clone(),
+                domain: dhcp.domain.clone(),
+                host_name: dhcp.host_name.clone(),
+                mtu: dhcp.mtu,
+                routes: dhcp.routes.iter().filter_map(route).collect(),
+                lease: dhcp.lease,
+            })
+        }),
+        dhcp6: answer.dhcp6.as_ref().map(|dhcp6| {
+            Arc::new(Dhcp6Settings {
+                address: dhcp6.address,
+                server_mac: server(dhcp6.server_mac),
+                dns: dhcp6.dns.clone(),
+                preferred: dhcp6.preferred,
+                valid: dhcp6.valid,
+            })
+        }),
+        router: answer.ra.as_ref().map(|router| {
+            Arc::new(RouterSettings {
+                mac: server(router.mac),
+                lifetime: router.lifetime,
+                hop_limit: router.hop_limit,
+                managed: router.managed,
+                other: router.other,
+                mtu: router.mtu,
+                prefixes: router.prefixes.iter().filter_map(prefix).collect(),
+                dns: router.dns.clone(),
+                interval: router.interval,
+            })
+        }),
+        lldp: match answer.lldp {
+            answer::LldpMode::Off => LldpMode::Off,
+            answer::LldpMode::Receive => LldpMode::Receive,
+            answer::LldpMode::Transmit => LldpMode::Transmit,
+            answer::LldpMode::Both => LldpMode::Both,
+        },
+        rate: answer.rate,
+    }
+}
+
+/// What the switch must know besides its ports. Names were checked: what is not found is left out.
+pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
+    Policy {
+        mirrors: config.mirror.iter().filter_map(|mirror| of_mirror(mirror, ports)).collect(),
+        flow_counters: config.daemon.flow_counters,
+        gateways: config
+            .vlan
+            .iter()
+            .map(|vlan| Gateway {
+                vlan: vid(vlan.id),
+                mac: mac(vlan.gateway_mac.unwrap_or(SERVER_MAC)),
+                addresses: vlan.gateway.clone(),
+            })
+            .collect(),
+        lldp: LldpIdentity {
+            chassis: mac(config.lldp.chassis),
+            name: config.lldp.name.clone(),
+            description: config.lldp.description.clone(),
+            interval: config.lldp.interval,
+        },
+        ..Policy::default()
+    }
+}
+
+fn of_mirror(mirror: &fabnic_model::Mirror, ports: &Running) -> Option<MirrorSettings> {
+    let of = |direction: MirrorDirection| -> Vec<_> {
+        if mirror.direction == direction || mirror.direction == MirrorDirection::Both {
+            mirror.port.0.iter().filter_map(|name| ports.port_id(name)).collect()
+        } else {
+            Vec::new()
+        }
+    };
+    Some(MirrorSettings {
+        name: mirror.qualified(),
+        target: ports.port_id(&mirror.to)?,
+        ingress: of(MirrorDirection::Ingress),
+        egress: of(MirrorDirection::Egress),
+        vlans: mirror.vlan.iter().map(vid).collect(),
+        snap: mirror.snaplen,
+        sample: mirror.sample.unwrap_or(1),
+    })
 }
 
 /// Whether the guest is to see its link up.

@@ -14,8 +14,8 @@
 //! that has the last word: a state that grew from an older text is set aside as `FILE.old`, never merged.
 //!
 //! Life cycle of one change: [`StateFile::prepare`] writes and syncs a new file beside the old one, when everything
-//! can still be undone; [`Prepared::commit`] renames it once the switch runs with the new state. A reader finds the old
-//! file or the new one, never half of either.
+//! can still be undone; [`StateFile::commit`] renames it once the switch runs with the new state. A reader finds the old
+//! file or the new one, never half of either. Small changes are appended to a journal instead ([`crate::journal`]).
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -23,16 +23,31 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use fabnic_model::Config;
+use fabnic_model::{Change, Config, Desired};
+
+use crate::journal::{self, Journal};
 
 /// Beginning of the line that says what a state grew from.
 const BASE: &str = "# grew from: ";
+/// Beginning of the line that says from which number on journals have to be replayed.
+const JOURNAL: &str = "# journal: ";
+/// Bytes of journals after which the state is written anew.
+const COMPACT: u64 = 8 << 20;
 
 /// The file, and what its state grows from.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
     base: String,
+    /// The journal that the file as it is begins with.
+    oldest: u64,
+    /// The journal that is written, or would be.
+    number: u64,
+    journal: Option<Journal>,
+    /// Bytes of journals from `oldest` to `number`.
+    journaled: u64,
+    /// What runs is not what the file and the journals say: the next change has to write all of it.
+    is_behind: bool,
 }
 
 /// What was found at the start.
@@ -41,7 +56,12 @@ pub enum Found {
     /// No state: this is the first start.
     Nothing,
     /// A state that grew from the configuration file as it is.
-    Current(Box<Config>),
+    Current {
+        /// The state.
+        config: Box<Config>,
+        /// What could not be read of it.
+        problem: Option<String>,
+    },
     /// A state that grew from another text; it is at the path now, out of the way.
     Outdated {
         /// Where it was put.
@@ -73,7 +93,16 @@ impl StateFile {
     /// The state file at `path`, for a daemon that was configured by `text` out of `config_file`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, config_file: &Path, text: &str) -> StateFile {
-        StateFile { path: path.into(), base: base_line(config_file, text) }
+        StateFile {
+            path: path.into(),
+            base: base_line(config_file, text),
+            oldest: 0,
+            number: 0,
+            journal: None,
+            journaled: 0,
+            // There is no file that a journal could stand beside.
+            is_behind: true,
+        }
     }
 
     /// Where it is.
@@ -82,24 +111,37 @@ impl StateFile {
         &self.path
     }
 
-    /// The configuration file was read again: the state grows from this text from now on.
-    pub fn rebase(&mut self, config_file: &Path, text: &str) {
-        self.base = base_line(config_file, text);
+    /// The configuration file was read again: the state grows from this text from now on. Gives what undoes it.
+    pub fn rebase(&mut self, config_file: &Path, text: &str) -> Base {
+        Base(std::mem::replace(&mut self.base, base_line(config_file, text)))
+    }
+
+    /// Undoes a [`StateFile::rebase`].
+    pub fn restore(&mut self, base: Base) {
+        self.base = base.0;
     }
 
     /// Looks for the state that an earlier daemon left. What cannot be used is moved out of the way.
     ///
     /// # Errors
     /// When the file is there but cannot be read or moved.
-    pub fn find(&self) -> io::Result<Found> {
+    pub fn find(&mut self) -> io::Result<Found> {
         let text = match fs::read(&self.path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                journal::remove_all(&self.path);
+                return Ok(Found::Nothing);
+            }
             Err(e) => return Err(e),
         };
-        let base = text.lines().find(|line| line.starts_with(BASE));
+        // Both stand at the top; a text without them is not searched to its end for each.
+        let mut head = text.lines().take(8);
+        let base = head.clone().find(|line| line.starts_with(BASE));
+        let number = head.find_map(|line| line.strip_prefix(JOURNAL)).and_then(|number| number.parse().ok());
+        // Of a daemon that kept no journals.
+        self.oldest = number.unwrap_or(0);
         match (base, fabnic_model::parse(&text)) {
-            (Some(base), Ok(config)) if base == self.base => Ok(Found::Current(Box::new(config))),
+            (Some(base), Ok(config)) if base == self.base => self.replay(config),
             (Some(_), Ok(_)) => Ok(Found::Outdated { kept: self.set_aside()? }),
             (base, parsed) => {
                 let problem = match parsed {
@@ -111,9 +153,39 @@ impl StateFile {
         }
     }
 
+    /// Carries out on `config` what the journals hold.
+    fn replay(&mut self, config: Config) -> io::Result<Found> {
+        let before = config.clone();
+        let mut desired = Desired::new(config);
+        let mut problem = None;
+        self.number = self.oldest;
+        while let Some(replay) = journal::read(&journal::path(&self.path, self.number))? {
+            self.number += 1;
+            for changes in &replay.lines {
+                desired.carry_out_all(changes);
+            }
+            if replay.problem.is_some() {
+                problem = replay.problem;
+                break;
+            }
+        }
+        let mut config = desired.config().clone();
+        if self.number > self.oldest
+            && let Err(refused) = config.check()
+        {
+            problem = Some(format!("the changes in its journals do not fit it: {refused}"));
+            config = before;
+        }
+        // With a problem the next change writes all of it, and the journals go.
+        self.is_behind = problem.is_some();
+        Ok(Found::Current { config: Box::new(config), problem })
+    }
+
     fn set_aside(&self) -> io::Result<PathBuf> {
         let kept = self.beside(".old");
         fs::rename(&self.path, &kept)?;
+        // They would be taken for those of the next state.
+        journal::remove_all(&self.path);
         Ok(kept)
     }
 
@@ -128,16 +200,118 @@ impl StateFile {
     /// # Errors
     /// When it cannot be written; then nothing has changed.
     pub fn prepare(&self, config: &Config) -> io::Result<Prepared> {
+        self.draft(".new", self.number + 1).write(config)
+    }
+
+    /// What is needed to write a state that begins with this journal, apart from the state.
+    fn draft(&self, suffix: &str, number: u64) -> Draft {
+        Draft { new: self.beside(suffix), base: self.base.clone(), number }
+    }
+
+    /// Puts a prepared state in place.
+    ///
+    /// # Errors
+    /// When the file system refuses: then the old state is still there.
+    pub fn commit(&mut self, prepared: Prepared) -> io::Result<()> {
+        let number = prepared.number;
+        if number < self.oldest {
+            // A compaction that a whole state has overtaken.
+            return Ok(());
+        }
+        if let Err(error) = prepared.put(&self.path) {
+            self.is_behind = true;
+            return Err(error);
+        }
+        journal::remove(&self.path, self.oldest, number);
+        // Of a compaction that was under way, the number is the journal's that is written already.
+        if number > self.number {
+            (self.number, self.journal, self.journaled) = (number, None, 0);
+        } else {
+            self.journaled = self.journal.as_ref().map_or(0, Journal::len);
+        }
+        self.oldest = number;
+        self.is_behind = false;
+        Ok(())
+    }
+
+    /// Whether a change can be appended; otherwise the whole state has to be written.
+    #[must_use]
+    pub const fn takes_changes(&self) -> bool {
+        !self.is_behind
+    }
+
+    /// Appends a change. When this returns, the change outlives the daemon; the host once [`StateFile::handle`] is synced.
+    ///
+    /// # Errors
+    /// When it cannot be written; then it is not there.
+    pub fn append(&mut self, changes: &[Change]) -> io::Result<()> {
+        if self.journal.is_none() {
+            self.journal = Some(Journal::begin(&journal::path(&self.path, self.number))?);
+        }
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let before = journal.len();
+        let result = journal.append(changes);
+        if result.is_err() {
+            // Whether the line is there in part is not known for sure.
+            self.is_behind = true;
+        }
+        self.journaled += journal.len() - before;
+        result
+    }
+
+    /// The journal's file, to be synced.
+    pub(crate) fn handle(&self) -> Option<File> {
+        self.journal.as_ref().and_then(|journal| journal.handle().ok())
+    }
+
+    /// When the journals are long enough for the state to be written anew: begins another journal, after which the state
+    /// is to be taken, written by [`Draft::write`] and committed.
+    pub(crate) fn begin_compaction(&mut self) -> Option<Draft> {
+        if self.journaled < COMPACT || self.is_behind {
+            return None;
+        }
+        match Journal::begin(&journal::path(&self.path, self.number + 1)) {
+            Ok(journal) => {
+                self.number += 1;
+                self.journal = Some(journal);
+                // Not again before as much has come again, should this one fail.
+                self.journaled = 0;
+                Some(self.draft(".compact", self.number))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the journal grows: another cannot be begun");
+                self.journaled = 0;
+                None
+            }
+        }
+    }
+}
+
+/// What a state grew from before [`StateFile::rebase`].
+#[derive(Debug)]
+pub struct Base(String);
+
+/// A state that is to be written.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    new: PathBuf,
+    base: String,
+    number: u64,
+}
+
+impl Draft {
+    /// Writes the state, down to the disk, without putting it in place.
+    pub(crate) fn write(self, config: &Config) -> io::Result<Prepared> {
         let body = config.to_toml().map_err(|e| io::Error::other(e.to_string()))?;
         let mut text = String::with_capacity(body.len() + 256);
         // Writing to a String does not fail.
-        let _ = writeln!(text, "# The running configuration of fabnicd, written by itself at each change.");
+        let _ = writeln!(text, "# The running configuration of fabnicd, written by itself.");
         let _ = writeln!(text, "{}", self.base);
+        let _ = writeln!(text, "{JOURNAL}{}", self.number);
         text.push_str(&body);
 
-        let new = self.beside(".new");
-        let prepared = Prepared { new: Some(new.clone()), path: self.path.clone() };
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let prepared = Prepared { new: Some(self.new.clone()), number: self.number };
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         Ok(prepared)
@@ -148,23 +322,19 @@ impl StateFile {
 #[derive(Debug)]
 pub struct Prepared {
     new: Option<PathBuf>,
-    path: PathBuf,
+    number: u64,
 }
 
 impl Prepared {
-    /// Puts it in place.
-    ///
-    /// # Errors
-    /// When the file system refuses: then the old state is still there.
-    pub fn commit(mut self) -> io::Result<()> {
+    fn put(mut self, path: &Path) -> io::Result<()> {
         if let Some(new) = self.new.take()
-            && let Err(e) = fs::rename(&new, &self.path)
+            && let Err(e) = fs::rename(&new, path)
         {
             self.new = Some(new);
             return Err(e);
         }
         // The rename is on the disk only when the directory is.
-        let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory)?.sync_all()
     }
 }
@@ -193,24 +363,99 @@ mod tests {
         config
     }
 
+    fn save(state: &mut StateFile, config: &Config) {
+        let prepared = state.prepare(config).unwrap();
+        state.commit(prepared).unwrap();
+    }
+
+    fn rule(name: &str) -> Change {
+        Change::RuleAdd { rule: fabnic_model::Rule::named(name).into() }
+    }
+
+    fn rules_found(path: &Path) -> usize {
+        let mut state = StateFile::new(path, Path::new("c"), "text");
+        let Found::Current { config, problem: None } = state.find().unwrap() else { panic!("not found") };
+        config.rule.len()
+    }
+
+    #[test]
+    fn appended_changes_count_in_whatever_step_the_daemon_dies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.toml");
+        let mut state = StateFile::new(&path, Path::new("c"), "text");
+        assert!(!state.takes_changes(), "there is nothing to append to");
+        let mut desired = Desired::new(config(&["vm1"]));
+        save(&mut state, desired.config());
+        assert!(state.takes_changes());
+        let append = |state: &mut StateFile, desired: &mut Desired, name: &str| {
+            state.append(&[rule(name)]).unwrap();
+            desired.carry_out(&rule(name));
+        };
+        append(&mut state, &mut desired, "a");
+        append(&mut state, &mut desired, "b");
+        assert_eq!(rules_found(&path), 2);
+
+        // A compaction: the next journal is begun, more comes, the state is written, and put in place.
+        state.journaled = COMPACT;
+        let draft = state.begin_compaction().unwrap();
+        let snapshot = desired.config().clone();
+        assert_eq!(rules_found(&path), 2);
+        append(&mut state, &mut desired, "c");
+        assert_eq!(rules_found(&path), 3, "old state and two journals");
+        let prepared = draft.write(&snapshot).unwrap();
+        append(&mut state, &mut desired, "d");
+        assert_eq!(rules_found(&path), 4);
+        state.commit(prepared).unwrap();
+        assert_eq!(rules_found(&path), 4, "new state and one journal");
+        append(&mut state, &mut desired, "e");
+        assert_eq!(rules_found(&path), 5);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "state and one journal");
+
+        // The next daemon goes on.
+        let mut next = StateFile::new(&path, Path::new("c"), "text");
+        next.find().unwrap();
+        next.append(&[rule("f")]).unwrap();
+        assert_eq!(rules_found(&path), 6);
+        save(&mut next, desired.config());
+        assert_eq!(rules_found(&path), 5, "what is written as a whole is what counts");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_journal_is_said_and_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.toml");
+        let mut state = StateFile::new(&path, Path::new("c"), "text");
+        save(&mut state, &config(&["vm1"]));
+        state.append(&[rule("a")]).unwrap();
+        let journal = journal::path(&path, state.number);
+        fs::write(&journal, [fs::read(&journal).unwrap(), b"rubbish\n".to_vec()].concat()).unwrap();
+        let mut next = StateFile::new(&path, Path::new("c"), "text");
+        let Found::Current { config, problem: Some(_) } = next.find().unwrap() else { panic!("not said") };
+        assert_eq!(config.rule.len(), 1, "what is whole counts");
+        assert!(!next.takes_changes());
+    }
+
     #[test]
     fn comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateFile::new(dir.path().join("state.toml"), Path::new("/etc/fabnic.toml"), "text");
+        let mut state = StateFile::new(dir.path().join("state.toml"), Path::new("/etc/fabnic.toml"), "text");
         assert!(matches!(state.find().unwrap(), Found::Nothing));
         let ours = config(&["vm1", "vm2"]);
-        state.prepare(&ours).unwrap().commit().unwrap();
-        let Found::Current(found) = state.find().unwrap() else { panic!("not found") };
+        save(&mut state, &ours);
+        let Found::Current { config: found, problem: None } = state.find().unwrap() else {
+            panic!("not found")
+        };
         assert_eq!(*found, ours);
     }
 
     #[test]
     fn not_committed_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateFile::new(dir.path().join("state.toml"), Path::new("c"), "text");
-        state.prepare(&config(&["vm1"])).unwrap().commit().unwrap();
+        let mut state = StateFile::new(dir.path().join("state.toml"), Path::new("c"), "text");
+        save(&mut state, &config(&["vm1"]));
         drop(state.prepare(&config(&["vm1", "vm2"])).unwrap());
-        let Found::Current(found) = state.find().unwrap() else { panic!("not found") };
+        let Found::Current { config: found, .. } = state.find().unwrap() else { panic!("not found") };
         assert_eq!(found.port.len(), 1);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left over");
     }
@@ -219,22 +464,22 @@ mod tests {
     fn an_edited_configuration_file_wins() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.toml");
-        let state = StateFile::new(&path, Path::new("c"), "text");
-        state.prepare(&config(&["vm1"])).unwrap().commit().unwrap();
+        let mut state = StateFile::new(&path, Path::new("c"), "text");
+        save(&mut state, &config(&["vm1"]));
         let mut edited = StateFile::new(&path, Path::new("c"), "text, edited");
         assert!(matches!(edited.find().unwrap(), Found::Outdated { .. }));
         assert!(dir.path().join("state.toml.old").exists());
         assert!(matches!(edited.find().unwrap(), Found::Nothing));
         edited.rebase(Path::new("c"), "text");
-        edited.prepare(&config(&["vm2"])).unwrap().commit().unwrap();
-        assert!(matches!(state.find().unwrap(), Found::Current(_)));
+        save(&mut edited, &config(&["vm2"]));
+        assert!(matches!(state.find().unwrap(), Found::Current { .. }));
     }
 
     #[test]
     fn rubbish_is_set_aside_and_said() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.toml");
-        let state = StateFile::new(&path, Path::new("c"), "text");
+        let mut state = StateFile::new(&path, Path::new("c"), "text");
         for rubbish in [&b"\xff\xfe\x00"[..], b"[daemon]\n", b"# grew from: c\n[deamon]\n"] {
             fs::write(&path, rubbish).unwrap();
             let Found::Unreadable { problem, .. } = state.find().unwrap() else {

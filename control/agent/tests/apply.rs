@@ -55,13 +55,14 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn start(config: Config) -> Agent {
+fn start(config: Config) -> std::sync::Arc<Agent> {
     Agent::start(config, AgentOptions::default()).unwrap()
 }
 
 fn failed(result: Result<Vec<fabnic_model::Change>, ApplyError>) -> (String, String) {
     match result.unwrap_err() {
         ApplyError::Failed { key, problem, .. } => (key, problem),
+        ApplyError::Edit(error) => panic!("{error}"),
         ApplyError::Refused(refused) => panic!("refused: {refused}"),
     }
 }
@@ -74,9 +75,9 @@ fn impossible(name: &str) -> Port {
 #[test]
 fn one_port_that_fails_undoes_all_others() {
     let bench = Bench::new();
-    let state = StateFile::new(bench.path("state.toml"), Path::new("c"), "text");
+    let state_file = || StateFile::new(bench.path("state.toml"), Path::new("c"), "text");
     let before = bench.config(&[bench.vm("vm1"), bench.vm("vm2")]);
-    let options = AgentOptions { state: Some(state.clone()), ..AgentOptions::default() };
+    let options = AgentOptions { state: Some(state_file()), ..AgentOptions::default() };
     let agent = Agent::start(before.clone(), options).unwrap();
     let mut vmm = bench.connect("vm1").unwrap();
     eventually("connected", || agent.port("vm1").unwrap().peer.unwrap().connected);
@@ -101,7 +102,7 @@ fn one_port_that_fails_undoes_all_others() {
     for name in ["vm3", "vm5"] {
         assert!(!Path::new(&bench.path(&format!("{name}.sock"))).exists(), "{name}: its socket went again");
     }
-    assert!(matches!(state.find().unwrap(), Found::Nothing), "nothing was saved");
+    assert!(matches!(state_file().find().unwrap(), Found::Nothing), "nothing was saved");
 
     desired.port.retain(|port| port.name != "vm4");
     let changes = agent.apply(desired.clone(), false).unwrap();
@@ -111,7 +112,9 @@ fn one_port_that_fails_undoes_all_others() {
     assert!(bench.connect("vm1").is_err(), "its socket is gone");
     assert!(bench.connect("vm3").is_ok());
     assert_eq!(agent.fdb(&FdbFilter::default()).entries[0].port, "vm2");
-    let Found::Current(saved) = state.find().unwrap() else { panic!("not saved") };
+    let Found::Current { config: saved, problem: None } = state_file().find().unwrap() else {
+        panic!("not saved")
+    };
     assert_eq!(*saved, desired);
 }
 

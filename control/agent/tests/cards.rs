@@ -13,7 +13,7 @@ use vfio_user::Client;
 
 struct Bench {
     dir: tempfile::TempDir,
-    agent: Agent,
+    agent: std::sync::Arc<Agent>,
 }
 
 impl Bench {
@@ -136,7 +136,7 @@ fn a_card_that_cannot_be_is_refused_with_its_key() {
             assert_eq!(key, "port[vf7].vfio_user.socket");
             assert!(problem.contains("/nonexistent/vf7"), "{problem}");
         }
-        ApplyError::Refused(refused) => panic!("{refused}"),
+        other => panic!("{other}"),
     }
     // A socket moves from one port to the next, and from one protocol to the other.
     let mut config = bench.agent.config();

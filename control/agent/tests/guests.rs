@@ -79,7 +79,7 @@ impl Guest {
 
 struct Bench {
     dir: tempfile::TempDir,
-    agent: Agent,
+    agent: std::sync::Arc<Agent>,
 }
 
 impl Bench {

@@ -1,9 +1,11 @@
 //! What the API needs from the daemon.
 
-use fabnic_model::{Change, Config, Refused};
+use fabnic_model::{Change, Config, Domain, Edit, EditError, Refused, Tenant};
 
 use crate::{
-    CaptureRequest, CaptureStream, FdbFilter, FdbPage, Forgotten, Health, PortStatus, Stats, WorkerStatus,
+    BindingFilter, BindingStatus, CaptureRequest, CaptureStream, EventBus, FdbFilter, FdbPage, FlowFilter,
+    FlowStatus, Forgotten, GroupStatus, Health, LldpStatus, MirrorStatus, PortStatus, RecentDrop, RuleStatus,
+    Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
 };
 
 /// Why a configuration was not applied. In every case nothing has changed.
@@ -12,6 +14,9 @@ pub enum ApplyError {
     /// The configuration is wrong, here: a CPU that the host does not have, a key that this daemon cannot change.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// One thing cannot be changed: it is not there, or there already, or not the domain's.
+    #[error("{0}")]
+    Edit(#[from] EditError),
     /// The configuration is right, but the host did not let it happen: a socket in use, a device that is not there.
     #[error("{key}: {problem}")]
     Failed {
@@ -36,8 +41,57 @@ pub trait Backend: Send + Sync + 'static {
     /// says what changed. With `dry_run` it says what would change and does nothing more than look.
     ///
     /// # Errors
-    /// When it cannot be; then the running configuration is as it was.
-    fn apply(&self, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError>;
+    /// When it cannot be, or the domain may not make one of the changes; then the running configuration is as it was.
+    fn apply(&self, domain: &Domain, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError>;
+
+    /// Makes edits, all of them or none, and says what changed. The cost of those about rules and groups does not depend
+    /// on how much else there is.
+    ///
+    /// # Errors
+    /// As [`Backend::apply`].
+    fn edit(&self, domain: &Domain, edits: &[Edit], dry_run: bool) -> Result<Vec<Change>, ApplyError>;
+
+    /// The tenants, as configured.
+    fn tenants(&self) -> Vec<Tenant>;
+
+    /// The tenants that a domain may see, with what they have.
+    fn tenant_status(&self, domain: &Domain) -> Vec<TenantStatus>;
+
+    /// The rules that a domain may see.
+    fn rules(&self, domain: &Domain) -> Vec<RuleStatus>;
+
+    /// One of them, by the name that it has for the domain.
+    fn rule(&self, domain: &Domain, name: &str) -> Option<RuleStatus>;
+
+    /// The groups that a domain may see.
+    fn groups(&self, domain: &Domain) -> Vec<GroupStatus>;
+
+    /// The mirrors that a domain may see.
+    fn mirrors(&self, domain: &Domain) -> Vec<MirrorStatus>;
+
+    /// The flows with the most bytes that a domain may see, the largest first.
+    fn flows(&self, domain: &Domain, filter: &FlowFilter) -> Vec<FlowStatus>;
+
+    /// The bindings of addresses that a domain may see and that `filter` means.
+    fn bindings(&self, domain: &Domain, filter: &BindingFilter) -> Vec<BindingStatus>;
+
+    /// Forgets the *learned* bindings that `filter` means, and says how many there were.
+    fn bindings_forget(&self, filter: &BindingFilter) -> u64;
+
+    /// Neighbours that announced themselves by LLDP.
+    fn lldp(&self) -> Vec<LldpStatus>;
+
+    /// What would become of a frame.
+    ///
+    /// # Errors
+    /// When the request makes no sense.
+    fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Refused>;
+
+    /// Frames that were dropped lately at a port, the newest first. `None` when there is no such port.
+    fn recent_drops(&self, port: &str) -> Option<Vec<RecentDrop>>;
+
+    /// Where events go.
+    fn events(&self) -> &EventBus;
 
     /// All ports, in the order of their numbers.
     fn ports(&self) -> Vec<PortStatus>;

@@ -88,6 +88,13 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// What the audit log and events say of it.
+    pub(crate) fn reason(&self) -> String {
+        self.body.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Json(self.body)).into_response()
@@ -130,6 +137,9 @@ impl From<EditError> for ApiError {
                 "another, or a change of the one that is there",
             ),
             EditError::Refused(refused) => refused.into(),
+            EditError::Forbidden(refusal) => {
+                Self { status: StatusCode::FORBIDDEN, body: ErrorBody::from(*refusal) }
+            }
         }
     }
 }
@@ -138,6 +148,7 @@ impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Refused(refused) => refused.into(),
+            ApplyError::Edit(error) => error.into(),
             ApplyError::Failed { key, problem, expected } => {
                 Self::new(StatusCode::CONFLICT, key, problem, expected)
             }

@@ -14,6 +14,9 @@
 //!   GET  /metrics              ──►  metrics                     ──►  Backend::stats, workers, ports
 //! ```
 //!
+//! Each request is made for a *domain*, infrastructure or a tenant ([`door`] says how that is found out): it sees and changes
+//! what is the domain's, and every change and refusal leaves an entry in the [`audit`] log.
+//!
 //! Life cycle: [`serve`] takes a listener that is already bound (the daemon binds it before it drops its rights),
 //! answers until `shutdown` is ready, ends captures, gives requests in flight two seconds, and returns. Backend calls
 //! may block: each runs on Tokio's blocking threads. Edits are made one after the other, so that two clients who
@@ -23,17 +26,30 @@
 //! backend that panics costs the one request; a capture client that does not read costs the capture its frames,
 //! never a worker its time.
 
+pub mod audit;
 pub mod backend;
 pub mod capture;
+pub mod door;
 pub mod error;
+pub mod events;
 pub mod metrics;
+pub mod policy;
+mod policy_routes;
 mod routes;
 pub mod server;
 pub mod types;
 
+pub use audit::{Audit, AuditEntry, Who};
 pub use backend::{ApplyError, Backend};
 pub use capture::{CaptureSender, CaptureStream, SendError, capture_channel};
+pub use door::{TenantDoor, hash_of_token};
 pub use error::ErrorBody;
+pub use events::{Event, EventBus, EventKind};
+pub use policy::{
+    BindingFilter, BindingStatus, DropExplained, FlowFilter, FlowStatus, GroupStatus, LldpStatus, Members,
+    MeterStatus, MirrorStatus, Passed, RecentDrop, RuleEdit, RuleStatus, TenantStatus, TraceReport,
+    TraceRequest, TraceStep, TraceTarget, WhyFilter,
+};
 pub use routes::openapi;
 pub use server::{MAX_BODY, serve};
 pub use types::{

@@ -13,7 +13,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{BURST_SIZES, Counters, DropCounts, Health, LinkState, PortStatus, Stats, WorkerStatus};
+use crate::{
+    BURST_SIZES, Counters, DropCounts, Health, LinkState, MirrorStatus, PortStatus, Stats, WorkerStatus,
+};
 
 /// One look at the backend.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Snapshot {
     pub stats: Stats,
     /// Its workers.
     pub workers: Vec<WorkerStatus>,
+    /// Its mirrors.
+    pub mirrors: Vec<MirrorStatus>,
 }
 
 /// The snapshot as OpenMetrics text.
@@ -88,7 +92,8 @@ impl Collector for Snapshot {
         self.port_states(&mut encoder)?;
         self.port_counters(&mut encoder)?;
         self.queue_counters(&mut encoder)?;
-        self.worker_counters(&mut encoder)
+        self.worker_counters(&mut encoder)?;
+        self.mirror_counters(&mut encoder)
     }
 }
 
@@ -213,6 +218,21 @@ impl Snapshot {
                         vec![("port", port.clone()), ("queue", queue.clone()), ("reason", reason.clone())];
                     counter(&mut family, &labels, frames)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn mirror_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = (&'static str, &'static str, fn(&MirrorStatus) -> u64);
+        const READS: [Read; 2] = [
+            ("mirror_seen_frames", "Frames that the mirror was shown", |m| m.seen),
+            ("mirror_copied_frames", "Copies sent to the mirror's target", |m| m.copied),
+        ];
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for mirror in &self.mirrors {
+                counter(&mut family, &vec![("mirror", mirror.id.clone())], read(mirror))?;
             }
         }
         Ok(())

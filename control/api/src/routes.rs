@@ -22,14 +22,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Applied, CaptureRequest, CaptureStream, ErrorBody, FdbFilter, FdbKind, FdbPage, Forgotten, Health,
-    PortStatus, Stats, VlanMembership, WorkerStatus,
+    PortStatus, Stats, VlanMembership, Who, WorkerStatus,
+    door::Infrastructure,
     error::ApiError,
-    metrics,
+    metrics, policy_routes,
     server::{Body, MAX_BODY, MAX_SMALL_BODY, Name, Params, Shared, blocking},
 };
 
-type Ctx = State<Arc<Shared>>;
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(crate) type Ctx = State<Arc<Shared>>;
+pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,6 +43,7 @@ type Answer<T> = Result<Json<T>, ApiError>;
         (name = "daemon", description = "The daemon and its configuration"),
         (name = "ports", description = "Ports"),
         (name = "switch", description = "What the switch knows and counts"),
+        (name = "policy", description = "Rules, groups, mirrors and tenants"),
     )
 )]
 struct Document;
@@ -57,9 +59,12 @@ fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(workers))
         .routes(routes!(capture))
         .routes(routes!(prometheus))
+        .merge(policy_routes::small())
         .layer(DefaultBodyLimit::max(MAX_SMALL_BODY));
-    let large =
-        OpenApiRouter::new().routes(routes!(config, config_apply)).layer(DefaultBodyLimit::max(MAX_BODY));
+    let large = OpenApiRouter::new()
+        .routes(routes!(config, config_apply))
+        .merge(policy_routes::large())
+        .layer(DefaultBodyLimit::max(MAX_BODY));
     OpenApiRouter::with_openapi(Document::openapi()).merge(small).merge(large)
 }
 
@@ -98,14 +103,17 @@ async fn document() -> Response {
 ///
 /// 200 also when it is not healthy: then `reason` says why.
 #[utoipa::path(get, path = "/v1/health", tag = "daemon", responses((status = 200, body = Health)))]
-async fn health(State(shared): Ctx) -> Answer<Health> {
+async fn health(State(shared): Ctx, _: Who) -> Answer<Health> {
     blocking(&shared, |b| b.health()).await.map(Json)
 }
 
 /// All ports
 #[utoipa::path(get, path = "/v1/ports", tag = "ports", responses((status = 200, body = Vec<PortStatus>)))]
-async fn ports(State(shared): Ctx) -> Answer<Vec<PortStatus>> {
-    blocking(&shared, |b| b.ports()).await.map(Json)
+async fn ports(State(shared): Ctx, who: Who) -> Answer<Vec<PortStatus>> {
+    let domain = who.domain();
+    let mut ports = blocking(&shared, |b| b.ports()).await?;
+    ports.retain(|port| domain.sees(port.tenant.as_deref()));
+    Ok(Json(ports))
 }
 
 /// One port
@@ -114,40 +122,71 @@ async fn ports(State(shared): Ctx) -> Answer<Vec<PortStatus>> {
     params(("name" = String, Path, description = "Name of the port")),
     responses((status = 200, body = PortStatus), (status = 404, body = ErrorBody))
 )]
-async fn port(State(shared): Ctx, Name(name): Name) -> Answer<PortStatus> {
-    let found = blocking(&shared, {
+async fn port(State(shared): Ctx, who: Who, Name(name): Name) -> Answer<PortStatus> {
+    port_of(&shared, &who, name).await.map(Json)
+}
+
+/// The port, if the domain may see it.
+pub(crate) async fn port_of(shared: &Arc<Shared>, who: &Who, name: String) -> Result<PortStatus, ApiError> {
+    let domain = who.domain();
+    let found = blocking(shared, {
         let name = name.clone();
         move |b| b.port(&name)
     })
     .await?;
-    found.map(Json).ok_or_else(|| ApiError::no_port(&name))
+    found.filter(|port| domain.sees(port.tenant.as_deref())).ok_or_else(|| ApiError::no_port(&name))
 }
 
 /// Changes the running configuration as a whole or not at all.
 async fn edit(
     shared: &Arc<Shared>,
+    who: &Who,
+    request: &str,
     dry_run: bool,
     change: impl FnOnce(&mut Config) -> Result<(), EditError> + Send + 'static,
 ) -> Result<Applied, ApiError> {
+    let domain = who.domain();
     let _alone = shared.edit.lock().await;
-    blocking(shared, move |backend| {
+    let result = blocking(shared, move |backend| -> Result<_, ApiError> {
         let mut desired = backend.config();
         change(&mut desired)?;
         desired.check()?;
-        let changes = backend.apply(desired, dry_run)?;
-        Ok(Applied { dry_run, changes })
+        Ok(backend.apply(&domain, desired, dry_run)?)
     })
-    .await?
+    .await?;
+    noted(shared, who, request, dry_run, result)
+}
+
+/// Notes what became of a request to change something.
+pub(crate) fn noted(
+    shared: &Shared,
+    who: &Who,
+    request: &str,
+    dry_run: bool,
+    result: Result<Vec<fabnic_model::Change>, ApiError>,
+) -> Result<Applied, ApiError> {
+    match &result {
+        // Nothing was asked to change.
+        _ if dry_run => {}
+        Ok(changes) => shared.audit.note(who, request, Ok(changes)),
+        Err(error) => {
+            let reason = error.reason();
+            shared.audit.note(who, request, Err(&reason));
+            let kind = crate::EventKind::Refused { request: request.to_owned(), reason };
+            shared.backend.events().send_of(who.tenant.as_deref(), kind);
+        }
+    }
+    result.map(|changes| Applied { dry_run, changes })
 }
 
 /// Whether something is to be done or only looked at.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct DryRun {
+pub(crate) struct DryRun {
     /// Say what would change and change nothing.
     #[serde(default)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// Add a port
@@ -161,12 +200,14 @@ struct DryRun {
 )]
 async fn port_add(
     State(shared): Ctx,
+    who: Who,
     Params(query): Params<DryRun>,
     body: Body,
 ) -> Result<(StatusCode, Json<Applied>), ApiError> {
     let value = body.json()?;
     let port = fabnic_model::port_from_json(value)?;
-    let applied = edit(&shared, query.dry_run, |config| config.add_port(port)).await?;
+    let request = format!("POST /v1/ports {}", port.name);
+    let applied = edit(&shared, &who, &request, query.dry_run, |config| config.add_port(port)).await?;
     let status = if query.dry_run { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(applied)))
 }
@@ -188,12 +229,16 @@ async fn port_add(
 )]
 async fn port_set(
     State(shared): Ctx,
+    who: Who,
     Name(name): Name,
     Params(query): Params<DryRun>,
     body: Body,
 ) -> Answer<Applied> {
     let patch = body.json()?;
-    edit(&shared, query.dry_run, move |config| config.set_port(&name, patch)).await.map(Json)
+    let name = port_of(&shared, &who, name).await?.name;
+    let request = format!("PATCH /v1/ports/{name}");
+    let change = move |config: &mut Config| config.set_port(&name, patch);
+    edit(&shared, &who, &request, query.dry_run, change).await.map(Json)
 }
 
 /// Remove a port
@@ -204,8 +249,15 @@ async fn port_set(
     params(("name" = String, Path, description = "Name of the port"), DryRun),
     responses((status = 200, body = Applied), (status = 404, body = ErrorBody))
 )]
-async fn port_del(State(shared): Ctx, Name(name): Name, Params(query): Params<DryRun>) -> Answer<Applied> {
-    edit(&shared, query.dry_run, move |config| config.del_port(&name)).await.map(Json)
+async fn port_del(
+    State(shared): Ctx,
+    who: Who,
+    Name(name): Name,
+    Params(query): Params<DryRun>,
+) -> Answer<Applied> {
+    let name = port_of(&shared, &who, name).await?.name;
+    let request = format!("DELETE /v1/ports/{name}");
+    edit(&shared, &who, &request, query.dry_run, move |config| config.del_port(&name)).await.map(Json)
 }
 
 /// The forwarding database
@@ -213,7 +265,15 @@ async fn port_del(State(shared): Ctx, Name(name): Name, Params(query): Params<Dr
     get, path = "/v1/fdb", tag = "switch", params(FdbFilter),
     responses((status = 200, body = FdbPage), (status = 400, body = ErrorBody))
 )]
-async fn fdb(State(shared): Ctx, Params(filter): Params<FdbFilter>) -> Answer<FdbPage> {
+async fn fdb(State(shared): Ctx, who: Who, Params(filter): Params<FdbFilter>) -> Answer<FdbPage> {
+    if who.tenant.is_some() {
+        // What is behind a port of its own, a tenant may know.
+        let Some(port) = filter.port.clone() else {
+            let expected = "port=NAME, one of the tenant's ports";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "port", "no port is named", expected));
+        };
+        port_of(&shared, &who, port).await?;
+    }
     blocking(&shared, move |b| {
         let mut page = b.fdb(&filter);
         page.entries.truncate(filter.limit());
@@ -234,11 +294,13 @@ async fn fdb(State(shared): Ctx, Params(filter): Params<FdbFilter>) -> Answer<Fd
 )]
 async fn fdb_add(
     State(shared): Ctx,
+    Infrastructure(who): Infrastructure,
     Params(query): Params<DryRun>,
     body: Body,
 ) -> Result<(StatusCode, Json<Applied>), ApiError> {
     let entry: StaticFdb = body.json()?;
-    let applied = edit(&shared, query.dry_run, |config| config.add_fdb(entry)).await?;
+    let request = "POST /v1/fdb";
+    let applied = edit(&shared, &who, request, query.dry_run, |config| config.add_fdb(entry)).await?;
     let status = if query.dry_run { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(applied)))
 }
@@ -255,15 +317,19 @@ async fn fdb_add(
         (status = 404, body = ErrorBody, description = "No such entry")
     )
 )]
-async fn fdb_del(State(shared): Ctx, Params(filter): Params<FdbFilter>) -> Answer<Forgotten> {
+async fn fdb_del(
+    State(shared): Ctx,
+    Infrastructure(who): Infrastructure,
+    Params(filter): Params<FdbFilter>,
+) -> Answer<Forgotten> {
     if filter.port.is_none() && filter.vlan.is_none() && filter.mac.is_none() && filter.kind.is_none() {
         let error = "no entry is named";
         let expected = "at least one of port, vlan, mac, kind";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "query", error, expected));
     }
     let _alone = shared.edit.lock().await;
-    let gone = blocking(&shared, move |backend| -> Result<Forgotten, ApiError> {
-        let mut removed = 0;
+    let (gone, changes) = blocking(&shared, move |backend| -> Result<_, ApiError> {
+        let (mut removed, mut changes) = (0, Vec::new());
         if filter.kind != Some(FdbKind::Learned) {
             let mut desired = backend.config();
             let before = desired.fdb.len();
@@ -274,13 +340,14 @@ async fn fdb_del(State(shared): Ctx, Params(filter): Params<FdbFilter>) -> Answe
             });
             removed = (before - desired.fdb.len()) as u64;
             if removed > 0 {
-                backend.apply(desired, false)?;
+                changes = backend.apply(&fabnic_model::Domain::Infrastructure, desired, false)?;
             }
         }
         let forgotten = if filter.kind == Some(FdbKind::Static) { 0 } else { backend.fdb_forget(&filter) };
-        Ok(Forgotten { removed, forgotten })
+        Ok((Forgotten { removed, forgotten }, changes))
     })
     .await??;
+    noted(&shared, &who, "DELETE /v1/fdb", false, Ok(changes))?;
     if gone.is_nothing() {
         let expected = "an entry of the forwarding database";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "query", "there is no such entry", expected));
@@ -307,11 +374,17 @@ struct VlanFilter {
     get, path = "/v1/vlans", tag = "switch", params(VlanFilter),
     responses((status = 200, body = Vec<VlanMembership>), (status = 400, body = ErrorBody))
 )]
-async fn vlans(State(shared): Ctx, Params(filter): Params<VlanFilter>) -> Answer<Vec<VlanMembership>> {
+async fn vlans(
+    State(shared): Ctx,
+    who: Who,
+    Params(filter): Params<VlanFilter>,
+) -> Answer<Vec<VlanMembership>> {
+    let domain = who.domain();
     let config = blocking(&shared, |b| b.config()).await?;
     let memberships = config
         .port
         .into_iter()
+        .filter(|p| domain.sees(p.tenant.as_deref()))
         .filter(|p| filter.vlan.is_none_or(|v| p.vlan.is_member(v)))
         .filter(|p| filter.port.as_ref().is_none_or(|n| *n == p.name))
         .map(|p| VlanMembership { pvid: p.vlan.pvid(), tagged: p.vlan.tagged(), port: p.name })
@@ -337,8 +410,19 @@ struct StatsFilter {
     get, path = "/v1/stats", tag = "switch", params(StatsFilter),
     responses((status = 200, body = Stats), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-async fn stats(State(shared): Ctx, Params(filter): Params<StatsFilter>) -> Answer<Stats> {
-    let mut stats = blocking(&shared, |b| b.stats()).await?;
+async fn stats(State(shared): Ctx, who: Who, Params(filter): Params<StatsFilter>) -> Answer<Stats> {
+    let (mut stats, owners) = blocking(&shared, {
+        let is_tenant = who.tenant.is_some();
+        move |b| (b.stats(), if is_tenant { b.ports() } else { Vec::new() })
+    })
+    .await?;
+    if let Some(tenant) = who.tenant.as_deref() {
+        let own: std::collections::HashSet<u32> =
+            owners.iter().filter(|p| p.tenant.as_deref() == Some(tenant)).map(|p| p.id).collect();
+        stats.ports.retain(|port| own.contains(&port.id));
+        // The whole switch is infrastructure's.
+        stats.totals = crate::SwitchTotals::default();
+    }
     if let Some(name) = &filter.port {
         stats.ports.retain(|p| p.name == *name);
         if stats.ports.is_empty() {
@@ -364,14 +448,18 @@ fn with_cycles_per_packet(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
 
 /// Workers: cycles, bursts, sleep
 #[utoipa::path(get, path = "/v1/workers", tag = "switch", responses((status = 200, body = Vec<WorkerStatus>)))]
-async fn workers(State(shared): Ctx) -> Answer<Vec<WorkerStatus>> {
+async fn workers(State(shared): Ctx, _: Infrastructure) -> Answer<Vec<WorkerStatus>> {
     blocking(&shared, |b| with_cycles_per_packet(b.workers())).await.map(Json)
 }
 
 /// The configuration that runs
 #[utoipa::path(get, path = "/v1/config", tag = "daemon", responses((status = 200, body = Config)))]
-async fn config(State(shared): Ctx) -> Answer<Config> {
-    blocking(&shared, |b| b.config()).await.map(Json)
+async fn config(State(shared): Ctx, who: Who) -> Answer<Config> {
+    let config = blocking(&shared, |b| b.config()).await?;
+    Ok(Json(match &who.tenant {
+        None => config,
+        Some(tenant) => config.of_tenant(tenant),
+    }))
 }
 
 /// Apply a configuration
@@ -390,6 +478,7 @@ async fn config(State(shared): Ctx) -> Answer<Config> {
 )]
 async fn config_apply(
     State(shared): Ctx,
+    Infrastructure(who): Infrastructure,
     Params(query): Params<DryRun>,
     headers: axum::http::HeaderMap,
     body: Body,
@@ -404,12 +493,11 @@ async fn config_apply(
     } else {
         fabnic_model::config_from_json(&body.0)?
     };
-    edit(&shared, query.dry_run, move |config| {
+    let change = move |config: &mut Config| {
         *config = desired;
         Ok(())
-    })
-    .await
-    .map(Json)
+    };
+    edit(&shared, &who, "PUT /v1/config", query.dry_run, change).await.map(Json)
 }
 
 /// Prometheus metrics
@@ -417,13 +505,14 @@ async fn config_apply(
     get, path = "/metrics", tag = "daemon",
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
-async fn prometheus(State(shared): Ctx) -> Result<Response, ApiError> {
+async fn prometheus(State(shared): Ctx, _: Infrastructure) -> Result<Response, ApiError> {
     let text = blocking(&shared, |b| {
         metrics::encode(metrics::Snapshot {
             health: b.health(),
             ports: b.ports(),
             stats: b.stats(),
             workers: b.workers(),
+            mirrors: b.mirrors(&fabnic_model::Domain::Infrastructure),
         })
     })
     .await?;
@@ -443,7 +532,11 @@ async fn prometheus(State(shared): Ctx) -> Result<Response, ApiError> {
         (status = 404, body = ErrorBody)
     )
 )]
-async fn capture(State(shared): Ctx, Params(request): Params<CaptureRequest>) -> Result<Response, ApiError> {
+async fn capture(
+    State(shared): Ctx,
+    who: Who,
+    Params(request): Params<CaptureRequest>,
+) -> Result<Response, ApiError> {
     if !(1..=CaptureRequest::MAX_SNAPLEN).contains(&request.snaplen) {
         let expected = format!("1 to {}", CaptureRequest::MAX_SNAPLEN);
         return Err(ApiError::new(
@@ -453,7 +546,7 @@ async fn capture(State(shared): Ctx, Params(request): Params<CaptureRequest>) ->
             expected,
         ));
     }
-    let name = request.port.clone();
+    let name = port_of(&shared, &who, request.port.clone()).await?.name;
     let stream = blocking(&shared, move |b| b.capture(&request)).await?;
     let stream = stream.ok_or_else(|| ApiError::no_port(&name))?;
     let body = CaptureBody { stream, ending: Box::pin(ended(shared.ending.clone())) };
@@ -461,7 +554,7 @@ async fn capture(State(shared): Ctx, Params(request): Params<CaptureRequest>) ->
 }
 
 /// Ready when the daemon ends.
-async fn ended(mut ending: watch::Receiver<bool>) {
+pub(crate) async fn ended(mut ending: watch::Receiver<bool>) {
     // An error means that the server is gone, which is the end too.
     let _ = ending.wait_for(|&e| e).await;
 }

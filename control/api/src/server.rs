@@ -1,16 +1,25 @@
 //! The listener's life, and how requests are read.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
     http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc::UnboundedReceiver, watch},
+};
 
-use crate::{Backend, error::ApiError, routes};
+use crate::{
+    Audit, Backend, TenantDoor,
+    door::{Door, Peer},
+    error::ApiError,
+    routes,
+};
 
 /// Largest body of a request, in bytes: a whole configuration.
 pub const MAX_BODY: usize = fabnic_model::MAX_TEXT;
@@ -24,23 +33,45 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<dyn Backend>,
     /// Held from reading the running configuration to applying the changed one.
     pub(crate) edit: tokio::sync::Mutex<()>,
+    /// Who changed what.
+    pub(crate) audit: Arc<Audit>,
     /// Becomes true when the daemon ends: captures stop.
     pub(crate) ending: watch::Receiver<bool>,
+}
+
+/// What the API is served on besides infrastructure's socket.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Sockets of tenants, as they come and go.
+    pub doors: Option<UnboundedReceiver<TenantDoor>>,
+    /// Where changes are noted.
+    pub audit: Arc<Audit>,
 }
 
 /// Serves the API until `shutdown` is ready.
 ///
 /// # Errors
-/// When the listener fails for good. Errors of single connections are theirs alone.
+/// When infrastructure's listener fails for good. Errors of single connections are theirs alone.
 pub async fn serve(
     listener: UnixListener,
     backend: Arc<dyn Backend>,
+    options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (end, ending) = watch::channel(false);
-    let shared = Arc::new(Shared { backend, edit: tokio::sync::Mutex::default(), ending: ending.clone() });
+    let shared = Arc::new(Shared {
+        backend,
+        edit: tokio::sync::Mutex::default(),
+        audit: options.audit,
+        ending: ending.clone(),
+    });
     let mut told = ending.clone();
-    let server = axum::serve(listener, routes::router(shared)).with_graceful_shutdown(async move {
+    if let Some(doors) = options.doors {
+        tokio::spawn(serve_doors(doors, Arc::clone(&shared), ending.clone()));
+    }
+    let app = routes::router(shared).layer(Extension(Door::Infrastructure));
+    let server = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>());
+    let server = server.with_graceful_shutdown(async move {
         shutdown.await;
         // Only fails when nobody listens, and `told` below does.
         let _ = end.send(true);
@@ -58,6 +89,53 @@ pub async fn serve(
             tracing::warn!(seconds = GRACE.as_secs(), "requests were still in flight at the end and were cut off");
             Ok(())
         }
+    }
+}
+
+/// Serves tenants' sockets as they come, until they go or the daemon ends.
+async fn serve_doors(
+    mut doors: UnboundedReceiver<TenantDoor>,
+    shared: Arc<Shared>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let mut served: HashMap<String, tokio::task::JoinHandle<()>> = HashMap::new();
+    loop {
+        let door = tokio::select! {
+            door = doors.recv() => door,
+            _ = ending.wait_for(|&ending| ending) => None,
+        };
+        match door {
+            Some(TenantDoor::Open { tenant, listener }) => {
+                let listener = match UnixListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        tracing::error!(%tenant, %error, "the tenant's socket cannot be served");
+                        continue;
+                    }
+                };
+                let door = Door::Tenant(tenant.as_str().into());
+                let app = routes::router(Arc::clone(&shared)).layer(Extension(door));
+                let serving = tokio::spawn(async move {
+                    let served =
+                        axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).await;
+                    if let Err(error) = served {
+                        tracing::error!(%error, "a tenant's socket is not served any more");
+                    }
+                });
+                if let Some(before) = served.insert(tenant, serving) {
+                    before.abort();
+                }
+            }
+            Some(TenantDoor::Closed { tenant }) => {
+                if let Some(serving) = served.remove(&tenant) {
+                    serving.abort();
+                }
+            }
+            None => break,
+        }
+    }
+    for serving in served.into_values() {
+        serving.abort();
     }
 }
 

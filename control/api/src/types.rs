@@ -70,6 +70,9 @@ pub struct PortStatus {
     pub id: u32,
     /// Name of the port.
     pub name: String,
+    /// Tenant whose port it is; infrastructure's if nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// `virtio-net`, `avf`, `e1000`, `tap`, `pcap` or `loopback`.
     pub kind: String,
     /// Configured link state.

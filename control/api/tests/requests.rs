@@ -64,16 +64,21 @@ fn everything_that_is_described_answers_as_described() {
     let document: Value = serde_json::from_str(&fabnic_api::openapi()).unwrap();
     let mut seen = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
-        if methods.get("get").is_none() || path == "/metrics" || path == "/v1/capture" {
+        if methods.get("get").is_none()
+            || path == "/metrics"
+            || ["/v1/capture", "/v1/events"].contains(&path.as_str())
+        {
             continue;
         }
-        let (status, body) = get(&served.socket, &path.replace("{name}", "vm1"));
+        let query = if path == "/v1/why" { "?port=vm1" } else { "" };
+        let name = if path.starts_with("/v1/rules") { "web" } else { "vm1" };
+        let (status, body) = get(&served.socket, &(path.replace("{name}", name) + query));
         assert_eq!(status, 200, "{path}");
         let schema = &methods["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         assert_described(&document, schema, &body, path);
         seen += 1;
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 18);
     assert_eq!(get(&served.socket, "/v1/openapi.json"), (200, document));
 }
 
@@ -161,7 +166,11 @@ fn ports_are_added_changed_and_removed() {
 
     assert_eq!(call(s, "DELETE", "/v1/ports/vm3", Value::Null).0, 200);
     assert_eq!(get(s, "/v1/ports/vm3").0, 404);
-    // The static entry that points to a port goes with it.
+    // A mirror speaks of the port: it has to go first. The static entry that points to the port goes with it.
+    let (status, error) = call(s, "DELETE", "/v1/ports/up0", Value::Null);
+    assert_eq!((status, &error["where"]), (422, &json!("mirror[tap].to")));
+    assert_eq!(call(s, "DELETE", "/v1/rules/web", Value::Null).0, 200);
+    assert_eq!(call(s, "DELETE", "/v1/mirrors/tap", Value::Null).0, 200);
     let (_, gone) = call(s, "DELETE", "/v1/ports/up0", Value::Null);
     assert_eq!(gone["changes"].as_array().unwrap().len(), 2);
 }
@@ -186,7 +195,7 @@ fn a_configuration_is_applied_as_a_whole_or_not_at_all() {
     let toml = fake::START.replace("access = 10", "access = 11").replace("[[fdb]]", "[[port]]");
     let (status, error) = send(s, "PUT", "/v1/config", "application/toml", &toml);
     assert_eq!(status, 422);
-    assert_eq!((&error["line"], &error["where"]), (&json!(30), &json!("port[3].port")));
+    assert_eq!((&error["line"], &error["where"]), (&json!(32), &json!("port[3].port")));
     assert_eq!(get(s, "/v1/config").1, before);
 
     let toml = fake::START.replace("access = 10", "access = 11");
@@ -380,4 +389,146 @@ fn changes_of_two_clients_both_stay() {
         }
     });
     assert_eq!(get(socket, "/v1/ports").1.as_array().unwrap().len(), 43);
+}
+
+/// A request with a token, on a socket.
+fn with_token(socket: &Path, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, _, body) = raw(socket, request.as_bytes());
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[test]
+fn a_tenant_sees_and_changes_its_own_only() {
+    let served = fake::serve();
+    let own_socket = served.socket.with_file_name("blue.sock");
+    let rule = |name: &str, port: &str| json!({ "name": name, "port": port, "action": ["drop"] });
+    for socket in [&served.socket, &own_socket] {
+        let blue =
+            |method: &str, path: &str, body: Value| with_token(socket, method, path, fake::TOKEN, &body);
+        let names = |path: &str, key: &str| -> Vec<String> {
+            let (status, list) = blue("GET", path, Value::Null);
+            assert_eq!(status, 200, "{list}");
+            list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("/v1/ports", "name"), ["vm2"]);
+        assert_eq!(names("/v1/rules", "id"), ["blue/no-telnet"]);
+        assert!(names("/v1/mirrors", "id").is_empty());
+        assert!(names("/v1/groups", "id").is_empty());
+        assert_eq!(names("/v1/tenants", "name"), ["blue"]);
+        let (_, stats) = blue("GET", "/v1/stats", Value::Null);
+        assert_eq!(stats["ports"].as_array().unwrap().len(), 1);
+        assert_eq!(stats["totals"]["received"], 0);
+        let (_, config) = blue("GET", "/v1/config", Value::Null);
+        assert_eq!((config["port"].as_array().unwrap().len(), config.get("tenant")), (1, None));
+        assert_eq!(blue("GET", "/v1/ports/vm1", Value::Null).0, 404);
+        assert_eq!(blue("GET", "/v1/fdb?port=vm2", Value::Null).0, 200);
+        assert_eq!(blue("GET", "/v1/fdb?port=vm1", Value::Null).0, 404);
+        assert_eq!(blue("GET", "/v1/fdb", Value::Null).0, 400);
+        assert_eq!(blue("GET", "/v1/why?port=vm1", Value::Null).0, 404);
+        for (method, path) in [
+            ("GET", "/v1/workers"),
+            ("GET", "/metrics"),
+            ("PUT", "/v1/config"),
+            ("DELETE", "/v1/fdb?vlan=10"),
+        ] {
+            assert_eq!(blue(method, path, Value::Null).0, 403, "{method} {path}");
+        }
+
+        // Its own rule, with its own ports, within its quota.
+        let (status, applied) = blue("POST", "/v1/rules", rule("mine", "vm2"));
+        assert_eq!((status, &applied["changes"][0]["rule"]["tenant"]), (201, &json!("blue")));
+        let (status, error) = blue("POST", "/v1/rules", rule("more", "vm2"));
+        assert_eq!((status, &error["where"]), (422, &json!("tenant[blue].quota.rules")));
+        assert_eq!(blue("DELETE", "/v1/rules/mine", Value::Null).0, 200);
+        let (status, error) = blue("POST", "/v1/rules", rule("theirs", "vm1"));
+        assert_eq!((status, &error["where"]), (422, &json!("rule[theirs].port")));
+        // Infrastructure's are not there for it, whatever it calls them.
+        assert_eq!(blue("DELETE", "/v1/rules/web", Value::Null).0, 404);
+        assert_eq!(blue("PATCH", "/v1/rules/%2Fweb", json!({ "priority": 1 })).0, 404);
+        let as_infrastructure = json!({ "name": "x", "tenant": null, "action": ["drop"] });
+        let (status, error) = blue("POST", "/v1/rules", as_infrastructure);
+        assert_eq!(status, 403, "{error}");
+        // What undoes what infrastructure checked.
+        let spoof = json!({ "name": "x", "port": "vm2", "action": [{ "set": { "src_ip": "10.9.9.9" } }] });
+        assert_eq!(blue("POST", "/v1/rules", spoof).0, 422);
+
+        assert_eq!(blue("PATCH", "/v1/ports/vm2?dry_run=true", json!({ "mtu": 1400 })).0, 200);
+        let (status, error) = blue("PATCH", "/v1/ports/vm2", json!({ "vlan": { "access": 11 } }));
+        assert_eq!((status, &error["where"]), (403, &json!("port[vm2].vlan")));
+        assert_eq!(blue("PATCH", "/v1/ports/vm2", json!({ "tenant_keys": ["vlan", "mtu"] })).0, 422);
+        assert_eq!(blue("PATCH", "/v1/ports/vm2", json!({ "tenant": null })).0, 403);
+        assert_eq!(blue("DELETE", "/v1/ports/vm2", Value::Null).0, 403);
+        let port = json!({ "name": "x", "uplink": "loopback" });
+        assert_eq!(blue("POST", "/v1/ports", port).0, 403);
+    }
+    // Everything that it was refused is in the log, as its own.
+    let (_, entries) = with_token(&served.socket, "GET", "/v1/audit", fake::TOKEN, &Value::Null);
+    let entries = entries.as_array().unwrap();
+    assert!(entries.iter().all(|entry| entry["who"]["tenant"] == "blue" && entry["who"]["by_token"] == true));
+    let refused = entries.iter().filter(|entry| entry["refused"].is_string()).count();
+    assert!(refused >= 20, "{refused}");
+    assert!(entries.iter().any(|entry| entry["first"][0] == "- rule blue/mine"));
+}
+
+#[test]
+fn nobody_is_a_tenant_without_its_token_or_user() {
+    let served = fake::serve();
+    let own_socket = served.socket.with_file_name("blue.sock");
+    assert_eq!(get(&own_socket, "/v1/ports").0, 401, "its configuration names no user");
+    for socket in [&served.socket, &own_socket] {
+        for token in ["wrong", "", "blue-and-secre"] {
+            let (status, error) = with_token(socket, "GET", "/v1/ports", token, &Value::Null);
+            assert_eq!((status, &error["where"]), (401, &json!("authorization")));
+        }
+    }
+    let (_, entries) = get(&served.socket, "/v1/audit");
+    let text = entries.to_string();
+    assert!(text.contains("the token is nobody's") && text.contains("is not among the tenant's"), "{text}");
+    assert!(!text.contains("blue-and-secre"), "no token is repeated");
+}
+
+#[test]
+fn several_rules_are_changed_as_one() {
+    let served = fake::serve();
+    let s = &served.socket;
+    let add = |name: &str| json!({ "op": "add", "rule": { "name": name, "action": ["pass"] } });
+    let edits = json!([add("a"), add("b"), { "op": "del", "name": "web" }]);
+    assert_eq!(call(s, "POST", "/v1/rules/batch", edits.clone()).1["changes"].as_array().unwrap().len(), 3);
+    // The second time the first of them is there already, and nothing is done of the others.
+    let before = get(s, "/v1/config").1;
+    let edits = json!([add("c"), add("a")]);
+    assert_eq!(call(s, "POST", "/v1/rules/batch", edits).0, 409);
+    assert_eq!(get(s, "/v1/config").1, before);
+    let (status, changed) =
+        call(s, "POST", "/v1/groups/web/members", json!({ "add": ["::1"], "del": ["10.0.0.1"] }));
+    assert_eq!((status, &changed["changes"][0]["group"]["addresses"]), (200, &json!(["10.1.0.0/16", "::1"])));
+    let (status, error) = call(s, "DELETE", "/v1/groups/none", Value::Null);
+    assert_eq!((status, &error["error"]), (404, &json!("there is no group `none`")));
+}
+
+#[test]
+fn events_are_lines() {
+    let mut served = fake::serve();
+    let mut stream = UnixStream::connect(&served.socket).unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    // Its answer's head says that it listens.
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).unwrap();
+    call(&served.socket, "POST", "/v1/rules", json!({ "name": "x", "action": ["drop"] }));
+    call(&served.socket, "DELETE", "/v1/rules/none", Value::Null);
+    let mut text = String::new();
+    while !text.contains("refused") {
+        let mut buffer = [0; 512];
+        let n = stream.read(&mut buffer).unwrap();
+        assert_ne!(n, 0, "it ended: {text}");
+        text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+    }
+    served.stop();
+    assert!(text.contains(r#""event":"applied","changes":1,"first":["+ rule x "#), "{text}");
+    assert!(text.contains(r#""event":"refused","request":"DELETE /v1/rules/none""#), "{text}");
 }

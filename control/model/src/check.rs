@@ -1,11 +1,16 @@
 //! The rules that types cannot say.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use crate::{
-    Config, MAX_AVF_GENERATION, MAX_AVF_QUEUES, MAX_QUEUES, Nic, Port, Refusal, Refused, Uplink,
+    Config, Group, MAX_AVF_GENERATION, MAX_AVF_QUEUES, MAX_QUEUES, Meter, Nic, Object, Port, Refusal,
+    Refused, Tenant, Uplink,
+    group::MAX_ADDRESSES,
+    meter,
     parse::shortened,
     refusal::{Path, Step},
+    rule::check::Names,
+    tenant::TENANT_KEYS,
 };
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes and ends with a zero (unix(7)).
@@ -71,6 +76,8 @@ impl Config {
         self.check_daemon(&mut check);
         self.check_ports(&mut check);
         self.check_fdb(&mut check);
+        self.check_switch(&mut check);
+        self.check_objects(&mut check);
         if check.found.is_empty() { Ok(()) } else { Err(Refused(check.found)) }
     }
 
@@ -97,12 +104,60 @@ impl Config {
         if found.is_empty() { Ok(()) } else { Err(Refused(found)) }
     }
 
+    fn check_switch(&self, check: &mut Check) {
+        let mut seen = HashSet::new();
+        for (index, vlan) in self.vlan.iter().enumerate() {
+            let key = |name: &str| -> Path {
+                vec![Step::Key("vlan".into()), Step::Element(index, None), Step::Key(name.into())]
+            };
+            if !seen.insert(vlan.id) {
+                check.refuse(key("id"), format!("VLAN {} has a table already", vlan.id), "each VLAN once");
+            }
+            if vlan.gateway.is_empty() || vlan.gateway.len() > 64 {
+                let problem = format!("{} addresses are given", vlan.gateway.len());
+                check.refuse(key("gateway"), problem, "1 to 64");
+            }
+            let odd = |address: &&std::net::IpAddr| address.is_multicast() || address.is_unspecified();
+            if let Some(address) = vlan.gateway.iter().find(odd) {
+                check.refuse(key("gateway"), format!("nobody can have {address}"), "unicast addresses");
+            }
+            if let Some(mac) = vlan.gateway_mac.filter(|mac| !mac.is_station()) {
+                check.refuse(
+                    key("gateway_mac"),
+                    format!("{mac} cannot be a station's address"),
+                    "a unicast address",
+                );
+            }
+        }
+        let key = |name: &str| -> Path { vec![Step::Key("lldp".into()), Step::Key(name.into())] };
+        check.range(key("interval"), self.lldp.interval.into(), 1, 3600);
+        for (name, text) in [("name", &self.lldp.name), ("description", &self.lldp.description)] {
+            if text.len() > 255 || text.contains(char::is_control) {
+                check.refuse(
+                    key(name),
+                    format!("`{}` cannot be told", shortened(text)),
+                    "at most 255 bytes, none a control",
+                );
+            }
+        }
+        if !self.lldp.chassis.is_station() {
+            check.refuse(
+                key("chassis"),
+                format!("{} cannot be a chassis", self.lldp.chassis),
+                "a unicast address",
+            );
+        }
+    }
+
     fn check_daemon(&self, check: &mut Check) {
         let daemon = &self.daemon;
         check.socket(daemon_key("api", None), &daemon.api);
         check.range(daemon_key("fdb_entries", None), daemon.fdb_entries.into(), 1, 1 << 24);
         check.range(daemon_key("fdb_ageing", None), daemon.fdb_ageing.into(), 0, 1_000_000);
         check.range(daemon_key("flow_entries", None), daemon.flow_entries.into(), 64, 1 << 24);
+        if let Some(file) = daemon.audit.as_deref() {
+            check.file(daemon_key("audit", None), file);
+        }
         if !is_log_filter(&daemon.log) {
             let problem = format!("`{}` says nothing about logging", shortened(&daemon.log));
             let expected =
@@ -239,6 +294,34 @@ impl Config {
                 );
             }
             check.range(key("mtu"), port.mtu.into(), 68, 65535);
+            check.range(key("qos"), port.qos.into(), 0, 7);
+            if let Err(problem) = crate::priority::translation(&port.vlan_map) {
+                check.refuse(key("vlan_map"), problem, "{ NUMBER_ON_THE_WIRE = VLAN }, each once");
+            }
+            if let Some(priority) = &port.priority {
+                priority.check(&key, &mut check.found);
+            }
+            if let Some(answer) = &port.answer {
+                answer.check(&key, &mut check.found);
+            }
+            port.guard.clone().unwrap_or_default().check(port, &key, &mut check.found);
+            let lists = [
+                ("unicast_filter", &port.unicast_filter, false),
+                ("multicast_filter", &port.multicast_filter, true),
+            ];
+            for (name, list, is_group) in lists {
+                if let Some(mac) = list.iter().flatten().find(|mac| mac.is_multicast() != is_group) {
+                    let expected = if is_group { "addresses of groups" } else { "unicast addresses" };
+                    check.refuse(key(name), format!("{mac} is of the other kind"), expected);
+                }
+            }
+            for (place, left) in port.tenant_keys.iter().enumerate() {
+                if !TENANT_KEYS.contains(&left.as_str()) {
+                    let path = key("tenant_keys").into_iter().chain([Step::Element(place, None)]).collect();
+                    let problem = format!("`{}` cannot be left to a tenant", shortened(left));
+                    check.refuse(path, problem, format!("one of {}", TENANT_KEYS.join(", ")));
+                }
+            }
         }
     }
 
@@ -288,6 +371,248 @@ impl Config {
     }
 }
 
+/// The names of a configuration.
+struct ByName<'a> {
+    ports: HashMap<&'a str, Option<&'a str>>,
+    tenants: HashMap<&'a str, &'a Tenant>,
+    groups: HashMap<(Option<&'a str>, &'a str), &'a Group>,
+    meters: HashMap<(Option<&'a str>, &'a str), &'a Meter>,
+    mirrors: HashSet<(Option<&'a str>, &'a str)>,
+}
+
+impl Names for ByName<'_> {
+    fn port(&self, name: &str) -> Option<Option<&str>> {
+        self.ports.get(name).copied()
+    }
+
+    fn has_tenant(&self, name: &str) -> bool {
+        self.tenants.contains_key(name)
+    }
+
+    fn has_group(&self, tenant: Option<&str>, name: &str) -> bool {
+        self.groups.contains_key(&(tenant, name))
+    }
+
+    fn has_meter(&self, tenant: Option<&str>, name: &str) -> bool {
+        self.meters.contains_key(&(tenant, name))
+    }
+
+    fn has_mirror(&self, tenant: Option<&str>, name: &str) -> bool {
+        self.mirrors.contains(&(tenant, name))
+    }
+}
+
+/// Where a named thing stands in the file.
+fn place<T: Object>(index: usize, thing: &T) -> Vec<Step> {
+    vec![Step::Key(T::KIND.into()), Step::Element(index, Some(shortened(thing.name())))]
+}
+
+fn under(at: &[Step], key: &str) -> Path {
+    at.iter().cloned().chain([Step::Key(key.into())]).collect()
+}
+
+/// Names that are none, are there twice, or stand in a domain that is not there.
+fn check_names<T: Object>(check: &mut Check, list: &[T], names: &ByName<'_>) {
+    let mut seen = HashSet::with_capacity(list.len());
+    for (index, thing) in list.iter().enumerate() {
+        let (name, tenant) = (thing.name(), thing.tenant());
+        if !seen.insert((tenant, name)) {
+            let problem = format!("there is a {} `{}` already", T::KIND, shortened(name));
+            check.refuse(under(&place(index, thing), "name"), problem, "each name once in a domain");
+        }
+        // Rules look after themselves.
+        if T::KIND == "rule" {
+            continue;
+        }
+        if !is_name(name) {
+            let problem = format!("`{}` is no name for a {}", shortened(name), T::KIND);
+            check.refuse(under(&place(index, thing), "name"), problem, "1 to 63 of a-z A-Z 0-9 _ . -");
+        }
+        if let Some(tenant) = tenant.filter(|tenant| !names.has_tenant(tenant)) {
+            let problem = format!("there is no tenant `{}`", shortened(tenant));
+            check.refuse(under(&place(index, thing), "tenant"), problem, "the name of a [[tenant]]");
+        }
+    }
+}
+
+impl Config {
+    fn check_objects(&self, check: &mut Check) {
+        let names = ByName {
+            ports: self.port.iter().map(|p| (p.name.as_str(), p.tenant.as_deref())).collect(),
+            tenants: self.tenant.iter().map(|t| (t.name.as_str(), t)).collect(),
+            groups: self.group.iter().map(|g| ((g.tenant(), g.name()), &**g)).collect(),
+            meters: self.meter.iter().map(|m| ((m.tenant(), m.name()), m)).collect(),
+            mirrors: self.mirror.iter().map(|m| (m.tenant(), m.name())).collect(),
+        };
+        for (index, port) in self.port.iter().enumerate() {
+            if let Some(tenant) = port.tenant.as_deref().filter(|tenant| !names.has_tenant(tenant)) {
+                let at = [Step::Key("port".into()), Step::Element(index, Some(shortened(&port.name)))];
+                let problem = format!("there is no tenant `{}`", shortened(tenant));
+                check.refuse(under(&at, "tenant"), problem, "the name of a [[tenant]]");
+            }
+        }
+        self.check_tenants(check, &names);
+        check_names(check, &self.group, &names);
+        check_names(check, &self.meter, &names);
+        check_names(check, &self.mirror, &names);
+        check_names(check, &self.rule, &names);
+        for (index, group) in self.group.iter().enumerate() {
+            if group.addresses.len() > MAX_ADDRESSES {
+                let problem = format!("{} addresses are given", group.addresses.len());
+                check.refuse(
+                    under(&place(index, group), "addresses"),
+                    problem,
+                    format!("at most {MAX_ADDRESSES}"),
+                );
+            }
+        }
+        for (index, meter) in self.meter.iter().enumerate() {
+            let at = place(index, meter);
+            check.refuse(at.clone(), "meters are known, but not in this build", "no [[meter]]");
+            meter.check(&at, &mut check.found);
+            check_chain(check, &at, meter, &names);
+        }
+        self.check_mirrors(check, &names);
+        for (index, rule) in self.rule.iter().enumerate() {
+            // Most are right: the way to a key is made for those that are not.
+            let before = check.found.len();
+            rule.check(&[], &names, &mut check.found);
+            if check.found.len() > before {
+                let at = place(index, rule);
+                check.found.truncate(before);
+                rule.check(&at, &names, &mut check.found);
+            }
+        }
+        self.check_quotas(check);
+    }
+
+    fn check_tenants(&self, check: &mut Check, names: &ByName<'_>) {
+        check_names(check, &self.tenant, names);
+        let mut sockets: HashSet<&str> = HashSet::from([self.daemon.api.as_str()]);
+        let of_port = |p: &'_ Port| {
+            let vhost = p.vhost_user.as_ref().map(|v| v.socket.clone());
+            vhost.into_iter().chain(p.vfio_user.as_ref().map(|v| v.socket.clone())).collect::<Vec<_>>()
+        };
+        let of_ports: HashSet<String> = if self.tenant.is_empty() {
+            HashSet::new()
+        } else {
+            self.port.iter().flat_map(of_port).collect()
+        };
+        for (index, tenant) in self.tenant.iter().enumerate() {
+            let at = place(index, tenant);
+            if let Some(socket) = tenant.socket.as_deref() {
+                check.socket(under(&at, "socket"), socket);
+                if !sockets.insert(socket) || of_ports.contains(socket) {
+                    let problem = format!("socket `{}` belongs to something else already", shortened(socket));
+                    check.refuse(under(&at, "socket"), problem, "another socket");
+                }
+                if tenant.uids.is_empty() && tenant.token.is_none() {
+                    let problem = "nobody can be the tenant on its socket";
+                    check.refuse(under(&at, "socket"), problem, "`uids`, `token` or both");
+                }
+            } else if !tenant.uids.is_empty() {
+                let problem = "`uids` are about the tenant's socket, which is not given";
+                check.refuse(under(&at, "uids"), problem, "socket = \"/run/fabnic/NAME.sock\"");
+            }
+        }
+    }
+
+    fn check_mirrors(&self, check: &mut Check, names: &ByName<'_>) {
+        for (index, mirror) in self.mirror.iter().enumerate() {
+            let at = place(index, mirror);
+            let is_there = |port: &str| {
+                names
+                    .port(port)
+                    .is_some_and(|owner| mirror.tenant.is_none() || owner == mirror.tenant.as_deref())
+            };
+            for (key, port) in
+                [("to", &mirror.to)].into_iter().chain(mirror.port.0.iter().map(|port| ("port", port)))
+            {
+                if !is_there(port) {
+                    let problem = format!("there is no port `{}`", shortened(port));
+                    check.refuse(under(&at, key), problem, "the name of a [[port]] of the mirror's domain");
+                }
+            }
+            if mirror.port.0.contains(&mirror.to) {
+                check.refuse(under(&at, "to"), "a port cannot be mirrored to itself", "another port");
+            }
+            if mirror.tenant.is_some() && !mirror.vlan.is_empty() {
+                let problem = "a tenant cannot mirror VLANs: others' packets are in them";
+                check.refuse(under(&at, "vlan"), problem, "ports of the tenant's");
+            }
+            if let Some(length) = mirror.snaplen {
+                check.range(under(&at, "snaplen"), length.into(), 14, 65535);
+            }
+            if mirror.sample == Some(0) {
+                check.refuse(under(&at, "sample"), "one in 0 cannot be copied", "a number from 1 up");
+            }
+        }
+    }
+
+    fn check_quotas(&self, check: &mut Check) {
+        if self.tenant.is_empty() {
+            return;
+        }
+        let mut used: HashMap<&str, [usize; 5]> = HashMap::new();
+        for tenant in self.rule.iter().filter_map(|rule| rule.tenant()) {
+            used.entry(tenant).or_default()[0] += 1;
+        }
+        for group in &self.group {
+            if let Some(tenant) = group.tenant() {
+                let used = used.entry(tenant).or_default();
+                used[1] += 1;
+                used[2] += group.addresses.len();
+            }
+        }
+        for tenant in self.meter.iter().filter_map(Object::tenant) {
+            used.entry(tenant).or_default()[3] += 1;
+        }
+        for tenant in self.mirror.iter().filter_map(Object::tenant) {
+            used.entry(tenant).or_default()[4] += 1;
+        }
+        for (index, tenant) in self.tenant.iter().enumerate() {
+            let quota = tenant.quota;
+            let limits = [
+                ("rules", quota.rules),
+                ("groups", quota.groups),
+                ("addresses", quota.addresses),
+                ("meters", quota.meters),
+                ("mirrors", quota.mirrors),
+            ];
+            let used = used.get(tenant.name.as_str()).copied().unwrap_or_default();
+            for ((what, limit), used) in limits.into_iter().zip(used) {
+                if used > usize::try_from(limit).unwrap_or(usize::MAX) {
+                    let path = under(&under(&place(index, tenant), "quota"), what);
+                    let problem = format!("tenant {} would have {used} {what}", shortened(&tenant.name));
+                    check.refuse(path, problem, format!("at most {limit}, its quota"));
+                }
+            }
+        }
+    }
+}
+
+/// Meters that ask meters: known ones, not in a circle, not too many.
+fn check_chain(check: &mut Check, at: &[Step], meter: &Meter, names: &ByName<'_>) {
+    let mut next = meter.parent.as_deref();
+    for _ in 1..meter::MAX_CHAIN {
+        let Some(name) = next else { return };
+        match names.meters.get(&(meter.tenant(), name)) {
+            Some(parent) => next = parent.parent.as_deref(),
+            // Said where it stands.
+            None if next != meter.parent.as_deref() => return,
+            None => {
+                let problem = format!("there is no meter `{}`", shortened(name));
+                check.refuse(under(at, "parent"), problem, "the name of a [[meter]] of the same domain");
+                return;
+            }
+        }
+    }
+    if next.is_some() {
+        let expected = format!("at most {} meters in a row, and none twice", meter::MAX_CHAIN);
+        check.refuse(under(at, "parent"), "too many meters ask one another", expected);
+    }
+}
+
 /// Refuses keys that say nothing about a port of this kind: they would be silently without effect.
 fn check_keys_of_kind(check: &mut Check, port: &Port, key: &dyn Fn(&str) -> Path) {
     const VIRTIO_NET: &str = "virtio-net";
@@ -297,14 +622,13 @@ fn check_keys_of_kind(check: &mut Check, port: &Port, key: &dyn Fn(&str) -> Path
         _ => return,
     };
     let vfio = [Nic::Avf.as_str(), Nic::E1000.as_str()];
-    let given: [(&str, bool, &[&str]); 13] = [
+    let given: [(&str, bool, &[&str]); 12] = [
         ("vhost_user", port.vhost_user.is_some(), &[VIRTIO_NET]),
         ("vfio_user", port.vfio_user.is_some(), &vfio),
         ("queues", port.queues.is_some(), &[VIRTIO_NET, "avf", "tap", "xdp"]),
         ("queue_size", port.queue_size.is_some(), &[VIRTIO_NET]),
         ("generation", port.generation.is_some(), &["avf"]),
-        ("trust", port.trust.is_some(), &["avf"]),
-        ("spoofchk", port.spoofchk.is_some(), &["avf"]),
+        ("trust", port.trust.is_some(), &[VIRTIO_NET, "avf", "e1000"]),
         ("mac", port.mac.is_some(), &[VIRTIO_NET, "avf", "e1000"]),
         ("device", port.device.is_some(), &["tap", "xdp"]),
         ("offloads", port.offloads.is_some(), &["tap"]),

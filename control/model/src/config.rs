@@ -4,11 +4,15 @@
 //! *is* comes from [`crate::kind`]. The first paragraph of each doc comment is the key's text in
 //! `docs/configuration.md`.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Mac, Vid, Vlan};
+use crate::{
+    Answer, Group, Guard, Lldp, Mac, Meter, Mirror, Priority, Rule, Tenant, Vid, Vlan, VlanProto, VlanTable,
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -23,6 +27,27 @@ pub struct Config {
     /// Static entries of the forwarding database, one table each. They neither age nor move.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fdb: Vec<StaticFdb>,
+    /// VLANs of which more is to be said than which ports carry them, one table each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vlan: Vec<VlanTable>,
+    /// What LLDP says of the switch.
+    #[serde(skip_serializing_if = "Lldp::is_default")]
+    pub lldp: Lldp,
+    /// Tenants, one table each: control domains beside infrastructure's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenant: Vec<Tenant>,
+    /// Security groups, one table each: named sets of addresses that rules speak of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<Arc<Group>>,
+    /// Meters, one table each: rates that rules hold packets to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub meter: Vec<Meter>,
+    /// Mirrors, one table each: copies of what passes, for those who watch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<Mirror>,
+    /// Rules, one table each: which packets pass, and what is done with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<Arc<Rule>>,
 }
 
 /// The daemon itself.
@@ -42,13 +67,43 @@ pub struct Daemon {
     #[schemars(range(min = 0, max = 1_000_000))]
     #[schema(maximum = 1_000_000)]
     pub fdb_ageing: u32,
+    /// When an address that keeps moving between ports is held where it is: `{ moves = 5, window = 180, hold = 60 }`.
+    /// Unless said, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac_damping: Option<MacDamping>,
     /// Flows that each worker keeps in its flow cache, 64 to 16777216, rounded up to a power of two. More flows than
     /// this are forwarded as correctly, at the price of a walk through the pipeline for each miss.
     #[schemars(range(min = 64, max = 16_777_216))]
     #[schema(minimum = 64, maximum = 16_777_216)]
     pub flow_entries: u32,
+    /// Whether flows are told apart up to their ports and counted even if nothing else asks for it, for `fabnic top` and
+    /// `GET /v1/flows`. It costs each packet a longer look-up. False unless said.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub flow_counters: bool,
+    /// File to which each change and each refusal is appended, with who asked for it, as lines of JSON. Unless said, only
+    /// the last entries are kept, in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<String>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,fabnic_switch=debug`.
     pub log: String,
+}
+
+/// When an address that keeps moving between ports is held where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MacDamping {
+    /// Moves that are allowed within the window; the next one holds the address.
+    pub moves: u32,
+    /// Seconds, from the first move on.
+    pub window: u32,
+    /// Seconds for which it is held.
+    pub hold: u32,
+}
+
+impl Default for MacDamping {
+    fn default() -> Self {
+        Self { moves: 5, window: 180, hold: 60 }
+    }
 }
 
 impl Default for Daemon {
@@ -58,7 +113,10 @@ impl Default for Daemon {
             workers: Vec::new(),
             fdb_entries: 1 << 20,
             fdb_ageing: 300,
+            mac_damping: None,
             flow_entries: 1 << 16,
+            flow_counters: false,
+            audit: None,
             log: "info".into(),
         }
     }
@@ -71,6 +129,12 @@ impl Default for Daemon {
 pub struct Port {
     /// Name, 1 to 63 of `a-z A-Z 0-9 _ . -`, not twice in the file.
     pub name: String,
+    /// Tenant whose port it is. Unless said, it is infrastructure's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Keys of the port that its tenant may change, of `state`, `mtu` and `learning`. Unless said, none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenant_keys: Vec<String>,
     /// A network card for a VM, of this kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<Nic>,
@@ -101,10 +165,11 @@ pub struct Port {
     #[schemars(range(min = 1, max = 4))]
     #[schema(minimum = 1, maximum = 4)]
     pub generation: Option<u8>,
-    /// Whether the guest of an `avf` port may be promiscuous and have addresses as it likes. False unless said.
+    /// Whether the guest of a `nic` port may be promiscuous, and that of an `avf` port have addresses as it likes. False
+    /// unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<bool>,
-    /// Whether frames from other addresses than its own are dropped on an `avf` port. False unless said.
+    /// Whether frames from other addresses than the port's own (`mac` and `guard.mac`) are dropped. False unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spoofchk: Option<bool>,
     /// MAC address of a `nic` port. Unless said, a locally administered one that is made from the name and stays the
@@ -135,6 +200,51 @@ pub struct Port {
     /// The port's VLANs: `{ access = 10 }`, or `{ trunk = [10, 20, "100-199"], native = 1 }`.
     #[serde(default)]
     pub vlan: Vlan,
+    /// Which tags tell the port's VLANs: `802.1q`, or `802.1ad` (service tags, customers' own go through as they are).
+    #[serde(default, skip_serializing_if = "VlanProto::is_default")]
+    pub proto: VlanProto,
+    /// Numbers that VLANs have on the port's wire where they differ from the switch's: `{ 10 = 110 }` is VLAN 10 on the
+    /// wire and 110 in the switch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vlan_map: BTreeMap<String, Vid>,
+    /// Priority of frames that bring none that is believed, 0 to 7.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 7))]
+    #[schema(maximum = 7)]
+    pub qos: u8,
+    /// Whom the port believes about priorities, and how it writes them: `{ trust = "dscp" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Whether the port may talk only to ports that are not isolated. False unless said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// Whether addresses learned on the port stick: no other port takes them while they live. False unless said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sticky: bool,
+    /// Whether unicast to unknown addresses is flooded to the port.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub flood: bool,
+    /// Whether multicast is flooded to the port.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub mcast_flood: bool,
+    /// Whether broadcast is flooded to the port.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub bcast_flood: bool,
+    /// The only unicast addresses whose frames may reach the port; any unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unicast_filter: Option<Vec<Mac>>,
+    /// The only groups whose frames may reach the port, broadcast apart; any unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast_filter: Option<Vec<Mac>>,
+    /// Whether the guest's own lists of addresses are looked at before something is flooded to it.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub guest_lists: bool,
+    /// What frames from the port are checked for: `{ ipv4 = true, arp = true, ip = ["10.0.0.5"] }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// What the switch answers on the port by itself: `{ arp = true, dhcp = { .. } }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
     /// Largest layer-3 packet in a frame to or from the port, in bytes: without Ethernet header and VLAN tags, 68 to
     /// 65535. Larger frames are dropped and counted; a 64 KiB frame that is to be segmented is judged by its segment
     /// size. A guest that negotiates it is told.
@@ -163,12 +273,24 @@ const fn yes() -> bool {
     true
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
 impl Port {
     /// A port with this name and nothing else said: neither a `nic` nor an `uplink` yet.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            tenant: None,
+            tenant_keys: Vec::new(),
             nic: None,
             uplink: None,
             vhost_user: None,
@@ -186,6 +308,20 @@ impl Port {
             rate: None,
             repeat: None,
             vlan: Vlan::default(),
+            proto: VlanProto::default(),
+            vlan_map: BTreeMap::new(),
+            qos: 0,
+            priority: None,
+            isolated: false,
+            sticky: false,
+            flood: true,
+            mcast_flood: true,
+            bcast_flood: true,
+            unicast_filter: None,
+            multicast_filter: None,
+            guest_lists: true,
+            guard: None,
+            answer: None,
             mtu: default_mtu(),
             state: AdminState::default(),
             learning: true,

@@ -1,9 +1,10 @@
 //! Changes of one thing in a configuration: what the API's and the command line's `add`, `set` and `del` come to.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Config, Mac, Port, Refusal, Refused, StaticFdb, Vid,
+    Config, Mac, Object as _, Port, Refusal, Refused, StaticFdb, Vid,
     parse::{of_message, range_of, resolve, schema, shortened},
     refusal::{Path, Step, nearest, render},
 };
@@ -20,6 +21,9 @@ pub enum EditError {
     /// What is asked for cannot be.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// It could be, but not by who asks.
+    #[error("{0}")]
+    Forbidden(Box<Refusal>),
 }
 
 /// Reads a port from JSON, with hints at misspelt keys.
@@ -27,9 +31,19 @@ pub enum EditError {
 /// # Errors
 /// When a key is unknown or has a value of the wrong type.
 pub fn port_from_json(value: Value) -> Result<Port, Refused> {
-    let properties = &resolve(&schema()["$defs"]["Port"])["properties"];
+    from_json("port", "Port", value)
+}
+
+/// Reads a table of the kind `what` from JSON, whose keys are those of `definition` in the schema.
+pub(crate) fn from_json<T: DeserializeOwned>(
+    what: &str,
+    definition: &str,
+    value: Value,
+) -> Result<T, Refused> {
+    let properties = &resolve(&schema()["$defs"][definition])["properties"];
     let name = value.get("name").and_then(Value::as_str).map(shortened).unwrap_or_default();
-    let key = |key: &str| if name.is_empty() { format!("port.{key}") } else { format!("port[{name}].{key}") };
+    let key =
+        |key: &str| if name.is_empty() { format!("{what}.{key}") } else { format!("{what}[{name}].{key}") };
     if let (Some(given), Some(known)) = (value.as_object(), properties.as_object())
         && let Some(unknown) = given.keys().find(|k| !known.contains_key(*k))
     {
@@ -44,7 +58,7 @@ pub fn port_from_json(value: Value) -> Result<Port, Refused> {
     }
     serde_path_to_error::deserialize(value).map_err(|e| {
         let named = if name.is_empty() { None } else { Some(name.clone()) };
-        of_json(&e, vec![Step::Key("port".into()), Step::Element(0, named)])
+        of_json(&e, vec![Step::Key(what.into()), Step::Element(0, named)])
     })
 }
 
@@ -77,7 +91,7 @@ fn of_json(error: &serde_path_to_error::Error<serde_json::Error>, mut path: Path
 }
 
 /// JSON merge patch (RFC 7396): `null` removes, tables merge, anything else replaces.
-fn merge(target: &mut Value, patch: Value) {
+pub(crate) fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;
         return;
@@ -89,8 +103,9 @@ fn merge(target: &mut Value, patch: Value) {
         for (key, value) in patch {
             if value.is_null() {
                 target.remove(&key);
-            } else if key == "vlan" {
-                // Access and trunk exclude each other, so half of the old value is never what is meant.
+            } else if key == "vlan" || key == "vlan_map" || key == "match" {
+                // Access and trunk exclude each other, and what a rule looks at is one sentence: half of the old value is
+                // never what is meant.
                 target.insert(key, value);
             } else {
                 merge(target.entry(key).or_insert(Value::Null), value);
@@ -177,6 +192,24 @@ impl Config {
         let before = self.fdb.len();
         self.fdb.retain(|e| (e.vlan, e.mac) != (vlan, mac));
         self.fdb.len() != before
+    }
+
+    /// What a tenant sees of it: what is its own, and nothing of the daemon.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str) -> Self {
+        let own = |owner: Option<&str>| owner == Some(tenant);
+        Self {
+            daemon: crate::Daemon::default(),
+            port: self.port.iter().filter(|p| own(p.tenant.as_deref())).cloned().collect(),
+            fdb: Vec::new(),
+            vlan: Vec::new(),
+            lldp: crate::Lldp::default(),
+            tenant: Vec::new(),
+            group: self.group.iter().filter(|g| own(g.tenant())).cloned().collect(),
+            meter: self.meter.iter().filter(|m| own(m.tenant())).cloned().collect(),
+            mirror: self.mirror.iter().filter(|m| own(m.tenant())).cloned().collect(),
+            rule: self.rule.iter().filter(|r| own(r.tenant())).cloned().collect(),
+        }
     }
 
     /// The configuration as a file.

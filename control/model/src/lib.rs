@@ -24,25 +24,49 @@
 //! Invariants: a `Config` that came out of [`parse::parse`] or passed [`Config::check`] can be read through
 //! [`config::Port::kind`] without an error, and `diff::apply(running, &diff(running, desired))` equals `desired`.
 
+pub mod answer;
 pub mod check;
 pub mod config;
+pub mod desired;
 pub mod diff;
 pub mod edit;
+pub mod group;
+pub mod guard;
 pub mod kind;
 pub mod mac;
+pub mod meter;
+pub mod mirror;
+pub mod object;
 pub mod parse;
+pub mod priority;
+pub mod rate;
 pub mod reference;
 pub mod refusal;
+pub mod rule;
+pub mod tenant;
 pub mod vlan;
+pub mod word;
 
+pub use answer::{Answer, Lldp, VlanTable};
 pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
+pub use desired::{Desired, Edit, Kind};
 pub use diff::{Change, Effect, FieldChange, apply, diff};
 pub use edit::{EditError, config_from_json, port_from_json};
+pub use group::Group;
+pub use guard::Guard;
 pub use kind::PortKind;
 pub use mac::Mac;
+pub use meter::Meter;
+pub use mirror::Mirror;
+pub use object::{Object, qualified};
 pub use parse::parse;
+pub use priority::{Priority, VlanProto};
+pub use rate::{Burst, Police, Rate};
 pub use refusal::{Refusal, Refused};
+pub use rule::Rule;
+pub use tenant::{Domain, Tenant};
 pub use vlan::{Vid, Vlan, VlanSet};
+pub use word::WordError;
 
 /// Largest ring that a driver may set up when the configuration does not say.
 pub const DEFAULT_QUEUE_SIZE: u16 = 4096;

@@ -20,7 +20,7 @@ const GROUPS: [(&str, &str, &[&str]); 5] = [
         "Keys of `nic = \"avf\"`",
         "A virtual function that current systems have a driver for, over vfio-user (see vfio-user.md). `mac` and `queues` \
          as above.",
-        &["vfio_user", "generation", "trust", "spoofchk"],
+        &["vfio_user", "generation"],
     ),
     (
         "Keys of `nic = \"e1000\"`",
@@ -109,8 +109,43 @@ pub fn markdown() -> String {
     let sentence = "`uplink = \"xdp\"` is known and refused: it is not in this build.";
     let _ = write!(page, "\n### Kinds to come\n\n{sentence}\n");
     table(&mut page, "### `vlan`", "Exactly one of the two shapes.", "Vlan", None);
+    table(&mut page, "### `priority`", &describe(&root["$defs"]["Priority"]), "Priority", None);
+    table(&mut page, "### `guard`", &describe(&root["$defs"]["Guard"]), "Guard", None);
+    table(&mut page, "### `answer`", &describe(&root["$defs"]["Answer"]), "Answer", None);
+    table(&mut page, "#### `answer.dhcp`", &describe(&root["$defs"]["Dhcp"]), "Dhcp", None);
+    table(&mut page, "#### `answer.dhcp6`", &describe(&root["$defs"]["Dhcp6"]), "Dhcp6", None);
+    table(&mut page, "#### `answer.ra`", &describe(&root["$defs"]["Router"]), "Router", None);
+    table(&mut page, "### `mac_damping`", &describe(&root["$defs"]["MacDamping"]), "MacDamping", None);
+    table(&mut page, "## `[[vlan]]`", &describe(&root["properties"]["vlan"]), "VlanTable", None);
+    table(&mut page, "## `[lldp]`", &describe(&root["properties"]["lldp"]), "Lldp", None);
     table(&mut page, "## `[[fdb]]`", &describe(&root["properties"]["fdb"]), "StaticFdb", None);
+    table(&mut page, "## `[[tenant]]`", &describe(&root["properties"]["tenant"]), "Tenant", None);
+    table(&mut page, "### `quota`", &describe(&root["$defs"]["Quota"]), "Quota", None);
+    table(&mut page, "## `[[group]]`", &describe(&root["properties"]["group"]), "Group", None);
+    table(&mut page, "## `[[meter]]`", &describe(&root["properties"]["meter"]), "Meter", None);
+    table(&mut page, "## `[[mirror]]`", &describe(&root["properties"]["mirror"]), "Mirror", None);
+    table(&mut page, "## `[[rule]]`", &describe(&root["properties"]["rule"]), "Rule", None);
+    table(&mut page, "### `match`", &describe(&root["$defs"]["Match"]), "Match", None);
+    actions(&mut page);
+    table(&mut page, "#### `set`", &describe(&root["$defs"]["Set"]), "Set", None);
+    table(&mut page, "#### `sample`", &describe(&root["$defs"]["Sample"]), "Sample", None);
+    table(&mut page, "#### `ct`", &describe(&root["$defs"]["Ct"]), "Ct", None);
     page
+}
+
+/// What a rule can do: words, and words with a value.
+fn actions(page: &mut String) {
+    let action = &schema()["$defs"]["Action"];
+    // Writing to a string does not fail.
+    let _ = write!(page, "\n### `action`\n\n{}\n\n| action | meaning |\n| --- | --- |\n", describe(action));
+    for variant in action["oneOf"].as_array().into_iter().flatten() {
+        let key = variant["properties"].as_object().and_then(|keys| keys.keys().next());
+        let written = match key {
+            Some(key) => format!("{{ {key} = .. }}"),
+            None => format!("\"{}\"", variant["const"].as_str().unwrap_or_default()),
+        };
+        let _ = writeln!(page, "| `{written}` | {} |", describe(variant).replace('|', "\\|"));
+    }
 }
 
 fn table(page: &mut String, heading: &str, sentence: &str, name: &str, keys: Option<&[&str]>) {
@@ -168,8 +203,16 @@ fn type_of(property: &Value) -> String {
     };
     match name {
         "string" if schema["format"] == "mac" => "MAC address".into(),
+        "string" if schema["format"] == "names" => "name or list of names".into(),
         "integer" => "number".into(),
         "boolean" => "true or false".into(),
+        "array" if schema["items"]["$ref"].as_str().is_some_and(|name| name.ends_with("/Action")) => {
+            "list of actions".into()
+        }
+        "array" if schema["items"]["$ref"].as_str().is_some_and(|name| name.ends_with("/Prefix")) => {
+            "list of prefixes".into()
+        }
+        "array" if schema["items"]["type"] == "string" => "list of names".into(),
         "array" if schema["items"]["type"].is_array() => "list of numbers and ranges".into(),
         "array" => "list of numbers".into(),
         "object" => "table".into(),
@@ -204,7 +247,8 @@ mod tests {
         for (name, definition) in schema()["$defs"].as_object().unwrap() {
             for (key, property) in definition["properties"].as_object().into_iter().flatten() {
                 assert!(!describe(property).is_empty(), "{name}.{key} says nothing");
-                assert!(page.contains(&format!("`{key}`")), "{name}.{key} is not on the page");
+                let is_there = page.contains(&format!("`{key}`"));
+                assert!(is_there, "{name}.{key} is not on the page");
             }
         }
     }

@@ -4,10 +4,21 @@ use std::{fs, path::Path};
 
 #[path = "fuzz/config_parse.rs"]
 mod config_parse;
+#[path = "fuzz/rule_text.rs"]
+mod rule_text;
 
 #[test]
 fn config_parse() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/config_parse");
+    replay("config_parse", config_parse::run);
+}
+
+#[test]
+fn rule_text() {
+    replay("rule_text", rule_text::run);
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut inputs: Vec<_> = fs::read_dir(&corpus)
         .unwrap_or_else(|error| panic!("{}: {error}", corpus.display()))
         .map(|entry| entry.expect("a directory that can be listed").path())
@@ -17,6 +28,6 @@ fn config_parse() {
     for input in inputs {
         // Shown only if the body panics: says which input it was.
         println!("{}", input.display());
-        config_parse::run(&fs::read(&input).expect("a readable corpus file"));
+        run(&fs::read(&input).expect("a readable corpus file"));
     }
 }

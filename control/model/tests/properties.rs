@@ -96,7 +96,7 @@ prop_compose! {
                 StaticFdb { mac, vlan, port: port.name.clone() }
             })
             .collect();
-        Config { daemon, port: ports, fdb }
+        Config { daemon, port: ports, fdb, ..Config::default() }
     }
 }
 

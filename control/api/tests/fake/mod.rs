@@ -12,11 +12,17 @@ use std::{
 };
 
 use fabnic_api::{
-    ApplyError, Backend, CaptureRequest, CaptureSender, CaptureStream, Counters, FdbEntry, FdbFilter,
-    FdbKind, FdbPage, FlowCache, Health, LinkState, Peer, PortStats, PortStatus, QueuePairs, QueueStats,
-    RingFormat, Stats, SwitchTotals, WorkerStatus, capture_channel,
+    ApplyError, Audit, Backend, BindingFilter, BindingStatus, CaptureDirection, CaptureRequest,
+    CaptureSender, CaptureStream, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind,
+    FdbPage, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MirrorStatus,
+    Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop, RingFormat, RuleStatus, Stats,
+    SwitchTotals, TenantDoor, TenantStatus, TraceReport, TraceRequest, TraceStep, TraceTarget, WorkerStatus,
+    capture_channel, server::Options,
 };
-use fabnic_model::{Change, Config, PortKind, diff, parse};
+use fabnic_model::{
+    Change, Config, Desired, Domain, Edit, EditError, Object as _, PortKind, Refused, Rule, Tenant, diff,
+    parse, tenant::Quota,
+};
 
 /// The configuration that the fake starts with.
 pub const START: &str = r#"
@@ -38,6 +44,8 @@ vhost_user = { socket = "/run/fabnic/vm2.sock", role = "client" }
 mac = "52:54:00:00:00:02"
 vlan = { access = 10 }
 queues = 2
+tenant = "blue"
+tenant_keys = ["mtu"]
 
 [[port]]
 name = "up0"
@@ -49,11 +57,43 @@ vlan = { trunk = [10, "20-29"], native = 1 }
 mac = "52:54:00:00:00:99"
 vlan = 10
 port = "up0"
+
+[[tenant]]
+name = "blue"
+token = "sha256:87705a77071a77b9ccd83d32507a14b66a40b9f32221207ac36828561c345fc6"
+quota = { rules = 2 }
+
+[[group]]
+name = "web"
+addresses = ["10.0.0.1", "10.1.0.0/16"]
+
+[[mirror]]
+name = "tap"
+to = "up0"
+port = "vm1"
+
+[[rule]]
+name = "web"
+port = "vm1"
+priority = 100
+match = { ip_proto = "tcp", dst_ip = "group:web", dst_port = "80-90" }
+action = ["count", { mirror = "tap" }, "pass"]
+
+[[rule]]
+name = "no-telnet"
+tenant = "blue"
+direction = "egress"
+match = { ip_proto = "tcp", dst_port = 23 }
+action = ["drop"]
 "#;
+
+/// The token of tenant blue, whose hash is in [`START`].
+pub const TOKEN: &str = "blue-and-secret";
 
 /// The daemon that is not there.
 pub struct Fake {
-    config: Mutex<Config>,
+    desired: Mutex<Desired>,
+    events: EventBus,
     learned: Mutex<Vec<FdbEntry>>,
     /// Captures without an end: a quiet port's.
     endless: Mutex<Vec<CaptureSender>>,
@@ -70,7 +110,8 @@ impl Fake {
             moves,
         };
         Self {
-            config: Mutex::new(parse(START).unwrap()),
+            desired: Mutex::new(Desired::new(parse(START).unwrap())),
+            events: EventBus::default(),
             learned: Mutex::new(vec![
                 learned(1, 0x50, "up0", 299, 0),
                 learned(10, 0x01, "vm1", 3, 0),
@@ -83,6 +124,13 @@ impl Fake {
     /// Whether the client of an endless capture went.
     pub fn capture_is_closed(&self) -> bool {
         self.endless.lock().unwrap().iter().any(CaptureSender::is_closed)
+    }
+}
+
+fn not_ready() -> DropExplained {
+    DropExplained {
+        reason: "not_ready".into(),
+        explanation: "No queue of the receiving port is ready.".into(),
     }
 }
 
@@ -115,10 +163,10 @@ impl Backend for Fake {
     }
 
     fn config(&self) -> Config {
-        self.config.lock().unwrap().clone()
+        self.desired.lock().unwrap().config().clone()
     }
 
-    fn apply(&self, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+    fn apply(&self, domain: &Domain, desired: Config, dry_run: bool) -> Result<Vec<Change>, ApplyError> {
         desired.check_cpus(&[0, 1])?;
         if let Some(port) = desired.port.iter().find(|p| p.device.as_deref() == Some("busy0")) {
             return Err(ApplyError::Failed {
@@ -127,12 +175,181 @@ impl Backend for Fake {
                 expected: "a device that nobody else has opened".into(),
             });
         }
-        let mut config = self.config.lock().unwrap();
-        let changes = diff(&config, &desired);
+        let mut running = self.desired.lock().unwrap();
+        let changes = diff(running.config(), &desired);
+        for change in &changes {
+            domain.permits(change, &running.before(change)).map_err(EditError::Forbidden)?;
+        }
         if !dry_run {
-            *config = desired;
+            *running = Desired::new(desired);
+            let first = changes.iter().map(ToString::to_string).collect();
+            self.events.send(EventKind::Applied { changes: changes.len() as u64, first });
         }
         Ok(changes)
+    }
+
+    fn edit(&self, domain: &Domain, edits: &[Edit], dry_run: bool) -> Result<Vec<Change>, ApplyError> {
+        let mut desired = self.desired.lock().unwrap().clone();
+        for edit in edits {
+            if let Some(change) = desired.plan(domain, edit)? {
+                desired.carry_out(&change);
+            }
+        }
+        let config = desired.config().clone();
+        config.check()?;
+        self.apply(domain, config, dry_run)
+    }
+
+    fn tenants(&self) -> Vec<Tenant> {
+        self.config().tenant
+    }
+
+    fn tenant_status(&self, domain: &Domain) -> Vec<TenantStatus> {
+        let config = self.config();
+        let seen = config.tenant.iter().filter(|tenant| domain.sees(Some(&tenant.name)));
+        seen.map(|tenant| TenantStatus {
+            name: tenant.name.clone(),
+            socket: tenant.socket.clone(),
+            uids: tenant.uids.clone(),
+            has_token: tenant.token.is_some(),
+            quota: tenant.quota,
+            used: Quota { rules: 1, groups: 0, addresses: 0, meters: 0, mirrors: 0 },
+            ports: vec!["vm2".into()],
+        })
+        .collect()
+    }
+
+    fn rules(&self, domain: &Domain) -> Vec<RuleStatus> {
+        let config = self.config();
+        let seen = config.rule.iter().filter(|rule| domain.sees(rule.tenant()));
+        seen.map(|rule| RuleStatus {
+            id: rule.qualified(),
+            text: rule.to_string(),
+            rule: Rule::clone(rule),
+            frames: 12,
+            bytes: 768,
+            last_used_seconds: (rule.name == "web").then_some(75),
+        })
+        .collect()
+    }
+
+    fn rule(&self, domain: &Domain, name: &str) -> Option<RuleStatus> {
+        self.rules(domain)
+            .into_iter()
+            .find(|rule| rule.id == name || (domain.tenant().is_some() && rule.rule.name == name))
+    }
+
+    fn groups(&self, domain: &Domain) -> Vec<GroupStatus> {
+        let config = self.config();
+        let seen = config.group.iter().filter(|group| domain.sees(group.tenant()));
+        seen.map(|group| GroupStatus { id: group.qualified(), group: (**group).clone() }).collect()
+    }
+
+    fn mirrors(&self, domain: &Domain) -> Vec<MirrorStatus> {
+        let config = self.config();
+        let seen = config.mirror.into_iter().filter(|mirror| domain.sees(mirror.tenant()));
+        seen.map(|mirror| MirrorStatus { id: mirror.qualified(), mirror, seen: 30, copied: 10 }).collect()
+    }
+
+    fn flows(&self, domain: &Domain, filter: &FlowFilter) -> Vec<FlowStatus> {
+        let flow = FlowStatus {
+            port: "vm1".into(),
+            src_mac: fabnic_model::Mac([0x52, 0x54, 0, 0, 0, 1]),
+            dst_mac: fabnic_model::Mac([0x52, 0x54, 0, 0, 0, 2]),
+            vlan: 10,
+            protocol: "ipv6".into(),
+            src_ip: Some("2001:db8::1".into()),
+            dst_ip: Some("2001:db8::2".into()),
+            ip_proto: Some("tcp".into()),
+            src_port: Some(40_000),
+            dst_port: Some(443),
+            to: "vm2".into(),
+            frames: 900,
+            bytes: 57_600,
+        };
+        let is_meant = domain.tenant().is_none() && filter.port.as_ref().is_none_or(|port| port == "vm1");
+        if is_meant { vec![flow] } else { Vec::new() }
+    }
+
+    fn bindings(&self, domain: &Domain, _: &BindingFilter) -> Vec<BindingStatus> {
+        let binding = BindingStatus {
+            vlan: 10,
+            address: "10.0.0.1".into(),
+            port: "vm1".into(),
+            mac: fabnic_model::Mac([0x52, 0x54, 0, 0, 0, 1]),
+            origin: "dhcp".into(),
+            expires_seconds: Some(3600),
+        };
+        if domain.tenant().is_none() { vec![binding] } else { Vec::new() }
+    }
+
+    fn bindings_forget(&self, filter: &BindingFilter) -> u64 {
+        u64::from(filter.port.as_deref() == Some("vm1"))
+    }
+
+    fn lldp(&self) -> Vec<LldpStatus> {
+        vec![LldpStatus {
+            port: "up0".into(),
+            chassis: "52:54:00:00:00:aa".into(),
+            port_id: "ge-0/0/1".into(),
+            port_description: "to the lab".into(),
+            name: "leaf1".into(),
+            description: "a switch".into(),
+            expires_seconds: 100,
+        }]
+    }
+
+    fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Refused> {
+        if request.packet.is_none() && request.hex.is_none() {
+            return Err(Refused::one(
+                "packet",
+                "a frame is given by its fields or by its bytes",
+                "one of them",
+            ));
+        }
+        let step = |stage: &str, notes: &[&str], outcome: Option<&str>| TraceStep {
+            stage: stage.into(),
+            notes: notes.iter().map(|note| (*note).to_owned()).collect(),
+            outcome: outcome.map(str::to_owned),
+        };
+        Ok(TraceReport {
+            frame: "52:54:00:00:00:01 > 52:54:00:00:00:02 IPv4 10.0.0.1:40000 > 10.0.0.2:80 TCP [S] (60 B)"
+                .into(),
+            steps: vec![
+                step("vlan", &[], None),
+                step("infra_in", &["rule web: count, mirror tap, pass"], None),
+                step("forward", &["52:54:00:00:00:02 is behind vm2"], Some("sent to 1 port")),
+            ],
+            vlan: 10,
+            operations: vec!["mirror tap".into()],
+            dropped: None,
+            to: vec![
+                TraceTarget { port: "vm2".into(), dropped: None },
+                TraceTarget { port: "up0".into(), dropped: Some(not_ready()) },
+            ],
+        })
+    }
+
+    fn recent_drops(&self, port: &str) -> Option<Vec<RecentDrop>> {
+        self.config().find_port(port)?;
+        Some(vec![RecentDrop {
+            number: 7,
+            seconds_ago: 75,
+            direction: CaptureDirection::Rx,
+            dropped: not_ready(),
+            frame: "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff ARP who-has 10.0.0.2 tell 10.0.0.1 (60 B)".into(),
+            length: 60,
+            hex: "ffffffffffff5254000000010806".into(),
+            stage: Some(TraceStep {
+                stage: "infra_in".into(),
+                notes: vec!["rule web".into()],
+                outcome: Some("dropped: not_ready".into()),
+            }),
+        }])
+    }
+
+    fn events(&self) -> &EventBus {
+        &self.events
     }
 
     fn ports(&self) -> Vec<PortStatus> {
@@ -148,6 +365,7 @@ impl Backend for Fake {
                 PortStatus {
                     id,
                     name: port.name.clone(),
+                    tenant: port.tenant.clone(),
                     kind: kind.as_str().into(),
                     state: port.state,
                     link: if connected || port.uplink.is_some() { LinkState::Up } else { LinkState::Down },
@@ -291,6 +509,7 @@ pub struct Served {
     _dir: tempfile::TempDir,
     pub socket: PathBuf,
     pub fake: Arc<Fake>,
+    pub doors: tokio::sync::mpsc::UnboundedSender<TenantDoor>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -302,6 +521,11 @@ pub fn serve() -> Served {
     let fake = Arc::new(Fake::new());
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let (path, backend) = (socket.clone(), Arc::clone(&fake));
+    let audit = Arc::new(Audit::default());
+    let (doors, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let blue = std::os::unix::net::UnixListener::bind(dir.path().join("blue.sock")).unwrap();
+    blue.set_nonblocking(true).unwrap();
+    doors.send(TenantDoor::Open { tenant: "blue".into(), listener: blue }).unwrap();
     let (bound, is_bound) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -312,11 +536,12 @@ pub fn serve() -> Served {
                 // An error means that the test is over as well.
                 let _ = stopped.await;
             };
-            fabnic_api::serve(listener, backend, shutdown).await.unwrap();
+            let options = Options { doors: Some(receiver), audit };
+            fabnic_api::serve(listener, backend, options, shutdown).await.unwrap();
         });
     });
     is_bound.recv().unwrap();
-    Served { _dir: dir, socket, fake, stop: Some(stop), thread: Some(thread) }
+    Served { _dir: dir, socket, fake, doors, stop: Some(stop), thread: Some(thread) }
 }
 
 impl Served {
