@@ -17,9 +17,9 @@ use anyhow::{Context, Result};
 use fabnic_memory::{Map, RegionSpec};
 use fabnic_port::{Port, PortId, PortKind};
 use fabnic_switch::{
-    Action, Algorithm, BoundAddress, Change, ColorAction, CtState, Direction, Domain, GuardSettings, InlineSwitch, Match,
-    MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit, StormSettings, SwitchConfig,
-    TenantPolicy, Term, Unit, VlanSnooping,
+    Action, Algorithm, BoundAddress, Change, ColorAction, CtState, Direction, Domain, GuardSettings,
+    InlineSwitch, Match, MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit,
+    StormSettings, SwitchConfig, TenantPolicy, Term, Unit, VlanSnooping,
 };
 use fabnic_testkit::driver::RingOptions;
 use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
@@ -28,8 +28,8 @@ use fabnic_testkit::memory::{Backing, GuestMemory};
 use fabnic_testkit::packets::{Packet, tcp};
 use fabnic_virtio_net::{Features, QueueSetup, open_receive, open_transmit};
 use fabnic_virtqueue::RingConfig;
-use fabnic_wire::{Offload, Vid};
 use fabnic_wire::offload::{GSO_TCPV4, NEEDS_CSUM};
+use fabnic_wire::{Offload, Vid};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,8 @@ pub enum On {
     Plain,
     /// Flows up to their ports told apart and counted.
     Flows,
-    /// Every policy feature that a port of a cloud has: see [`On::settings`], [`On::policy`] and [`On::rules`].
+    /// Every policy feature that a port of a cloud has: guards, connection tracking, rules of both domains and directions,
+    /// meters, storm control, multicast snooping, counted flows.
     All,
 }
 
@@ -94,7 +95,11 @@ impl On {
             guard: GuardSettings { mac: false, addresses: [address].into(), ..GuardSettings::strict([]) },
             tracking: Some(PortTracking { zone: 1, ..PortTracking::default() }),
             police_ingress: Some(FAST),
-            storm: StormSettings { broadcast: Some(limit), multicast: Some(limit), unknown_unicast: Some(limit) },
+            storm: StormSettings {
+                broadcast: Some(limit),
+                multicast: Some(limit),
+                unknown_unicast: Some(limit),
+            },
             ..PortSettings::default()
         }
     }

@@ -12,7 +12,10 @@ use fabnic_memory::clock;
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| -> Result<usize> {
-        Ok(args.get(at).context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows|all]")?.parse()?)
+        Ok(args
+            .get(at)
+            .context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows|all]")?
+            .parse()?)
     };
     let packed = args.first().is_some_and(|ring| ring == "packed");
     let on = args.get(4).map_or(Ok(On::Plain), |on| on.parse())?;
