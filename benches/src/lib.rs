@@ -77,7 +77,11 @@ impl On {
             On::All => Policy {
                 flow_counters: true,
                 multicast: vec![VlanSnooping::new(vlan)],
-                tenants: vec![TenantPolicy { tenant: 1, police_ingress: Some(FAST) }],
+                tenants: vec![TenantPolicy {
+                    tenant: 1,
+                    police_ingress: Some(FAST),
+                    max_tx_rate: None,
+                }],
                 ..Policy::default()
             },
         }

@@ -17,6 +17,7 @@ pub const MAX_SLICES: usize = 4096;
 pub struct Burst {
     frames: Box<[Frame]>,
     len: usize,
+    wanted: usize,
     slices: Vec<Slice>,
     source: Option<Arc<Map>>,
 }
@@ -33,6 +34,7 @@ impl Burst {
         Burst {
             frames: vec![Frame::EMPTY; BURST].into_boxed_slice(),
             len: 0,
+            wanted: BURST,
             slices: Vec::with_capacity(MAX_SLICES),
             source: None,
         }
@@ -72,10 +74,23 @@ impl Burst {
         self.len == 0
     }
 
-    /// Frames that still fit.
+    /// Frames that are wanted and not there yet.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        BURST - self.len
+        self.wanted.saturating_sub(self.len)
+    }
+
+    /// Says how many frames a queue should receive at most, from now on; at least 1 and at most [`BURST`]. A queue that has
+    /// already taken more from its ring may bring them.
+    #[inline]
+    pub fn set_wanted(&mut self, frames: usize) {
+        self.wanted = frames.clamp(1, BURST);
+    }
+
+    /// How many frames a queue should receive at most.
+    #[inline(always)]
+    pub fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// The list that senders put their slices into, before [`Burst::push`]. At most [`MAX_SLICES`] in all.
@@ -124,7 +139,7 @@ impl Burst {
     /// What adds frame after frame from the slices that are there now. `None` of a burst without a sender's memory.
     #[inline(always)]
     pub fn filler(&mut self) -> Option<Filler<'_>> {
-        let Burst { frames, len, slices, source } = self;
+        let Burst { frames, len, slices, source, .. } = self;
         let free = frames.get_mut(*len..)?.iter_mut();
         let source = source.as_deref()?;
         Some(Filler { free, len, slices, source, reach: source.reach() })

@@ -72,6 +72,7 @@ pub fn check(mut make: impl FnMut() -> Endpoint) {
     frames_are_received_in_order(make());
     frames_of_all_lengths_are_received(make());
     received_frames_stay_until_complete(make());
+    no_more_is_received_than_is_wanted(make());
     an_armed_ingress_wakes(make());
     frames_of_all_lengths_and_shapes_are_delivered(make());
     any_picks_are_delivered_in_their_order(make());
@@ -176,6 +177,33 @@ fn frames_are_received_in_order(mut endpoint: Endpoint) {
     ingress.receive(&mut burst).unwrap_or_else(|fault| panic!("receive: {fault}"));
     assert!(burst.is_empty(), "a frame came twice");
     ingress.complete(&burst);
+}
+
+fn no_more_is_received_than_is_wanted(mut endpoint: Endpoint) {
+    let Some(mut ingress) = endpoint.ingress else { return };
+    let mut burst = Burst::new();
+    for (wanted, number) in [(1, 0), (3, 100), (BURST - 1, 200)] {
+        burst.set_wanted(wanted);
+        let size = (2 * wanted + 1).min(endpoint.depth);
+        let frames: Vec<_> = (number..number + size).map(|n| frame_of(60, n)).collect();
+        frames.iter().for_each(|frame| endpoint.outside.send(frame));
+        let mut got = 0;
+        let begun = std::time::Instant::now();
+        while got < size {
+            assert!(begun.elapsed() < PATIENCE, "{got} of {size} frames came");
+            if ingress.backlog() == 0 {
+                std::thread::yield_now();
+                continue;
+            }
+            ingress.receive(&mut burst).unwrap_or_else(|fault| panic!("receive: {fault}"));
+            assert!(burst.len() <= wanted, "{} frames where {wanted} were wanted", burst.len());
+            for index in 0..burst.len() {
+                assert_frame(&whole(&burst, index), &frames[got], "received");
+                got += 1;
+            }
+            ingress.complete(&burst);
+        }
+    }
 }
 
 fn frames_of_all_lengths_are_received(mut endpoint: Endpoint) {

@@ -139,6 +139,8 @@ reasons! {
     TtlExceeded = "ttl_exceeded",
     /// A rule rewrites it, and a checksum that would have to change is out of reach.
     CannotRewrite = "cannot_rewrite",
+    /// The receiver is congested, and the sender has had its share of it.
+    OverShare = "over_share",
     /// The switch could not decide for the moment: more different sets of actions are in use than it keeps.
     Overload = "overload",
     /// A fault was injected on purpose.

@@ -34,6 +34,7 @@ use crate::origin::Origin;
 use crate::priority::PrioritySettings;
 use crate::receive::Flooded;
 use crate::rules::{Connection, RuleSet};
+use crate::shaper::{Admission, FairShare, Toward};
 use crate::stage::egress;
 use crate::stage::rules::{Copied, FloodedCopy};
 use crate::topology::{Member, Topology};
@@ -76,6 +77,10 @@ pub(crate) struct Engine {
     pub(crate) now: Tick,
     /// The same in nanoseconds, on the clock of [`Moment::now_ns`].
     pub(crate) now_ns: u64,
+    /// Index of the port that the burst in work came from.
+    sender: u32,
+    /// The congested receiver that frames of the burst went to, the one of most.
+    toward: Option<Toward>,
 }
 
 /// Frame indexes, up to a burst.
@@ -217,6 +222,8 @@ impl Engine {
             rules,
             now: 0,
             now_ns: 0,
+            sender: 0,
+            toward: None,
         }
     }
 
@@ -276,7 +283,7 @@ impl Engine {
     /// Decides on and delivers all frames of a burst that came from the port with this index.
     pub(crate) fn process(&mut self, at: &Moment<'_>, ingress: u32, burst: &mut Burst) {
         let topology = at.topology;
-        (self.now, self.now_ns) = (at.now, at.now_ns);
+        (self.now, self.now_ns, self.sender) = (at.now, at.now_ns, ingress);
         let Some(member) = topology.member(ingress) else { return };
         self.counters.frames += burst.len() as u64;
         let deep = !topology.needs.is_empty();
@@ -672,13 +679,13 @@ impl Engine {
         if let Some(reason) = egress::closed(member) {
             return self.refuse(from, member, reason, picks, burst);
         }
-        if member.meters.egress.is_some() {
+        if member.meters.at_egress() {
             return self.police_and_deliver((topology, from), member, picks, burst);
         }
         self.fit_and_deliver((topology, from), member, picks, burst);
     }
 
-    /// Charges frames to the meter of the port that they go to, and delivers those that it lets through.
+    /// Charges frames to the meter of the port that they go to, and to their sender's share of it; delivers those that may.
     #[inline(never)]
     fn police_and_deliver(
         &mut self,
@@ -687,17 +694,60 @@ impl Engine {
         picks: &Picks,
         burst: &mut Burst,
     ) {
-        let Some(meter) = &member.meters.egress else { return };
         let (mut fit, mut over) = (Picks::NONE, Picks::NONE);
         for &frame in picks.as_slice() {
             let mut marking = Marking::default();
-            if let Some(frame) = burst.frames().get(usize::from(frame)) {
+            if let (Some(frame), Some(meter)) =
+                (burst.frames().get(usize::from(frame)), &member.meters.egress)
+            {
                 meter.charge(self.now_ns, Charge::of(frame), &mut marking);
             }
             if marking.is_dropped { over.push(frame.into()) } else { fit.push(frame.into()) }
         }
         self.refuse(from, member, DropReason::Metered, &over, burst);
+        let Some(share) = &member.meters.share else {
+            return self.fit_and_deliver((topology, from), member, &fit, burst);
+        };
+        let fit = self.admit((topology, from), member, share, fit, burst);
+        let full = member.port.tx_drops.get(DropReason::RingFull);
         self.fit_and_deliver((topology, from), member, &fit, burst);
+        if member.port.tx_drops.get(DropReason::RingFull) != full {
+            share.found_full(self.now_ns);
+        }
+    }
+
+    /// While a receiver is congested: those of some frames that are within their sender's share of it. The others are
+    /// dropped.
+    fn admit(
+        &mut self,
+        (topology, from): From<'_>,
+        member: &Member,
+        share: &Arc<FairShare>,
+        picks: Picks,
+        burst: &mut Burst,
+    ) -> Picks {
+        let Some(sender) = topology.member(self.sender).filter(|_| share.is_active() && picks.len > 0) else {
+            return picks;
+        };
+        let weight = sender.settings.tx_weight;
+        let frames = picks.as_slice().iter().filter_map(|frame| burst.frames().get(usize::from(*frame)));
+        let Admission { admitted, until } =
+            share.admit(self.now_ns, sender.port.id.0, weight, frames.map(Charge::of));
+        if self.toward.as_ref().is_none_or(|toward| toward.frames < picks.len) {
+            let share = Arc::clone(share);
+            self.toward = Some(Toward { share, frames: picks.len, is_over: until.is_some() });
+        }
+        let (mut fit, mut over) = (Picks::NONE, Picks::NONE);
+        for (number, frame) in picks.as_slice().iter().enumerate() {
+            if number < admitted { fit.push((*frame).into()) } else { over.push((*frame).into()) }
+        }
+        self.refuse(from, member, DropReason::OverShare, &over, burst);
+        fit
+    }
+
+    /// The congested receiver that most frames of the last burst went to.
+    pub(crate) fn take_toward(&mut self) -> Option<Toward> {
+        self.toward.take()
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use fabnic_port::{Burst, Fault, Port, PortId};
+use fabnic_port::{BURST, Burst, Fault, Port, PortId};
 use fabnic_wire::Vid;
 
 use crate::answer::{AnswerStats, LldpNeighbour};
@@ -18,11 +18,12 @@ use crate::mirror::Mirror;
 use crate::multicast::MulticastVlan;
 use crate::rules::{Change, Rules, TransactionError};
 use crate::settings::{Policy, PortSettings};
+use crate::shaper::Scheduler;
 use crate::stats::SwitchTotals;
 use crate::switch::{Shared, SwitchConfig};
 use crate::topology::Topology;
 use crate::trace::Trace;
-use crate::worker::charge_of;
+use crate::worker::{BURSTS_A_VISIT, charge_of};
 
 /// A switch that moves frames when it is told to.
 pub struct InlineSwitch {
@@ -32,6 +33,9 @@ pub struct InlineSwitch {
     burst: Burst,
     now: u32,
     now_ns: u64,
+    scheduler: Scheduler,
+    /// Port and queue of each slot of the scheduler.
+    slots: Vec<(PortId, usize)>,
 }
 
 impl core::fmt::Debug for InlineSwitch {
@@ -46,7 +50,16 @@ impl InlineSwitch {
         let shared = Shared::new(config);
         let engine = shared.engine();
         let topology = shared.topology.load_full();
-        InlineSwitch { shared, engine, topology, burst: Burst::new(), now: 0, now_ns: 0 }
+        InlineSwitch {
+            shared,
+            engine,
+            topology,
+            burst: Burst::new(),
+            now: 0,
+            now_ns: 0,
+            scheduler: Scheduler::default(),
+            slots: Vec::new(),
+        }
     }
 
     /// Makes these the switch's ports, as [`crate::Switch::set_ports`] does.
@@ -62,6 +75,14 @@ impl InlineSwitch {
     fn change(&mut self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>) {
         let (topology, _gone) = self.shared.publish(ports, policy);
         self.engine.adopt(&topology);
+        self.scheduler = Scheduler::default();
+        self.slots.clear();
+        for member in &topology.members {
+            for queue in 0..member.port.ingress().len() {
+                self.scheduler.add(member.port.id.0, member.meters.shaper.clone());
+                self.slots.push((member.port.id, queue));
+            }
+        }
         self.topology = topology;
     }
 
@@ -122,7 +143,7 @@ impl InlineSwitch {
         self.topology.mirrors.all.clone()
     }
 
-    /// Receives one burst from a port's queue, and delivers it. Gives the number of frames.
+    /// Receives one burst from a port's queue, and delivers it, whoever's turn it is. Gives the number of frames.
     ///
     /// # Errors
     /// The queue's fault; the caller decides whether the port stops.
@@ -132,10 +153,6 @@ impl InlineSwitch {
         else {
             return Ok(0);
         };
-        let held = self.topology.member(index).and_then(|member| member.meters.max_rate.as_deref());
-        if held.is_some_and(|limiter| limiter.credit(self.now_ns).is_err()) {
-            return Ok(0);
-        }
         let mut guard = cell.lock();
         let Some(ingress) = guard.as_mut() else { return Ok(0) };
         let at = Moment {
@@ -145,10 +162,40 @@ impl InlineSwitch {
             now_ns: self.now_ns,
         };
         let (frames, received) = self.engine.serve(&at, index, cell, ingress.as_mut(), &mut self.burst);
-        if let Some(limiter) = held {
-            limiter.charge(self.now_ns, charge_of(&self.burst));
-        }
         received.map(|()| frames)
+    }
+
+    /// A worker's round over all queues, at this moment: rates are kept, and what is read of whom is decided by
+    /// guarantees, priorities, weights and shares. Gives the number of frames; a queue with a fault is passed over.
+    pub fn round(&mut self) -> usize {
+        let mut total = 0;
+        let mut scheduler = core::mem::take(&mut self.scheduler);
+        scheduler.begin(self.now_ns);
+        while let Some(slot) = scheduler.next(self.now_ns) {
+            let Some((port, queue)) = self.slots.get(slot).copied() else { break };
+            let mut is_drained = false;
+            for _ in 0..BURSTS_A_VISIT {
+                let wanted = scheduler.allowance(slot, self.now_ns);
+                if wanted == 0 {
+                    break;
+                }
+                self.burst.set_wanted(wanted);
+                let frames = self.poll(port, queue).unwrap_or(0);
+                if frames > 0 {
+                    scheduler.charge(slot, self.now_ns, charge_of(&self.burst), frames);
+                    scheduler.heads(slot, self.engine.take_toward(), frames);
+                }
+                total += frames;
+                is_drained = frames < wanted;
+                if is_drained {
+                    break;
+                }
+            }
+            scheduler.end_turn(slot, self.now_ns, is_drained);
+        }
+        self.burst.set_wanted(BURST);
+        self.scheduler = scheduler;
+        total
     }
 
     /// As [`crate::Switch::multicast`].

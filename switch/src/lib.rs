@@ -106,7 +106,7 @@ pub use rules::{
     TransactionError, prefix4, prefix6,
 };
 pub use settings::{NamedMeter, Policy, PortSettings, TenantPolicy, VlanMode, VlanProtocol, VlanSet};
-pub use shaper::Rate;
+pub use shaper::{DEFAULT_WEIGHT, PRIORITIES, Rate};
 pub use stage::stages;
 pub use stats::{FdbStats, SwitchTotals, WorkerStats, drops};
 pub use switch::{StartError, Switch, SwitchConfig};

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use crate::meter::{FloodKind, Meter, MeterChain, MeterSettings, MeterStats, Metered, StormControl};
 use crate::settings::{NamedMeter, PortSettings, TenantPolicy};
-use crate::shaper::{Rate, RateLimiter};
+use crate::shaper::{FairShare, PortShaper, Rate, RateLimiter};
 
 /// The meters that rules name, and those of tenants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) named: Vec<(String, Arc<Meter>)>,
     tenants: Vec<(u32, Arc<Meter>)>,
+    /// What the ports of a tenant may send together.
+    groups: Vec<(u32, Arc<RateLimiter>)>,
 }
 
 /// The meters of a port.
@@ -23,7 +25,10 @@ pub(crate) struct PortMeters {
     pub(crate) ingress: Option<Arc<MeterChain>>,
     pub(crate) egress: Option<Arc<Meter>>,
     pub(crate) storm: StormControl,
-    pub(crate) max_rate: Option<Arc<RateLimiter>>,
+    /// When it is read.
+    pub(crate) shaper: Option<Arc<PortShaper>>,
+    /// What senders may send to it while it is congested.
+    pub(crate) share: Option<Arc<FairShare>>,
 }
 
 /// What the meters of a port have seen; `None` where there is none.
@@ -37,6 +42,11 @@ pub struct PortMeterStats {
     pub storm: [Option<MeterStats>; 3],
     /// What was read from it while it was held to its rate.
     pub held: Option<Metered>,
+    /// What of it its guaranteed rate paid for.
+    pub guaranteed: Option<Metered>,
+    /// While it is congested: what each sender may send to it, in bytes a second (256 bytes more for each packet), at the
+    /// default weight.
+    pub share: Option<u64>,
 }
 
 /// A meter with these settings: the old one, changed, if there is one. `None` where they make no sense, which whoever made
@@ -50,19 +60,26 @@ fn renew(old: Option<&Arc<Meter>>, settings: MeterSettings) -> Option<Arc<Meter>
 }
 
 impl Meters {
-    pub(crate) fn new(named: &[NamedMeter], tenants: &[TenantPolicy], old: &Meters) -> Meters {
+    pub(crate) fn new(named: &[NamedMeter], policies: &[TenantPolicy], old: &Meters) -> Meters {
         let named = named
             .iter()
             .filter_map(|meter| Some((meter.name.clone(), renew(old.named(&meter.name), meter.settings)?)));
-        let tenants = tenants.iter().filter_map(|policy| {
+        let tenants = policies.iter().filter_map(|policy| {
             Some((policy.tenant, renew(old.tenant(policy.tenant), policy.police_ingress?)?))
         });
-        Meters { named: named.collect(), tenants: tenants.collect() }
+        let groups = policies.iter().filter_map(|policy| {
+            Some((policy.tenant, limiter(old.group(policy.tenant), policy.max_tx_rate?)))
+        });
+        Meters { named: named.collect(), tenants: tenants.collect(), groups: groups.collect() }
     }
 
     /// The meter of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Meter>> {
         self.named.iter().find(|(known, _)| known == name).map(|(_, meter)| meter)
+    }
+
+    fn group(&self, number: u32) -> Option<&Arc<RateLimiter>> {
+        self.groups.iter().find(|(known, _)| *known == number).map(|(_, group)| group)
     }
 
     fn tenant(&self, number: u32) -> Option<&Arc<Meter>> {
@@ -89,9 +106,23 @@ impl PortMeters {
         let egress =
             settings.police_egress.and_then(|meter| renew(old.and_then(|old| old.egress.as_ref()), meter));
         let storm = StormControl::new(&settings.storm, old.map(|old| &old.storm)).unwrap_or_default();
-        let max_rate =
-            settings.max_tx_rate.map(|rate| limiter(old.and_then(|old| old.max_rate.as_ref()), rate));
-        PortMeters { own, ingress, egress, storm, max_rate }
+        let groups = settings.tenant.and_then(|number| meters.group(number)).into_iter().cloned();
+        let before = old.and_then(|old| old.shaper.as_deref());
+        let shaper = PortShaper::new(settings.shaper(), groups.collect(), before);
+        let shaper = (!shaper.is_plain()).then(|| Arc::new(shaper));
+        let share = || old.and_then(|old| old.share.clone()).unwrap_or_default();
+        let share = settings.fair_share.then(share);
+        PortMeters { own, ingress, egress, storm, shaper, share }
+    }
+
+    /// Whether there is something to be done with what is sent to it.
+    pub(crate) fn at_egress(&self) -> bool {
+        self.egress.is_some() || self.share.is_some()
+    }
+
+    /// Whether senders are to be read in turns because of it.
+    pub(crate) fn is_shaped(&self) -> bool {
+        self.share.is_some() || self.shaper.is_some()
     }
 
     /// What they have seen.
@@ -100,7 +131,9 @@ impl PortMeters {
             ingress: self.own.as_ref().map(|meter| meter.stats()),
             egress: self.egress.as_ref().map(|meter| meter.stats()),
             storm: FloodKind::ALL.map(|kind| self.storm.stats(kind)),
-            held: self.max_rate.as_ref().map(|limiter| limiter.charged()),
+            held: self.shaper.as_ref().and_then(|shaper| Some(shaper.max_limiter()?.charged())),
+            guaranteed: self.shaper.as_ref().and_then(|shaper| Some(shaper.min_limiter()?.charged())),
+            share: self.share.as_ref().and_then(|share| share.common_rate()),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::multicast::{PortMulticast, VlanSnooping};
 use crate::needs::Needs;
 use crate::priority::PrioritySettings;
 use crate::receive::ReceiveFilter;
-use crate::shaper::Rate;
+use crate::shaper::{DEFAULT_WEIGHT, PRIORITIES, Rate, ShaperSettings};
 use crate::translation::VlanTranslation;
 
 /// A set of VLANs: one bit each.
@@ -141,6 +141,14 @@ pub struct PortSettings {
     pub tenant: Option<u32>,
     /// The port is read no faster than this; what it sends beyond waits in its own ring (`max_tx_rate` of `ip link set vf`).
     pub max_tx_rate: Option<Rate>,
+    /// Up to this rate the port is read before all that has no guarantee (`min_tx_rate` of `ip link set vf`).
+    pub min_tx_rate: Option<Rate>,
+    /// Its share of what is left, against other ports of the same priority; at least 1 ([`crate::shaper::DEFAULT_WEIGHT`]).
+    pub tx_weight: u16,
+    /// Ports of priority 7 are read before those of 6, and so on to 0. Strict: a lower one may starve.
+    pub tx_priority: u8,
+    /// Whether those that send to this port have fair shares of it, by their weights, while it is congested.
+    pub fair_share: bool,
     /// What it sends beyond this meter is dropped, or marked: for senders that cannot be held. Settings that make no sense
     /// are refused before they come here.
     pub police_ingress: Option<MeterSettings>,
@@ -161,6 +169,16 @@ pub struct PortSettings {
 }
 
 impl PortSettings {
+    /// What the scheduler reads of them.
+    pub(crate) fn shaper(&self) -> ShaperSettings {
+        ShaperSettings {
+            max_tx_rate: self.max_tx_rate,
+            min_tx_rate: self.min_tx_rate,
+            weight: self.tx_weight.max(1),
+            priority: self.tx_priority.min(PRIORITIES - 1),
+        }
+    }
+
     /// What of a frame they read.
     pub(crate) fn needs(&self) -> Needs {
         let metered = self.police_ingress.is_some() || self.storm != StormSettings::default();
@@ -187,6 +205,8 @@ pub struct TenantPolicy {
     pub tenant: u32,
     /// A meter over those of its ports: a frame must pass both, or takes tokens of neither.
     pub police_ingress: Option<MeterSettings>,
+    /// All its ports together are read no faster than this. Between them priorities, guarantees and weights decide.
+    pub max_tx_rate: Option<Rate>,
 }
 
 /// What configuration says of the switch as a whole, in the form in which the pipeline reads it.
@@ -238,6 +258,10 @@ impl Default for PortSettings {
             isolated: false,
             tenant: None,
             max_tx_rate: None,
+            min_tx_rate: None,
+            tx_weight: DEFAULT_WEIGHT,
+            tx_priority: 0,
+            fair_share: false,
             police_ingress: None,
             police_egress: None,
             storm: StormSettings::default(),

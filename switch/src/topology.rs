@@ -52,6 +52,8 @@ pub(crate) struct Topology {
     pub(crate) members: Box<[Member]>,
     pub(crate) mirrors: Mirrors,
     pub(crate) meters: Meters,
+    /// Senders are read in turns and at rates, because of some port.
+    pub(crate) is_shaped: bool,
     /// Addresses that the switch has itself.
     pub(crate) gateways: Box<[Gateway]>,
     /// What LLDP says of the switch.
@@ -79,10 +81,12 @@ impl Topology {
         let ids: Arc<[PortId]> = members.iter().map(|member| member.port.id).collect();
         let by_id = ids.iter().copied().zip(0..).collect();
         let flood = FloodLists::new(members.iter().map(|member| &member.settings));
+        let is_shaped = members.iter().any(|member| member.meters.is_shaped());
         Topology {
             generation,
             members: members.into_boxed_slice(),
             mirrors,
+            is_shaped,
             meters,
             gateways: Box::default(),
             lldp: LldpIdentity::default(),

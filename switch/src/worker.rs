@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabnic_memory::clock;
-use fabnic_port::{BURST, Burst, Counter, Fault, Poller, PortId, Token};
+use fabnic_port::{BURST, Burst, Counter, Fault, Ingress, Poller, PortId, Token};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
@@ -36,6 +36,7 @@ use crate::bell::Bell;
 use crate::engine::{Engine, EngineCounters, Moment};
 use crate::meter::Charge;
 use crate::needs::Needs;
+use crate::shaper::Scheduler;
 use crate::switch::Shared;
 use crate::talkers::{FlowStats, Pass};
 use crate::topology::Topology;
@@ -47,7 +48,7 @@ const GATHER_MAX_US: f64 = 12.0;
 /// A queue that brings fewer frames than this in [`GATHER_MAX_US`] is not left alone at all.
 const GATHER_LEAST: f64 = 24.0;
 /// Bursts taken from one queue before the others have their turn.
-const BURSTS_A_VISIT: usize = 8;
+pub(crate) const BURSTS_A_VISIT: usize = 8;
 /// How long a queue stays on the list without a frame, in microseconds.
 const KEEP_US: u64 = 200;
 /// How often a busy worker asks epoll, in microseconds.
@@ -59,6 +60,8 @@ const HOUSEKEEPING_MS: u64 = 20;
 
 /// Buckets of the burst-size histogram: 1, 2-3, 4-7, 8-15, 16-31, 32-63, 64.
 pub const BURST_BUCKETS: usize = 7;
+
+mod turns;
 
 const EVENT: u64 = u64::MAX;
 
@@ -177,6 +180,8 @@ struct Active {
     since_drain: u64,
     /// Frames a count of the clock, smoothed.
     rate: f64,
+    /// Its place in the scheduler, if there is one.
+    slot: usize,
 }
 
 /// What a visit found.
@@ -200,6 +205,8 @@ pub(crate) struct Worker {
     next_ask: u64,
     next_housekeeping: u64,
     pass: Pass,
+    /// Where senders are read in turns and at rates.
+    scheduler: Option<Box<Scheduler>>,
 }
 
 impl Worker {
@@ -218,6 +225,7 @@ impl Worker {
             next_ask: 0,
             next_housekeeping: 0,
             pass: Pass::default(),
+            scheduler: None,
         }
     }
 
@@ -236,7 +244,10 @@ impl Worker {
                 }
                 self.read_mail(&topology);
             }
-            let frames = self.round(&topology, round_start);
+            let (frames, idle) = match self.scheduler.take() {
+                None => (self.round(&topology, round_start), Duration::ZERO),
+                Some(scheduler) => self.round_in_turns(&topology, scheduler),
+            };
             let now = clock::tsc();
             let spent = now.wrapping_sub(round_start);
             round_start = now;
@@ -251,8 +262,9 @@ impl Worker {
             if now >= self.next_housekeeping {
                 self.housekeeping(&topology, now);
             }
-            if self.active.is_empty() && !self.engine.has_floods() {
-                self.sleep(&topology);
+            let idle = if self.active.is_empty() { Duration::from_secs(1) } else { idle };
+            if idle > Duration::ZERO && !self.engine.has_floods() {
+                self.sleep(&topology, idle);
                 round_start = clock::tsc();
             } else if frames == 0 {
                 core::hint::spin_loop();
@@ -286,6 +298,7 @@ impl Worker {
                 false
             }
         });
+        self.schedule(topology);
         self.shared.adopted.store(topology.generation, Ordering::Release);
     }
 
@@ -322,6 +335,13 @@ impl Worker {
             last_drain: now,
             since_drain: 0,
             rate: 0.0,
+            slot: match &mut self.scheduler {
+                Some(scheduler) => {
+                    let shaper = topology.member(member).and_then(|member| member.meters.shaper.clone());
+                    scheduler.add(token.port.0, shaper)
+                }
+                None => 0,
+            },
         });
         true
     }
@@ -416,17 +436,10 @@ impl Worker {
         }
         let mut guard = cell.lock();
         let Some(ingress) = guard.as_mut() else { return Visit::Leave };
-        if ingress.backlog() == 0 {
-            if now.saturating_sub(queue.last_frame) < (self.counts_a_us * KEEP_US as f64) as u64 {
-                queue.next_look = 0;
-                return Visit::Nothing;
-            }
-            if ingress.wake().is_some() {
-                if !ingress.arm() {
-                    return Visit::Leave;
-                }
-                ingress.disarm();
-            }
+        if ingress.backlog() == 0
+            && let Some(left) = nothing(queue, ingress.as_mut(), now, self.counts_a_us)
+        {
+            return left;
         }
         let now_in_ticks = self.switch.tick.load(Ordering::Relaxed);
         let at = Moment {
@@ -437,27 +450,9 @@ impl Worker {
         };
         let mut total = 0;
         let mut drained = false;
-        let held = member.meters.max_rate.as_deref();
         for _ in 0..BURSTS_A_VISIT {
-            if let Some(limiter) = held
-                && let Err(until) = limiter.credit(at.now_ns)
-            {
-                // What it sends waits in its own ring until then.
-                let wait = until.saturating_sub(at.now_ns) as f64 / 1000.0;
-                queue.next_look = now + (wait * self.counts_a_us) as u64;
-                queue.last_frame = now;
-                if total == 0 {
-                    return Visit::Nothing;
-                }
-                self.shared.counters.frames.add(total);
-                queue.since_drain += total;
-                return Visit::Frames(total);
-            }
             let (frames, received) =
                 self.engine.serve(&at, queue.member, cell, ingress.as_mut(), &mut self.burst);
-            if let Some(limiter) = held {
-                limiter.charge(at.now_ns, charge_of(&self.burst));
-            }
             if frames > 0 {
                 let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
                 if let Some(bucket) = self.shared.counters.sizes.get(bucket) {
@@ -527,12 +522,13 @@ impl Worker {
         self.shared.counters.active.store(self.active.len() as u32, Ordering::Relaxed);
     }
 
-    fn sleep(&mut self, topology: &Topology) {
+    /// Sleeps until something comes, at most so long.
+    fn sleep(&mut self, topology: &Topology, timeout: Duration) {
         let start = clock::tsc();
         if self.shared.bell.doze() && !self.shared.stop.load(Ordering::SeqCst) {
             self.publish();
             self.shared.counters.sleeps.add(1);
-            self.take_events(topology, Duration::from_secs(1));
+            self.take_events(topology, timeout.min(Duration::from_secs(1)));
         }
         self.shared.bell.wake();
         self.shared.counters.asleep.add(clock::tsc().wrapping_sub(start));
@@ -571,6 +567,23 @@ pub(crate) fn charge_of(burst: &Burst) -> Charge {
         bytes: sum.bytes.saturating_add(one.bytes),
         packets: sum.packets.saturating_add(one.packets),
     })
+}
+
+/// A queue was found empty: it stays on the list for a while, and then waits to be woken. `None`: it is to be read all the
+/// same, because something came just now, or nobody would wake it.
+#[inline]
+fn nothing(queue: &mut Active, ingress: &mut dyn Ingress, now: u64, counts_a_us: f64) -> Option<Visit> {
+    if now.saturating_sub(queue.last_frame) < (counts_a_us * KEEP_US as f64) as u64 {
+        queue.next_look = 0;
+        return Some(Visit::Nothing);
+    }
+    if ingress.wake().is_some() {
+        if !ingress.arm() {
+            return Some(Visit::Leave);
+        }
+        ingress.disarm();
+    }
+    None
 }
 
 /// Decides how long a drained queue is left alone.

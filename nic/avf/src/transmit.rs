@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use fabnic_avf_spec::transmit::{Context, Data, cmd, dtype};
 use fabnic_memory::{AddressSpace, Hint, Map, Table};
-use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
+use fabnic_port::{Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
 
 use crate::doorbell::Doorbells;
 use crate::filter::{cast, number};
@@ -301,7 +301,7 @@ impl Ingress for Transmit {
             return Ok(());
         }
         self.stalled = None;
-        while burst.len() < BURST && self.next != tail {
+        while burst.room() > 0 && self.next != tail {
             let first = burst.slices().len();
             if first + 2 * MAX_BUFFERS > MAX_SLICES {
                 break;

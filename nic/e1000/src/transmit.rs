@@ -165,7 +165,7 @@ impl Transmit {
         let mut result = Ok(());
         self.packets.clear();
         self.ring.prefetch(at);
-        while at != position.tail && seen < MAX_DESCRIPTORS && self.packets.len() < BURST {
+        while at != position.tail && seen < MAX_DESCRIPTORS && self.packets.len() < burst.wanted() {
             if packet.is_none() && burst.slices().len() + MAX_PIECES * SLICES_A_PIECE > MAX_SLICES {
                 break;
             }

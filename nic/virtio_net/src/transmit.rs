@@ -69,7 +69,7 @@ impl<R: Ring> Ingress for Transmit<R> {
         core::mem::swap(&mut self.chains, chains);
         burst.slices_mut().extend_from_slice(slices);
         slices.clear();
-        let missing = BURST - self.chains.len().min(BURST);
+        let missing = burst.wanted().saturating_sub(self.chains.len());
         if missing > 0 {
             let taken = self.queue.ring.take::<false>(missing, burst.slices_mut(), &mut self.chains);
             if let Err(error) = taken {

@@ -608,7 +608,7 @@ fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
     assert_eq!(send(&mut bench, 1, &to([0xff; 6], 10)), 3);
     assert_eq!(bench.drops(1), [("storm_broadcast", 7)]);
     // A tenant's meter over those of its ports.
-    let tenants = vec![TenantPolicy { tenant: 1, police_ingress: Some(packets(5)) }];
+    let tenants = vec![TenantPolicy { tenant: 1, police_ingress: Some(packets(5)), max_tx_rate: None }];
     let named = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }];
     bench.publish_with(Some(crate::Policy { meters: named, tenants, ..crate::Policy::default() }));
     assert_eq!(send(&mut bench, 1, &to(mac(3), 4)), 4);
