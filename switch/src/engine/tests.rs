@@ -520,7 +520,7 @@ fn rules_of_both_domains_and_directions_have_their_say_in_order() {
     change(&mut bench, &[rule(2, one, Direction::In, &[port(80)], &[Action::Drop])]);
     change(&mut bench, &[rule(2, two, Direction::In, &[port(53)], &[Action::Drop])]);
     bench.send(0, &[&web, &dns, &web], 1);
-    assert_eq!(bench.take()[1], [dns.clone()]);
+    assert_eq!(bench.take()[1], core::slice::from_ref(&dns));
     assert_eq!(bench.drops(0), [("rule_tenant", 2)]);
     // On the way out, of the port that it goes to; and infrastructure has the last word.
     change(&mut bench, &[rule(3, two, Direction::Out, &[port(53)], &[Action::Set(Set::DstPort(5353))])]);

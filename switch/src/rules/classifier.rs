@@ -34,6 +34,7 @@ const MANY_TABLES: usize = 64;
 
 /// The rules of one place.
 #[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "nearly all are one: a word is saved in each chain")]
 enum List {
     One(Arc<Rule>),
     Many(Box<Vec<Arc<Rule>>>),
