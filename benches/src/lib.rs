@@ -77,11 +77,7 @@ impl On {
             On::All => Policy {
                 flow_counters: true,
                 multicast: vec![VlanSnooping::new(vlan)],
-                tenants: vec![TenantPolicy {
-                    tenant: 1,
-                    police_ingress: Some(FAST),
-                    max_tx_rate: None,
-                }],
+                tenants: vec![TenantPolicy { tenant: 1, police_ingress: Some(FAST), max_tx_rate: None }],
                 ..Policy::default()
             },
         }

@@ -209,15 +209,13 @@ impl Rewrite {
         if let Some(offset) = protocol_checksum(protocol) {
             let field = l4 + offset;
             let same = Sum::ZERO == pseudo && Sum::ZERO == ports;
-            #[expect(clippy::collapsible_match, reason = "what is not a fragment ends in this arm too")]
             match head.get(field..field + 2) {
                 _ if same => {}
-                _ if !is_inside(head, old, field, offload) => {
-                    // A first fragment that ends before its checksum has it in the next one.
-                    if old.flow.flags.has(FlowFlags::FRAGMENT) {
-                        return Err(OutOfReach);
-                    }
+                // A first fragment that ends before its checksum has it in the next one.
+                _ if !is_inside(head, old, field, offload) && old.flow.flags.has(FlowFlags::FRAGMENT) => {
+                    return Err(OutOfReach);
                 }
+                _ if !is_inside(head, old, field, offload) => {}
                 None if head.len() < len as usize => return Err(OutOfReach),
                 None => {}
                 Some(bytes) => {
