@@ -240,7 +240,7 @@ impl StateFile {
         !self.is_behind
     }
 
-    /// Appends a change. When this returns, the change outlives the daemon; the host once [`StateFile::handle`] is synced.
+    /// Appends a change. When this returns, the change outlives the daemon; the host once the state file is synced.
     ///
     /// # Errors
     /// When it cannot be written; then it is not there.
