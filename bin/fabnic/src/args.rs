@@ -31,6 +31,8 @@ Words are pairs of a key and a value, as in the configuration file:
   mtu N  state auto|enable|disable  learning on|off  fdb_limit N
   trust on|off  spoofchk on|off  isolated on|off  sticky on|off
   proto 802.1q|802.1ad  qos N  vlan_map.N M
+  max_tx_rate RATE  min_tx_rate RATE  tx_weight N  tx_priority N  fair_share on|off
+  police 'RATE burst SIZE'  police_egress 'RATE burst SIZE'  storm.KIND RATE
   flood on|off  mcast_flood on|off  bcast_flood on|off  guest_lists on|off
   guard.KEY VALUE  answer.KEY VALUE  priority.KEY VALUE   keys of these tables; lists with commas
   tenant NAME  tenant_keys KEY[,KEY]..  whose it is, and what is left to him
@@ -281,7 +283,7 @@ pub(crate) struct RuleWords {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) name: String,
     /// What it looks at and what it does
-    #[arg(value_name = "WORDS", required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "WORDS", required = true)]
     pub(crate) words: Vec<String>,
     /// Only say what would change
     #[arg(long)]

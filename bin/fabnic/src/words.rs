@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// Keys of a port whose value is one word.
-const KEYS: [(&str, Kind); 27] = [
+const KEYS: [(&str, Kind); 34] = [
     ("tenant", Kind::Text),
     ("nic", Kind::Text),
     ("uplink", Kind::Text),
@@ -43,6 +43,13 @@ const KEYS: [(&str, Kind); 27] = [
     ("mcast_flood", Kind::Switch),
     ("bcast_flood", Kind::Switch),
     ("guest_lists", Kind::Switch),
+    ("max_tx_rate", Kind::Text),
+    ("min_tx_rate", Kind::Text),
+    ("tx_weight", Kind::Number),
+    ("tx_priority", Kind::Number),
+    ("fair_share", Kind::Switch),
+    ("police", Kind::Text),
+    ("police_egress", Kind::Text),
 ];
 /// Words that are no keys of the file by themselves.
 const OTHERS: [&str; 10] =
@@ -157,7 +164,7 @@ pub(crate) fn mirror(words: &[String]) -> Result<Map<String, Value>, Failure> {
 }
 
 /// Keys of a port that are tables, whose keys are written with a dot: `guard.arp on`.
-const TABLES: [&str; 4] = ["guard", "answer", "priority", "vlan_map"];
+const TABLES: [&str; 5] = ["guard", "answer", "priority", "vlan_map", "storm"];
 /// Keys of those that are lists.
 const LISTS: [&str; 9] =
     ["mac", "ip", "slaac", "dns", "routes", "prefixes", "regenerate", "to_pcp", "to_dscp"];

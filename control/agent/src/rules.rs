@@ -309,7 +309,8 @@ fn action(action: &ModelAction, rule: &Rule, scene: &Scene<'_>, to: &mut Vec<Act
             set(fields, to);
             return Some(());
         }
-        ModelAction::Meter(_) | ModelAction::Police(_) | ModelAction::Ct(_) => return None,
+        ModelAction::Meter(meter) => Action::Meter(own(meter)),
+        ModelAction::Police(_) | ModelAction::Ct(_) => return None,
     });
     Some(())
 }

@@ -6,9 +6,14 @@ use std::sync::Arc;
 
 use fabnic_model::answer::{self, SERVER_MAC};
 use fabnic_model::guard::Bpdu;
+use fabnic_model::meter::Conform;
 use fabnic_model::priority::Trust as ModelTrust;
 use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
+use fabnic_model::{Burst, Police, Rate, Storm};
+use fabnic_switch::{
+    Algorithm, ColorAction, MeterSettings, NamedMeter, StormLimit, StormSettings, TenantPolicy, Unit,
+};
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
     LldpIdentity, LldpMode, MirrorSettings, Policy, PortSettings, PrioritySettings, ReceiveFilter,
@@ -40,6 +45,7 @@ pub(crate) fn model_mac(mac: MacAddr) -> fabnic_model::Mac {
 
 /// What the switch must know of a port.
 pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
+    let plain = PortSettings::default();
     PortSettings {
         enabled: port.state != AdminState::Disable,
         mtu: u32::from(port.mtu),
@@ -71,7 +77,92 @@ pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
         },
         guard: guard(port),
         answer: port.answer.as_ref().map(answers).unwrap_or_default(),
-        ..PortSettings::default()
+        max_tx_rate: port.max_tx_rate.map(rate),
+        min_tx_rate: port.min_tx_rate.map(rate),
+        tx_weight: port.tx_weight.unwrap_or(plain.tx_weight),
+        tx_priority: port.tx_priority,
+        fair_share: port.fair_share,
+        police_ingress: port.police.map(policer),
+        police_egress: port.police_egress.map(policer),
+        storm: port.storm.as_ref().map(storm).unwrap_or_default(),
+        ..plain
+    }
+}
+
+const fn unit(rate: Rate) -> (Unit, u64) {
+    match rate {
+        Rate::Bits(per_second) => (Unit::Bits, per_second),
+        Rate::Packets(per_second) => (Unit::Packets, per_second),
+    }
+}
+
+fn rate(rate: Rate) -> fabnic_switch::Rate {
+    let (unit, per_second) = unit(rate);
+    fabnic_switch::Rate { unit, per_second }
+}
+
+/// In the rate's own unit; of the same kind, as was checked.
+fn burst(rate: Rate, burst: Option<Burst>) -> u64 {
+    let (unit, per_second) = unit(rate);
+    match burst {
+        Some(Burst::Bytes(units) | Burst::Packets(units)) => units,
+        None => unit.default_burst(per_second),
+    }
+}
+
+fn policer(police: Police) -> MeterSettings {
+    let (unit, per_second) = unit(police.rate);
+    MeterSettings::policer(unit, per_second, burst(police.rate, police.burst))
+}
+
+fn storm(storm: &Storm) -> StormSettings {
+    let limit = |police: Police| {
+        let (unit, rate) = unit(police.rate);
+        StormLimit { unit, rate, burst: burst(police.rate, police.burst) }
+    };
+    StormSettings {
+        broadcast: storm.broadcast.map(limit),
+        multicast: storm.multicast.map(limit),
+        unknown_unicast: storm.unknown_unicast.map(limit),
+    }
+}
+
+fn conform(conform: Conform) -> ColorAction {
+    match conform {
+        Conform::Pass => ColorAction::Pass,
+        Conform::Drop => ColorAction::Drop,
+        Conform::Dscp(dscp) => ColorAction::SetDscp(dscp),
+    }
+}
+
+fn meter(meter: &fabnic_model::Meter) -> NamedMeter {
+    let (unit, cir) = unit(meter.rate);
+    let cbs = burst(meter.rate, meter.burst);
+    let second = |rate: Rate| (self::unit(rate).1, burst(rate, meter.excess_burst));
+    let algorithm = match (meter.peak_rate, meter.excess_rate) {
+        (Some(peak), _) => {
+            let (pir, pbs) = second(peak);
+            Algorithm::TwoRate { cir, cbs, pir, pbs }
+        }
+        (None, Some(excess)) => {
+            let (eir, ebs) = second(excess);
+            Algorithm::TwoRateEfficient { cir, cbs, eir, ebs }
+        }
+        (None, None) => {
+            let ebs = meter.excess_burst.map_or(0, |excess| burst(meter.rate, Some(excess)));
+            Algorithm::SingleRate { cir, cbs, ebs }
+        }
+    };
+    NamedMeter {
+        name: meter.qualified(),
+        settings: MeterSettings {
+            unit,
+            algorithm,
+            color_aware: meter.color_aware,
+            overhead: meter.overhead,
+            yellow: conform(meter.yellow),
+            red: conform(meter.red),
+        },
     }
 }
 
@@ -228,6 +319,21 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
             description: config.lldp.description.clone(),
             interval: config.lldp.interval,
         },
+        meters: config.meter.iter().map(meter).collect(),
+        tenants: config
+            .tenant
+            .iter()
+            .filter_map(|tenant| {
+                if tenant.police.is_none() && tenant.max_tx_rate.is_none() {
+                    return None;
+                }
+                Some(TenantPolicy {
+                    tenant: *ports.tenants.get(&tenant.name)?,
+                    police_ingress: tenant.police.map(policer),
+                    max_tx_rate: tenant.max_tx_rate.map(rate),
+                })
+            })
+            .collect(),
         ..Policy::default()
     }
 }

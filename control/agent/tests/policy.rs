@@ -222,6 +222,18 @@ fn mirrors_guards_and_gateways_reach_the_switch() {
     let reason = agent.trace(&TraceRequest { port: "none".into(), packet: None, hex: Some("00".repeat(60)) });
     assert!(reason.unwrap_err().to_string().contains("there is no port"));
 
+    let meters = "[[meter]]\nname = \"gold\"\nrate = \"10mbit\"\npeak_rate = \"20mbit\"\nyellow = 10\n";
+    config.meter = fabnic_model::parse(meters).unwrap().meter;
+    config.port[0].storm = Some(serde_json::from_value(json!({ "broadcast": "1kpps" })).unwrap());
+    config.port[0].max_tx_rate = Some("1gbit".parse().unwrap());
+    config.port[0].police = Some("10mbit burst 64k".parse().unwrap());
+    agent.apply(config.clone(), false).unwrap();
+    let metered = json!({ "name": "metered", "port": "a", "action": [{ "meter": "gold" }, "pass"] });
+    agent.edit(&WHO, &[add(metered)], false).unwrap();
+    let operations = trace("10.0.0.5").operations.join("; ");
+    assert!(operations.contains("; meter"), "{operations}");
+    config = agent.config();
+
     config.port[1].isolated = true;
     config.mirror = vec![Mirror {
         to: "a".into(),

@@ -184,6 +184,8 @@ mod tests {
             socket: Some(format!("/run/{name}.sock")),
             uids: uids.to_vec(),
             token: token.map(hash_of_token),
+            police: None,
+            max_tx_rate: None,
             quota: fabnic_model::tenant::Quota::default(),
         }
     }

@@ -295,6 +295,8 @@ impl Config {
             }
             check.range(key("mtu"), port.mtu.into(), 68, 65535);
             check.range(key("qos"), port.qos.into(), 0, 7);
+            check.range(key("tx_priority"), port.tx_priority.into(), 0, 7);
+            check.range(key("tx_weight"), port.tx_weight.unwrap_or(1).into(), 1, 65535);
             if let Err(problem) = crate::priority::translation(&port.vlan_map) {
                 check.refuse(key("vlan_map"), problem, "{ NUMBER_ON_THE_WIRE = VLAN }, each once");
             }
@@ -468,7 +470,14 @@ impl Config {
         }
         for (index, meter) in self.meter.iter().enumerate() {
             let at = place(index, meter);
-            check.refuse(at.clone(), "meters are known, but not in this build", "no [[meter]]");
+            if meter.parent.is_some() {
+                let problem = "meters that ask others are known, but not in this build";
+                check.refuse(
+                    under(&at, "parent"),
+                    problem,
+                    "`police` of the tenant, which is over its ports",
+                );
+            }
             meter.check(&at, &mut check.found);
             check_chain(check, &at, meter, &names);
         }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Group, Guard, Lldp, Mac, Meter, Mirror, Priority, Rule, Tenant, Vid, Vlan, VlanProto, VlanTable,
+    Answer, Group, Guard, Lldp, Mac, Meter, Mirror, Police, Priority, Rate, Rule, Storm, Tenant, Vid, Vlan,
+    VlanProto, VlanTable,
 };
 
 /// The whole file.
@@ -215,6 +216,35 @@ pub struct Port {
     /// Whom the port believes about priorities, and how it writes them: `{ trust = "dscp" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// Rate at which the port is read at most: what it sends beyond waits in its own ring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tx_rate: Option<Rate>,
+    /// Rate up to which the port is read before all that has no guarantee.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tx_rate: Option<Rate>,
+    /// The port's share of what is left, against other ports of its priority: 1 to 65535, 100 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    #[schema(minimum = 1)]
+    pub tx_weight: Option<u16>,
+    /// Ports of priority 7 are read before those of 6, and so on to 0, strictly.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 7))]
+    #[schema(maximum = 7)]
+    pub tx_priority: u8,
+    /// Whether those that send to the port have fair shares of it, by their weights, while it is congested. False unless
+    /// said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fair_share: bool,
+    /// Rate with its burst beyond which what the port sends is dropped: for senders that cannot be held, `10mbit burst 64k`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub police: Option<Police>,
+    /// Rate with its burst beyond which what is sent to the port is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub police_egress: Option<Police>,
+    /// How much the port may flood: `{ broadcast = "1kpps" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm: Option<Storm>,
     /// Whether the port may talk only to ports that are not isolated. False unless said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -312,6 +342,14 @@ impl Port {
             vlan_map: BTreeMap::new(),
             qos: 0,
             priority: None,
+            max_tx_rate: None,
+            min_tx_rate: None,
+            tx_weight: None,
+            tx_priority: 0,
+            fair_share: false,
+            police: None,
+            police_egress: None,
+            storm: None,
             isolated: false,
             sticky: false,
             flood: true,

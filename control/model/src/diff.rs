@@ -323,7 +323,8 @@ pub(crate) fn port_effect(key: &str) -> Effect {
         "mac" | "vlan" | "mtu" | "state" | "learning" | "fdb_limit" | "trust" | "spoofchk" | "tenant"
         | "tenant_keys" | "proto" | "vlan_map" | "qos" | "priority" | "isolated" | "sticky" | "flood"
         | "mcast_flood" | "bcast_flood" | "unicast_filter" | "multicast_filter" | "guest_lists" | "guard"
-        | "answer" => Effect::Live,
+        | "answer" | "max_tx_rate" | "min_tx_rate" | "tx_weight" | "tx_priority" | "fair_share"
+        | "police" | "police_egress" | "storm" => Effect::Live,
         _ => Effect::Recreate,
     }
 }

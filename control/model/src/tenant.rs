@@ -31,6 +31,12 @@ pub struct Tenant {
     /// with the token is the tenant's, on its socket and on infrastructure's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenHash>,
+    /// Rate with its burst that all ports of the tenant together may send: what is beyond is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub police: Option<crate::Police>,
+    /// Rate at which all ports of the tenant together are read at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tx_rate: Option<crate::Rate>,
     /// What the tenant may have at most.
     #[serde(default)]
     pub quota: Quota,

@@ -269,7 +269,7 @@ impl Rule {
                 let problem = format!("`{action}` ends the rule, and more comes after it");
                 check.refuse_action(index, problem, "it as the last action");
             }
-            if matches!(action, Action::Meter(_) | Action::Police(_) | Action::Ct(_)) {
+            if matches!(action, Action::Police(_) | Action::Ct(_)) {
                 check.refuse_action(
                     index,
                     format!("`{action}` is known, but not in this build"),

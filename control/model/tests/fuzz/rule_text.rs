@@ -61,6 +61,9 @@ tenant = "blue"
 name = "blue"
 [[group]]
 name = "g"
+[[meter]]
+name = "m"
+rate = "1mbit"
 [[mirror]]
 name = "t"
 to = "a"
