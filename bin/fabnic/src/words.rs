@@ -164,7 +164,7 @@ pub(crate) fn mirror(words: &[String]) -> Result<Map<String, Value>, Failure> {
 }
 
 /// Keys of a port that are tables, whose keys are written with a dot: `guard.arp on`.
-const TABLES: [&str; 5] = ["guard", "answer", "priority", "vlan_map", "storm"];
+const TABLES: [&str; 6] = ["guard", "answer", "priority", "vlan_map", "storm", "conntrack"];
 /// Keys of those that are lists.
 const LISTS: [&str; 9] =
     ["mac", "ip", "slaac", "dns", "routes", "prefixes", "regenerate", "to_pcp", "to_dscp"];

@@ -14,8 +14,8 @@ use fabnic_model::rule::{Action as ModelAction, Direction as ModelDirection, Set
 use fabnic_model::{Desired, Object as _, Rule, qualified};
 use fabnic_port::PortId;
 use fabnic_switch::{
-    Action, Change, Direction, Domain, Fragmented, MAX_MATCHES, Match, RuleId, RuleSpec, Set, Switch, Term,
-    prefix4, prefix6,
+    Action, Change, CtState, Direction, Domain, Fragmented, MAX_MATCHES, Match, RuleId, RuleSpec, Set,
+    Switch, Term, prefix4, prefix6,
 };
 use fabnic_wire::{EtherType, IpProtocol, MacAddr};
 
@@ -245,6 +245,7 @@ fn choices(rule: &Rule, scene: &Scene<'_>) -> Vec<Choice> {
         IpAddr::V6(value) => vec![Term::NdTarget { value: value.octets(), mask: prefix6(prefix.length) }],
         IpAddr::V4(_) => Vec::new(),
     }));
+    one(m.ct_state.map(|state| vec![ct_term(state)]));
     one(m.mark.map(|mark| vec![Term::Mark { value: mark.value, mask: mark.mask }]));
 
     let priorities =
@@ -273,6 +274,23 @@ fn choices(rule: &Rule, scene: &Scene<'_>) -> Vec<Choice> {
         all.push(ids.map(|id| vec![term(id)]).collect());
     }
     all
+}
+
+fn ct_term(state: fabnic_model::rule::value::CtState) -> Term {
+    use fabnic_model::rule::value::CtState as Word;
+    const BITS: [(u8, CtState); 6] = [
+        (Word::TRK, CtState::TRACKED),
+        (Word::NEW, CtState::NEW),
+        (Word::EST, CtState::ESTABLISHED),
+        (Word::REL, CtState::RELATED),
+        (Word::RPL, CtState::REPLY),
+        (Word::INV, CtState::INVALID),
+    ];
+    let bits = |words: u8| {
+        let named = BITS.iter().filter(|(word, _)| words & word != 0);
+        named.fold(CtState::empty(), |all, (_, bit)| all | *bit)
+    };
+    Term::CtState { value: bits(state.set), mask: bits(state.set | state.unset) }
 }
 
 /// Every combination of one of each. `None` when there are too many. A group without addresses matches nothing, and gives

@@ -2,6 +2,7 @@
 
 use fabnic_model::mirror::MirrorDirection;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use fabnic_model::answer::{self, SERVER_MAC};
@@ -12,7 +13,8 @@ use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
 use fabnic_model::{Burst, Police, Rate, Storm};
 use fabnic_switch::{
-    Algorithm, ColorAction, MeterSettings, NamedMeter, StormLimit, StormSettings, TenantPolicy, Unit,
+    Algorithm, ColorAction, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings, StormLimit,
+    StormSettings, TenantPolicy, Unit, VlanSnooping,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -85,6 +87,7 @@ pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
         police_ingress: port.police.map(policer),
         police_egress: port.police_egress.map(policer),
         storm: port.storm.as_ref().map(storm).unwrap_or_default(),
+        tracking: port.conntrack.as_ref().map(tracking),
         ..plain
     }
 }
@@ -113,6 +116,40 @@ fn burst(rate: Rate, burst: Option<Burst>) -> u64 {
 fn policer(police: Police) -> MeterSettings {
     let (unit, per_second) = unit(police.rate);
     MeterSettings::policer(unit, per_second, burst(police.rate, police.burst))
+}
+
+fn tracking(conntrack: &fabnic_model::Conntrack) -> PortTracking {
+    PortTracking {
+        zone: conntrack.zone,
+        limit: conntrack.limit,
+        incoming: match conntrack.incoming {
+            fabnic_model::conntrack::Incoming::Any => Incoming::Any,
+            fabnic_model::conntrack::Incoming::Answers => Incoming::Answers,
+        },
+        drop_invalid: conntrack.drop_invalid,
+        nat: None,
+    }
+}
+
+/// Queries without an address of their own give way to everybody's.
+fn snooping(vlan: &fabnic_model::answer::VlanTable) -> Option<VlanSnooping> {
+    let v4 = vlan.gateway.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = vlan.gateway.iter().find_map(|address| match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => Some(*address),
+        _ => None,
+    });
+    let querier = QuerierSettings {
+        mac: mac(vlan.gateway_mac.unwrap_or(SERVER_MAC)),
+        v4: Some(v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+        v6,
+        igmp_version: 3,
+        mld_version: 2,
+    };
+    vlan.snooping
+        .then(|| VlanSnooping { querier: vlan.querier.then_some(querier), ..VlanSnooping::new(vid(vlan.id)) })
 }
 
 fn storm(storm: &Storm) -> StormSettings {
@@ -307,6 +344,7 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
         gateways: config
             .vlan
             .iter()
+            .filter(|vlan| !vlan.gateway.is_empty())
             .map(|vlan| Gateway {
                 vlan: vid(vlan.id),
                 mac: mac(vlan.gateway_mac.unwrap_or(SERVER_MAC)),
@@ -319,6 +357,7 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
             description: config.lldp.description.clone(),
             interval: config.lldp.interval,
         },
+        multicast: config.vlan.iter().filter_map(snooping).collect(),
         meters: config.meter.iter().map(meter).collect(),
         tenants: config
             .tenant

@@ -239,11 +239,18 @@ pub struct VlanTable {
     pub id: Vid,
     /// Addresses that the switch has in the VLAN: ARP, neighbour solicitations and echo requests for them are answered on
     /// every port of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub gateway: Vec<IpAddr>,
     /// MAC address with which it has them; one of the switch's own unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mac: Option<Mac>,
+    /// Whether the switch watches, by IGMP and MLD, who listens to which multicast group, and sends groups to nobody else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snooping: bool,
+    /// Whether the switch asks by itself who listens, where it snoops and nobody else asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub querier: bool,
 }
 
 /// What LLDP says of the switch, on the ports whose `answer.lldp` transmits.

@@ -113,9 +113,12 @@ impl Config {
             if !seen.insert(vlan.id) {
                 check.refuse(key("id"), format!("VLAN {} has a table already", vlan.id), "each VLAN once");
             }
-            if vlan.gateway.is_empty() || vlan.gateway.len() > 64 {
+            if (vlan.gateway.is_empty() && !vlan.snooping) || vlan.gateway.len() > 64 {
                 let problem = format!("{} addresses are given", vlan.gateway.len());
-                check.refuse(key("gateway"), problem, "1 to 64");
+                check.refuse(key("gateway"), problem, "1 to 64, or none where `snooping` is on");
+            }
+            if vlan.querier && !vlan.snooping {
+                check.refuse(key("querier"), "nobody listens to the answers", "`snooping = true` with it");
             }
             let odd = |address: &&std::net::IpAddr| address.is_multicast() || address.is_unspecified();
             if let Some(address) = vlan.gateway.iter().find(odd) {

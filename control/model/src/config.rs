@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Group, Guard, Lldp, Mac, Meter, Mirror, Police, Priority, Rate, Rule, Storm, Tenant, Vid, Vlan,
-    VlanProto, VlanTable,
+    Answer, Conntrack, Group, Guard, Lldp, Mac, Meter, Mirror, Police, Priority, Rate, Rule, Storm, Tenant,
+    Vid, Vlan, VlanProto, VlanTable,
 };
 
 /// The whole file.
@@ -245,6 +245,9 @@ pub struct Port {
     /// How much the port may flood: `{ broadcast = "1kpps" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<Storm>,
+    /// How the port's packets are tracked: `{ zone = 1, incoming = "answers" }`. Not at all unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<Conntrack>,
     /// Whether the port may talk only to ports that are not isolated. False unless said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -350,6 +353,7 @@ impl Port {
             police: None,
             police_egress: None,
             storm: None,
+            conntrack: None,
             isolated: false,
             sticky: false,
             flood: true,

@@ -27,6 +27,7 @@
 pub mod answer;
 pub mod check;
 pub mod config;
+pub mod conntrack;
 pub mod desired;
 pub mod diff;
 pub mod edit;
@@ -50,6 +51,7 @@ pub mod word;
 
 pub use answer::{Answer, Lldp, VlanTable};
 pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
+pub use conntrack::Conntrack;
 pub use desired::{Desired, Edit, Kind};
 pub use diff::{Change, Effect, FieldChange, apply, diff};
 pub use edit::{EditError, config_from_json, port_from_json};

@@ -110,6 +110,7 @@ pub fn markdown() -> String {
     let _ = write!(page, "\n### Kinds to come\n\n{sentence}\n");
     table(&mut page, "### `vlan`", "Exactly one of the two shapes.", "Vlan", None);
     table(&mut page, "### `priority`", &describe(&root["$defs"]["Priority"]), "Priority", None);
+    table(&mut page, "### `conntrack`", &describe(&root["$defs"]["Conntrack"]), "Conntrack", None);
     table(&mut page, "### `storm`", &describe(&root["$defs"]["Storm"]), "Storm", None);
     table(&mut page, "### `guard`", &describe(&root["$defs"]["Guard"]), "Guard", None);
     table(&mut page, "### `answer`", &describe(&root["$defs"]["Answer"]), "Answer", None);

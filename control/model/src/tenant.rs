@@ -1,7 +1,7 @@
 //! Tenants: control domains beside infrastructure's, each with ports, rules and quotas of its own.
 //!
 //! A tenant reaches the API on a socket of its own, where the kernel says who it is, or with a token, of which the
-//! configuration has the SHA-256 only. What it may do there is [`Tenant::permits`]'s affair; that its rules cannot undo
+//! configuration has the SHA-256 only. What it may do there is the affair of its ports' `tenant_keys`; that its rules cannot undo
 //! what infrastructure decided is [`mod@crate::check`]'s, whoever wrote them.
 
 use std::{fmt, str::FromStr};

@@ -1,6 +1,6 @@
 //! Values that are one word in the file, in JSON and on the command line.
 //!
-//! Such a type has a `FromStr` that says what was expected and a `Display` that writes what it reads; [`word!`] makes
+//! Such a type has a `FromStr` that says what was expected and a `Display` that writes what it reads; `word!` makes
 //! the rest of it: it is read from a string or, where the text would be a number, from a number, and always written as a
 //! string, so that one value has one form.
 

@@ -136,10 +136,8 @@ impl Rule {
         most(check, "cvlan_prio", m.cvlan_prio, 7);
         most(check, "dscp", m.dscp, 63);
 
-        for (key, given) in [("ct_state", m.ct_state.is_some()), ("ct_mark", m.ct_mark.is_some())] {
-            if given {
-                check.refuse_match(key, format!("`{key}` is known, but not in this build"), "another key");
-            }
+        if m.ct_mark.is_some() {
+            check.refuse_match("ct_mark", "`ct_mark` is known, but not in this build", "another key");
         }
         let mut family = match m.protocol {
             Some(Protocol::IPV4) => Some(Family::V4),

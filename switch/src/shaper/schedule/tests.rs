@@ -291,11 +291,12 @@ fn any_case() -> impl Strategy<Value = Case> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
-    /// Random senders at a bottleneck of 1 Gb/s get what water-filling says, to within 2 % of the bottleneck.
+    /// Random senders at a bottleneck of 1 Gb/s get what water-filling says, to within 8 % of the bottleneck: a burst of 64 KiB
+    /// frames takes 30 of the 400 ms.
     #[test]
     fn senders_get_what_is_due(cases in prop::collection::vec(any_case(), 1..6), by_group: bool) {
         let bottleneck = if by_group { Bottleneck::Group(1_000_000_000) } else { Bottleneck::Cpu(1_000_000_000) };
-        check(&cases, bottleneck, 400, 0.02);
+        check(&cases, bottleneck, 400, 0.08);
     }
 
     /// Alone, a sender sends its maximum to within 1 %, or a frame.
