@@ -28,7 +28,7 @@ use super::rule::{Rank, Rule, RuleError};
 /// The most steps of a look-up: see the page.
 pub(crate) const MAX_STEPS: u32 = 2048;
 /// Rules on one place before a table with more bits is made.
-const CROWDED: usize = 8;
+const CROWDED: usize = 4;
 /// Tables that may be there before crowded places are put up with.
 const MANY_TABLES: usize = 64;
 

@@ -18,6 +18,9 @@ use super::set::RuleSet;
 use super::*;
 use crate::conntrack::CtState;
 
+#[path = "measure.rs"]
+mod measure;
+
 #[derive(Clone, Debug)]
 struct Sample {
     fields: Fields,
