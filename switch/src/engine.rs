@@ -695,14 +695,18 @@ impl Engine {
         burst: &mut Burst,
     ) {
         let (mut fit, mut over) = (Picks::NONE, Picks::NONE);
-        for &frame in picks.as_slice() {
+        for &index in picks.as_slice() {
             let mut marking = Marking::default();
             if let (Some(frame), Some(meter)) =
-                (burst.frames().get(usize::from(frame)), &member.meters.egress)
+                (burst.frames().get(usize::from(index)), &member.meters.egress)
             {
-                meter.charge(self.now_ns, Charge::of(frame), &mut marking);
+                // The tag that tells the VLAN is put on behind here, or still on from the last copy: it does not count.
+                let tag = if self.dress.is_tagged(index) { 4 } else { 0 };
+                let mut charge = Charge::of(frame);
+                charge.bytes = charge.bytes.saturating_sub(tag * charge.packets);
+                meter.charge(self.now_ns, charge, &mut marking);
             }
-            if marking.is_dropped { over.push(frame.into()) } else { fit.push(frame.into()) }
+            if marking.is_dropped { over.push(index.into()) } else { fit.push(index.into()) }
         }
         self.refuse(from, member, DropReason::Metered, &over, burst);
         let Some(share) = &member.meters.share else {
@@ -711,8 +715,10 @@ impl Engine {
         let fit = self.admit((topology, from), member, share, fit, burst);
         let full = member.port.tx_drops.get(DropReason::RingFull);
         self.fit_and_deliver((topology, from), member, &fit, burst);
-        if member.port.tx_drops.get(DropReason::RingFull) != full {
-            share.found_full(self.now_ns);
+        // Others may deliver there at the same time: then it is they who lost some.
+        let lost = member.port.tx_drops.get(DropReason::RingFull).saturating_sub(full);
+        if lost > 0 {
+            share.found_full(self.now_ns, lost);
         }
     }
 

@@ -28,9 +28,7 @@
 //!
 //! # Lock
 //! The buckets stand behind a lock that is held for the frames of one burst. Both buckets, their remainders and the time
-//! change together, which no single atomic word holds. Measured beside a lock-free bucket (one bucket, GCRA in one
-//! atomic word, `compare_exchange` for each call), `docs/switch-meters.md` has the figures: what a lock costs is the same
-//! for a run of 64 frames as for one, and with several workers the loops of `compare_exchange` fare no better.
+//! change together, which no single atomic word holds; a run of frames pays for the lock once.
 
 mod algorithm;
 mod bucket;

@@ -3,8 +3,8 @@
 //! Where a frame goes is known only when it has been read, so a sender cannot be left unread *for one destination*. What
 //! can be known: that a receiver's ring was found full, and who sends to it. From the first full ring on, every sender to
 //! that receiver has an account there, which fills at one common rate *f* times its weight. Who sends less than that is
-//! never limited; who sends more is. And f is sought as TCP seeks its rate: down by an eighth when the ring was full, up
-//! by a thirty-second in each millisecond in which it was not.
+//! never limited; who sends more is. And f is sought as TCP seeks its rate: down by an eighth when the ring was full, or by
+//! as much as was lost, if that is more; up by a thirty-second in each millisecond in which it was not.
 //!
 //! ```text
 //!   sender A (10 Gb/s) --> account: f ------ over: put off, or dropped
@@ -77,6 +77,9 @@ struct Congestion {
     was_full: bool,
     was_over: bool,
     calm: u32,
+    /// Frames that were let through in this epoch, and of those the ones that the ring had no room for.
+    frames: u64,
+    lost: u64,
     accounts: [Account; SENDERS],
 }
 
@@ -88,6 +91,8 @@ impl Congestion {
             was_full: true,
             was_over: false,
             calm: 0,
+            frames: 0,
+            lost: 0,
             accounts: [Account::default(); SENDERS],
         }
     }
@@ -107,11 +112,15 @@ impl Congestion {
         }
         self.rate = Some(match self.rate {
             None => self.first_rate(spent),
-            // It went down when the ring was found full.
-            Some(rate) if self.was_full => rate,
+            // It went down when the ring was found full; further, if more than an eighth was lost.
+            Some(rate) if self.was_full => {
+                let more = self.lost.saturating_mul(8) > self.frames;
+                let kept = u128::from(rate) * 8 / 7 * self.kept() / 1024;
+                if more { u64::try_from(kept).unwrap_or(rate).clamp(LEAST_RATE, rate) } else { rate }
+            }
             Some(rate) => rate.saturating_add(rate / 32).min(u64::MAX >> 20),
         });
-        (self.was_full, self.was_over) = (false, false);
+        (self.was_full, self.was_over, self.frames, self.lost) = (false, false, 0, 0);
         for account in &mut self.accounts {
             if account.sent == 0 {
                 // Its owner is gone, or comes back to a new one.
@@ -122,11 +131,18 @@ impl Congestion {
         true
     }
 
+    /// Which part of what was let through was delivered, in 1024ths; at least 1.
+    fn kept(&self) -> u128 {
+        let kept = u128::from(self.frames.saturating_sub(self.lost)) * 1024 / u128::from(self.frames.max(1));
+        kept.clamp(1, 1024)
+    }
+
     /// What was delivered while there were no shares, by what weight there was.
     fn first_rate(&self, spent: u64) -> u64 {
         let sent: u64 = self.accounts.iter().map(|account| account.sent).sum();
         let weights: u64 = self.accounts.iter().filter(|a| a.sent > 0).map(|a| a.weight).sum();
-        let rate = u128::from(sent) * 1_000_000_000 * u128::from(UNIT_WEIGHT)
+        let sent = u128::from(sent) * self.kept() / 1024;
+        let rate = sent * 1_000_000_000 * u128::from(UNIT_WEIGHT)
             / (u128::from(spent.max(1)) * u128::from(weights.max(1)));
         u64::try_from(rate).unwrap_or(u64::MAX >> 20).max(LEAST_RATE)
     }
@@ -219,9 +235,9 @@ impl FairShare {
         self.is_active.load(Ordering::Relaxed)
     }
 
-    /// The receiver's ring was found full.
+    /// The receiver's ring was found full: so many frames were lost.
     #[cold]
-    pub(crate) fn found_full(&self, now_ns: u64) {
+    pub(crate) fn found_full(&self, now_ns: u64, lost: u64) {
         let mut guard = self.congestion.lock();
         match guard.as_deref_mut() {
             Some(congestion) if self.is_active() => {
@@ -232,6 +248,7 @@ impl FairShare {
                     *rate = (*rate - *rate / 8).max(LEAST_RATE);
                 }
                 congestion.was_full = true;
+                congestion.lost = congestion.lost.saturating_add(lost);
             }
             Some(old) => *old = Congestion::new(now_ns),
             None => *guard = Some(Box::new(Congestion::new(now_ns))),
@@ -269,6 +286,7 @@ impl FairShare {
             admitted += 1;
         }
         let until = rate.filter(|_| account.credit <= 0).map(|rate| account.until(now_ns, rate));
+        congestion.frames = congestion.frames.saturating_add(admitted as u64);
         congestion.was_over |= until.is_some();
         Admission { admitted, until }
     }
@@ -325,7 +343,7 @@ mod tests {
             let fits = frames.min(self.depth - self.ring);
             self.ring += fits;
             if fits < frames && is_fair {
-                self.share.found_full(now);
+                self.share.found_full(now, frames - fits);
             }
             fits
         }
@@ -489,7 +507,7 @@ mod tests {
     #[test]
     fn more_senders_than_accounts_share_some() {
         let share = FairShare::default();
-        share.found_full(0);
+        share.found_full(0, 1);
         for now in 0..3_000 {
             for sender in 0..200 {
                 let admission = share.admit(now * 1_000, sender, 100, core::iter::once(Charge::one(60)));

@@ -20,6 +20,7 @@
 //!    Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
 //!    Then its connections, of ports that track them (the rules of [`connections`]): an invalid packet ends here, and what
 //!    rule 8 lets go may still be refused.
+//!    Then its meters (the rules of [`meters`]); what they drop is learned from all the same.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
 //!    may have. An address seen on another port moves there under the same conditions, unless it is sticky (learned on a
 //!    port whose addresses stick) or frozen. With damping on, its moves are counted from the first one on; when the window
@@ -41,11 +42,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use connections::{Connections, State, Tracking};
 use guard::{Guard, Known, Sent};
+use meters::{Meters, Place};
 pub use priority::{Believes, Priority};
 use rules::{Asked, Hits, Rule, Verdict};
 
 pub mod connections;
 pub mod guard;
+pub mod meters;
 pub mod multicast;
 mod priority;
 pub mod rules;
@@ -297,15 +300,29 @@ pub struct Switch {
     freezes: u64,
     connections: Connections,
     hits: Hits,
+    meters: Meters,
 }
 
 impl Switch {
     /// With an empty forwarding database.
     pub fn new(config: Config) -> Switch {
         let (fdb, known, connections) = (BTreeMap::new(), Known::default(), Connections::default());
-        let mut switch = Switch { config, fdb, known, freezes: 0, connections, hits: Hits::new() };
+        let mut switch = Switch {
+            config,
+            fdb,
+            known,
+            freezes: 0,
+            connections,
+            hits: Hits::new(),
+            meters: Meters::default(),
+        };
         switch.fix();
         switch
+    }
+
+    /// The meters; the configuration has none.
+    pub fn meters(&mut self) -> &mut Meters {
+        &mut self.meters
     }
 
     /// How often an address was frozen.
@@ -552,14 +569,32 @@ impl Switch {
             }
         }
         let ((dst, src), vlan) = (asked.addresses(), asked.vlan);
+        let tenant = ingress.tenant.map(Place::Tenant);
+        let places: Vec<_> = [Some(Place::Ingress(port)), tenant].into_iter().flatten().collect();
+        let metered = self.meters.pass(&places, asked.frame.len());
         self.learn(vlan, src, port, now);
         let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
         if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
             return self.answered(port, vlan, answer);
         }
 
+        match metered {
+            Err(()) => return Outcome::refused("metered"),
+            Ok(None) => {}
+            Ok(Some(dscp)) => meters::set_dscp(&mut asked.frame, dscp),
+        }
         let known = if dst[0] & 1 == 1 { None } else { self.fdb.get(&(vlan, dst)) };
         let is_flooded = known.is_none() && redirect.is_none();
+        if is_flooded {
+            let (kind, reason) = match dst {
+                [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => (0, "storm_broadcast"),
+                _ if dst[0] & 1 == 1 => (1, "storm_multicast"),
+                _ => (2, "storm_unknown_unicast"),
+            };
+            if self.meters.pass(&[Place::Storm(port, kind)], asked.frame.len()).is_err() {
+                return Outcome::refused(reason);
+            }
+        }
         let targets = match known {
             _ if redirect.is_some() => redirect.into_iter().collect(),
             Some(entry) if entry.port == port => return Outcome::refused("same_port"),
@@ -635,6 +670,10 @@ impl Switch {
                 continue;
             }
             let frame = &asked.frame;
+            if self.meters.pass(&[Place::Egress(target)], frame.len() - tag_len).is_err() {
+                outcome.dropped.push((target, "metered"));
+                continue;
+            }
             let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
             if payload > egress.longest_payload() {
                 outcome.dropped.push((target, "egress_mtu"));
