@@ -68,8 +68,11 @@ struct Made {
     protocol: Option<u8>,
 }
 
+/// Prefix lengths with their weights.
+type Weighted = &'static [(u64, u8)];
+
 fn generate(family: Family, count: usize, dice: &mut Dice) -> Vec<Made> {
-    let lengths: (&[(u64, u8)], &[(u64, u8)]) = match family {
+    let lengths: (Weighted, Weighted) = match family {
         Family::Acl => (
             &[
                 (10, 0),

@@ -170,6 +170,7 @@ impl Meters {
 
     /// A frame of so many bytes passes the meters at these places, where there are any. Gives the DSCP that it gets; an error
     /// if it is dropped.
+    #[expect(clippy::result_unit_err, reason = "the frame is dropped: there is nothing more to say")]
     pub fn pass(&mut self, places: &[Place], bytes: usize) -> Result<Option<u8>, ()> {
         let (mut color, mut dscp, mut taken) = (Color::Green, None, Vec::new());
         let mut is_dropped = false;
