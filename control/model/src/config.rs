@@ -160,7 +160,7 @@ pub struct Port {
     #[schemars(range(min = 64, max = 32768))]
     #[schema(minimum = 64, maximum = 32768)]
     pub queue_size: Option<u16>,
-    /// Generation of cards that an `avf` port pretends to be of, 1 (the base that all have) to 4, which is the default.
+    /// Generation of cards that an `avf` port pretends to be of, 1 (the base that all have) to 4; 3 unless said.
     /// A driver negotiates what there is, so that one image runs on all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4))]

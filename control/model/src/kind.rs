@@ -166,7 +166,7 @@ impl Port {
                         mmap,
                         mac,
                         queues: self.queues.unwrap_or(DEFAULT_QUEUES),
-                        generation: self.generation.unwrap_or(MAX_AVF_GENERATION),
+                        generation: self.generation.unwrap_or(crate::DEFAULT_AVF_GENERATION),
                         trust: self.trust.unwrap_or(false),
                         spoofchk: self.spoofchk.unwrap_or(false),
                     }),

@@ -82,5 +82,7 @@ pub const MAX_QUEUES: u16 = 128;
 pub const MAX_AVF_QUEUES: u16 = 16;
 /// The newest generation of cards that an `avf` port can pretend to be of.
 pub const MAX_AVF_GENERATION: u8 = 4;
+/// The generation where none is said.
+pub const DEFAULT_AVF_GENERATION: u8 = 3;
 /// Largest configuration text that is read, in bytes. 100,000 ports with all keys written out fit.
 pub const MAX_TEXT: usize = 64 << 20;
