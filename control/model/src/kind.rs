@@ -1,7 +1,8 @@
 //! A port as what it is, with every default filled in.
 
 use crate::{
-    DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, MAX_AVF_GENERATION, Mac, Nic, Port, Refusal, Refused, Role, Uplink,
+    DEFAULT_AVF_GENERATION, DEFAULT_QUEUE_SIZE, DEFAULT_QUEUES, Mac, Nic, Port, Refusal, Refused, Role,
+    Uplink,
     refusal::{Path, Step},
 };
 
@@ -166,7 +167,7 @@ impl Port {
                         mmap,
                         mac,
                         queues: self.queues.unwrap_or(DEFAULT_QUEUES),
-                        generation: self.generation.unwrap_or(crate::DEFAULT_AVF_GENERATION),
+                        generation: self.generation.unwrap_or(DEFAULT_AVF_GENERATION),
                         trust: self.trust.unwrap_or(false),
                         spoofchk: self.spoofchk.unwrap_or(false),
                     }),

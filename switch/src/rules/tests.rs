@@ -477,9 +477,5 @@ fn an_unmerged_classifier_finds_the_same() {
             both.each_ref().map(|classifier| classifier.find(&key, None).unwrap().rank());
         assert_eq!(merged, unmerged);
     }
-    assert!(
-        both[0].shape().tables < both[1].shape().tables,
-        "{:?}",
-        both.each_ref().map(Classifier::shape)
-    );
+    assert!(both[0].shape().tables < both[1].shape().tables, "{:?}", both.each_ref().map(Classifier::shape));
 }
