@@ -391,7 +391,7 @@ async fn lldp(State(shared): Ctx, _: Infrastructure) -> Answer<Vec<LldpStatus>> 
 
 /// The largest flows
 ///
-/// Those that are told apart up to their ports, which is so while `[daemon] flow_counters` is set or rules ask for it.
+/// They are told apart up to their ports and counted while `[daemon] flow_counters` is set.
 #[utoipa::path(
     get, path = "/v1/flows", tag = "switch", params(FlowFilter),
     responses((status = 200, body = Vec<FlowStatus>), (status = 400, body = ErrorBody))
