@@ -11,6 +11,7 @@
 //! * A copy is not mirrored again, and the target's VLANs and MTU do not apply to it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fabnic_port::PortId;
@@ -89,6 +90,9 @@ impl Mirror {
 pub(crate) struct Mirrors {
     pub(crate) all: Vec<Arc<Mirror>>,
     pub(crate) by_vlan: Vec<(Vid, Arc<Mirror>)>,
+    /// Each port's, in the order of the configuration.
+    by_ingress: HashMap<PortId, Vec<Arc<Mirror>>>,
+    by_egress: HashMap<PortId, Vec<Arc<Mirror>>>,
 }
 
 impl Mirrors {
@@ -108,6 +112,17 @@ impl Mirrors {
                 }
             };
             mirrors.by_vlan.extend(settings.vlans.iter().map(|vlan| (*vlan, Arc::clone(&mirror))));
+            for (ports, of_port) in
+                [(&settings.ingress, &mut mirrors.by_ingress), (&settings.egress, &mut mirrors.by_egress)]
+            {
+                for port in ports {
+                    let of_port = of_port.entry(*port).or_default();
+                    // A port that is named twice is mirrored once.
+                    if !of_port.last().is_some_and(|last| Arc::ptr_eq(last, &mirror)) {
+                        of_port.push(Arc::clone(&mirror));
+                    }
+                }
+            }
             mirrors.all.push(mirror);
         }
         mirrors
@@ -115,12 +130,12 @@ impl Mirrors {
 
     /// Those that take what this port sends.
     pub(crate) fn of_ingress(&self, port: PortId) -> Box<[Arc<Mirror>]> {
-        self.all.iter().filter(|mirror| mirror.settings.ingress.contains(&port)).cloned().collect()
+        self.by_ingress.get(&port).cloned().unwrap_or_default().into()
     }
 
     /// Those that take what is delivered to this port.
     pub(crate) fn of_egress(&self, port: PortId) -> Box<[Arc<Mirror>]> {
-        self.all.iter().filter(|mirror| mirror.settings.egress.contains(&port)).cloned().collect()
+        self.by_egress.get(&port).cloned().unwrap_or_default().into()
     }
 }
 
@@ -163,5 +178,23 @@ mod tests {
         assert!(Arc::ptr_eq(&same.all[0], &old.all[0]));
         let other = Mirrors::new(&[settings(4)], &old);
         assert_eq!(other.all[0].stats(), MirrorStats { seen: 5, copied: 3 });
+    }
+
+    #[test]
+    fn each_port_has_its_mirrors_in_order_and_once() {
+        let named = |name: &str, ingress: &[u32]| MirrorSettings {
+            name: name.to_owned(),
+            ingress: ingress.iter().copied().map(PortId).collect(),
+            egress: vec![PortId(7)],
+            ..settings(1)
+        };
+        let mirrors = Mirrors::new(&[named("a", &[1, 2, 1]), named("b", &[2])], &Mirrors::default());
+        let names = |of: Box<[Arc<Mirror>]>| -> Vec<String> {
+            of.iter().map(|mirror| mirror.settings.name.clone()).collect()
+        };
+        assert_eq!(names(mirrors.of_ingress(PortId(1))), ["a"]);
+        assert_eq!(names(mirrors.of_ingress(PortId(2))), ["a", "b"]);
+        assert_eq!(names(mirrors.of_egress(PortId(7))), ["a", "b"]);
+        assert!(mirrors.of_egress(PortId(1)).is_empty());
     }
 }

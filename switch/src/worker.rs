@@ -91,6 +91,18 @@ pub(crate) struct WorkerCounters {
     pub(crate) flows: AtomicU32,
 }
 
+impl WorkerCounters {
+    /// Counts one burst of so many frames, at least one.
+    #[inline(always)]
+    fn burst(&self, frames: usize) {
+        let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
+        if let Some(bucket) = self.sizes.get(bucket) {
+            bucket.add(1);
+        }
+        self.bursts.add(1);
+    }
+}
+
 /// The part of a worker that others see.
 #[derive(Debug)]
 pub(crate) struct WorkerShared {
@@ -454,11 +466,7 @@ impl Worker {
             let (frames, received) =
                 self.engine.serve(&at, queue.member, cell, ingress.as_mut(), &mut self.burst);
             if frames > 0 {
-                let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
-                if let Some(bucket) = self.shared.counters.sizes.get(bucket) {
-                    bucket.add(1);
-                }
-                self.shared.counters.bursts.add(1);
+                self.shared.counters.burst(frames);
                 total += frames as u64;
             }
             if let Err(fault) = received {

@@ -17,41 +17,9 @@ use meters::Place;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
+mod bench;
 
-/// Hands out the frames that a test gave it.
-struct Source {
-    waiting: Frames,
-    map: Arc<Map>,
-}
-
-impl Ingress for Source {
-    fn backlog(&mut self) -> usize {
-        self.waiting.lock().len()
-    }
-
-    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        burst.begin(&self.map);
-        for (frame, at) in self.waiting.lock().drain(..).zip((0..).step_by(4096)) {
-            push(burst, &self.map, at, &frame);
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self, _burst: &Burst) -> u32 {
-        0
-    }
-
-    fn arm(&mut self) -> bool {
-        false
-    }
-
-    fn disarm(&mut self) {}
-
-    fn wake(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
+use bench::{Connected, Frames, connect};
 
 fn push(burst: &mut Burst, map: &Map, at: u64, frame: &[u8]) {
     let slice = map.translate(at, frame.len() as u32, &mut Hint::default()).unwrap();
@@ -59,21 +27,6 @@ fn push(burst: &mut Burst, map: &Map, at: u64, frame: &[u8]) {
     let first = burst.slices().len();
     burst.slices_mut().push(slice);
     burst.push(first, 1, 0, frame.len() as u32).unwrap();
-}
-
-/// Keeps what is delivered.
-struct Sink(Frames);
-
-impl Egress for Sink {
-    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for &pick in picks {
-            let mut bytes = vec![0; burst.frames()[usize::from(pick)].len() as usize];
-            burst.copy_out(pick.into(), &mut bytes);
-            tally.deliver(bytes.len() as u32);
-            self.0.lock().push(bytes);
-        }
-        Ok(())
-    }
 }
 
 const PORTS: usize = 4;
@@ -144,12 +97,7 @@ impl Pair {
         let storm = |port: usize, kind: usize| meters.get(&Place::Storm(port, kind)).map(limit);
         let mut ports = Vec::new();
         for id in 0..PORTS {
-            let port = Arc::new(Port::new(PortId(id as u32 + 7), &format!("p{id}"), PortKind::Loopback, 1));
-            let (waiting, got) = (Frames::default(), Frames::default());
-            let (map, _) = Map::anonymous(64 * 4096).unwrap();
-            port.ingress()[0].install(Box::new(Source { waiting: Arc::clone(&waiting), map }));
-            port.egress()[0].install(Box::new(Sink(Arc::clone(&got))));
-            port.refresh_egress();
+            let Connected { port, waiting, got } = connect(PortId(id as u32 + 7));
             let vlan = match id {
                 3 => VlanMode::Trunk { vlans: [Vid::DEFAULT].into_iter().collect(), native: None },
                 _ => VlanMode::Access(Vid::DEFAULT),

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use fabnic_memory::{Hint, Map};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
+use fabnic_port::{DropReason, Port, PortId};
 use fabnic_switch::{
     InlineSwitch, Policy, PortMulticast, PortSettings, QuerierSettings, QuerierState, RouterPort,
     StaticGroup, SwitchConfig, Unregistered, VlanSnooping,
@@ -15,61 +13,11 @@ use fabnic_switch::{
 use fabnic_testkit::reference::multicast::{Kind, Vlan};
 use fabnic_wire::membership::{self, Message, Packet};
 use fabnic_wire::{MacAddr, Vid};
-use parking_lot::Mutex;
 use proptest::prelude::*;
 
-type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
+mod bench;
 
-struct Source {
-    waiting: Frames,
-    map: Arc<Map>,
-}
-
-impl Ingress for Source {
-    fn backlog(&mut self) -> usize {
-        self.waiting.lock().len()
-    }
-
-    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        burst.begin(&self.map);
-        for (frame, at) in self.waiting.lock().drain(..).zip((0..).step_by(16384)) {
-            let slice = self.map.translate(at, frame.len() as u32, &mut Hint::default()).unwrap();
-            self.map.write(&slice, 0, &frame);
-            let first = burst.slices().len();
-            burst.slices_mut().push(slice);
-            burst.push(first, 1, 0, frame.len() as u32).unwrap();
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self, _burst: &Burst) -> u32 {
-        0
-    }
-
-    fn arm(&mut self) -> bool {
-        false
-    }
-
-    fn disarm(&mut self) {}
-
-    fn wake(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
-
-struct Sink(Frames);
-
-impl Egress for Sink {
-    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for &pick in picks {
-            let mut bytes = vec![0; burst.frames()[usize::from(pick)].len() as usize];
-            assert_eq!(burst.copy_out(pick.into(), &mut bytes), bytes.len());
-            tally.deliver(bytes.len() as u32);
-            self.0.lock().push(bytes);
-        }
-        Ok(())
-    }
-}
+use bench::{Connected, Frames, connect};
 
 struct Bench {
     switch: InlineSwitch,
@@ -100,12 +48,7 @@ impl Bench {
             got: Vec::new(),
         };
         for (multicast, id) in settings.into_iter().zip(0..) {
-            let port = Arc::new(Port::new(PortId(id), &format!("p{id}"), PortKind::Loopback, 1));
-            let (waiting, got) = (Frames::default(), Frames::default());
-            let (map, _) = Map::anonymous(64 * 16384).unwrap();
-            port.ingress()[0].install(Box::new(Source { waiting: Arc::clone(&waiting), map }));
-            port.egress()[0].install(Box::new(Sink(Arc::clone(&got))));
-            port.refresh_egress();
+            let Connected { port, waiting, got } = connect(PortId(id));
             bench.ports.push((port, PortSettings { multicast, ..PortSettings::default() }));
             bench.waiting.push(waiting);
             bench.got.push(got);

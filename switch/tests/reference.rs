@@ -5,75 +5,21 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fabnic_memory::{Hint, Map};
-use fabnic_port::{Burst, Egress, Fault, GuestFilter, Ingress, Port, PortId, PortKind, Tally};
+use fabnic_port::{GuestFilter, Port, PortId};
 use fabnic_switch::{
     FdbKind, InlineSwitch, MacSet, MoveDamping, Policy, PortSettings, PrioritySettings, ReceiveFilter,
     SwitchConfig, Trust, VlanMode, VlanProtocol, VlanTranslation, Way, drops,
 };
 use fabnic_testkit::reference;
 use fabnic_wire::{MacAddr, Vid};
-use parking_lot::Mutex;
 use proptest::prelude::*;
 
-type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
+mod bench;
 
-/// Hands out the frames that a test gave it, from memory of its own, as a guest does.
-struct Source {
-    waiting: Frames,
-    map: Arc<Map>,
-}
-
-impl Ingress for Source {
-    fn backlog(&mut self) -> usize {
-        self.waiting.lock().len()
-    }
-
-    fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
-        burst.begin(&self.map);
-        for (frame, at) in self.waiting.lock().drain(..).zip((0..).step_by(4096)) {
-            let slice = self.map.translate(at, frame.len() as u32 + 12, &mut Hint::default()).unwrap();
-            self.map.write(&slice, 12, &frame);
-            let first = burst.slices().len();
-            burst.slices_mut().push(slice);
-            burst.push(first, 1, 12, frame.len() as u32).unwrap();
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self, _burst: &Burst) -> u32 {
-        0
-    }
-
-    fn arm(&mut self) -> bool {
-        false
-    }
-
-    fn disarm(&mut self) {}
-
-    fn wake(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
-
-/// Keeps what is delivered.
-struct Sink(Frames);
-
-impl Egress for Sink {
-    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for &pick in picks {
-            let mut bytes = vec![0; burst.frames()[usize::from(pick)].len() as usize];
-            assert_eq!(burst.copy_out(pick.into(), &mut bytes), bytes.len());
-            tally.deliver(bytes.len() as u32);
-            self.0.lock().push(bytes);
-        }
-        Ok(())
-    }
-}
+use bench::{Connected, Frames, connect};
 
 /// Both switches, side by side.
 struct Pair {
@@ -164,12 +110,7 @@ impl Pair {
         };
         pair.switch.configure(Vec::new(), Policy { flow_counters: deep, ..Policy::default() });
         for id in 0..config.ports.len() as u32 {
-            let port = Arc::new(Port::new(PortId(id + 7), &format!("p{id}"), PortKind::Loopback, 1));
-            let (waiting, got) = (Frames::default(), Frames::default());
-            let (map, _) = Map::anonymous(64 * 4096).unwrap();
-            port.ingress()[0].install(Box::new(Source { waiting: Arc::clone(&waiting), map }));
-            port.egress()[0].install(Box::new(Sink(Arc::clone(&got))));
-            port.refresh_egress();
+            let Connected { port, waiting, got } = connect(PortId(id + 7));
             pair.ports.push(port);
             pair.waiting.push(waiting);
             pair.got.push(got);

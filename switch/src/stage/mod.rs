@@ -97,7 +97,6 @@ pub(crate) struct Left {
 }
 
 /// What is known of a flow while its first frame walks the stages.
-#[allow(dead_code, reason = "the stages that come read them")]
 pub(crate) struct Walk<'a> {
     pub(crate) topology: &'a Topology,
     pub(crate) tables: &'a Tables,
@@ -144,7 +143,6 @@ pub(crate) struct Walk<'a> {
     left: &'a mut Left,
 }
 
-#[allow(dead_code, reason = "the stages that come use them")]
 impl Walk<'_> {
     /// Puts something before all that is to be done with each frame of the flow.
     pub(crate) fn push_first(&mut self, op: Op) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fabnic_memory::clock;
 use fabnic_port::BURST;
 
-use super::{BURST_BUCKETS, BURSTS_A_VISIT, Visit, Worker, charge_of, gather};
+use super::{BURSTS_A_VISIT, Visit, Worker, charge_of, gather};
 use crate::engine::Moment;
 use crate::shaper::Scheduler;
 use crate::topology::Topology;
@@ -123,11 +123,7 @@ impl Worker {
             if frames > 0 {
                 scheduler.charge(slot, now_ns, charge_of(&self.burst), frames);
                 scheduler.heads(slot, self.engine.take_toward(), frames);
-                let bucket = (frames.ilog2() as usize).min(BURST_BUCKETS - 1);
-                if let Some(bucket) = self.shared.counters.sizes.get(bucket) {
-                    bucket.add(1);
-                }
-                self.shared.counters.bursts.add(1);
+                self.shared.counters.burst(frames);
                 total += frames as u64;
             }
             if let Err(fault) = received {

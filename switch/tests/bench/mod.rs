@@ -65,6 +65,26 @@ impl Egress for Sink {
     }
 }
 
+/// A port of the test's.
+pub(crate) struct Connected {
+    pub(crate) port: Arc<Port>,
+    /// What it is to send.
+    pub(crate) waiting: Frames,
+    /// What was delivered to it.
+    pub(crate) got: Frames,
+}
+
+/// Makes a port with one queue each way, up to 64 frames of up to 4084 bytes a burst.
+pub(crate) fn connect(id: PortId) -> Connected {
+    let port = Arc::new(Port::new(id, &format!("p{}", id.0), PortKind::Loopback, 1));
+    let (waiting, got) = (Frames::default(), Frames::default());
+    let (map, _) = Map::anonymous(64 * 4096).unwrap();
+    port.ingress()[0].install(Box::new(Source { waiting: Arc::clone(&waiting), map }));
+    port.egress()[0].install(Box::new(Sink(Arc::clone(&got))));
+    port.refresh_egress();
+    Connected { port, waiting, got }
+}
+
 /// The switch and its ports.
 pub(crate) struct Bench {
     pub(crate) switch: InlineSwitch,
@@ -84,12 +104,7 @@ impl Bench {
             policy,
         };
         for id in 0..ports.len() as u32 {
-            let port = Arc::new(Port::new(PortId(id), &format!("p{id}"), PortKind::Loopback, 1));
-            let (waiting, got) = (Frames::default(), Frames::default());
-            let (map, _) = Map::anonymous(64 * 4096).unwrap();
-            port.ingress()[0].install(Box::new(Source { waiting: Arc::clone(&waiting), map }));
-            port.egress()[0].install(Box::new(Sink(Arc::clone(&got))));
-            port.refresh_egress();
+            let Connected { port, waiting, got } = connect(PortId(id));
             bench.ports.push(port);
             bench.waiting.push(waiting);
             bench.got.push(got);
