@@ -170,6 +170,28 @@ pub struct TraceStep {
     pub outcome: Option<String>,
 }
 
+/// Stages whose notes name what is not a tenant's: infrastructure's rules, other tenants' rules and zones, ports that stations
+/// are behind.
+const NOT_A_TENANTS: [&str; 8] =
+    ["infra_in", "multicast", "forward", "storm", "track_out", "tenant_out", "infra_out", "admit"];
+
+impl TraceStep {
+    /// Leaves what a tenant may know: that the stage was there, and what it decided.
+    pub(crate) fn hide_from_tenant(&mut self) {
+        if NOT_A_TENANTS.contains(&self.stage.as_str()) {
+            self.notes.clear();
+        }
+    }
+}
+
+impl TraceReport {
+    /// Leaves what a tenant may know, but for where the frame goes. Operations name rules and mirrors of whomever.
+    pub(crate) fn hide_from_tenant(&mut self) {
+        self.steps.iter_mut().for_each(TraceStep::hide_from_tenant);
+        self.operations.clear();
+    }
+}
+
 /// A reason to drop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DropExplained {
@@ -322,4 +344,31 @@ pub struct LldpStatus {
     pub description: String,
     /// Seconds until this ends.
     pub expires_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_told_of_its_own_stages_only() {
+        let step = |stage: &str| TraceStep {
+            stage: stage.into(),
+            notes: vec!["rule x of infrastructure matches".into()],
+            outcome: Some("dropped: rule_infrastructure".into()),
+        };
+        let mut report = TraceReport {
+            frame: String::new(),
+            steps: vec![step("tenant_in"), step("infra_in"), step("forward")],
+            vlan: 1,
+            operations: vec!["count to rule x of infrastructure".into()],
+            dropped: None,
+            to: Vec::new(),
+        };
+        report.hide_from_tenant();
+        let notes: Vec<_> = report.steps.iter().map(|step| step.notes.len()).collect();
+        assert_eq!(notes, [1, 0, 0]);
+        assert!(report.steps.iter().all(|step| step.outcome.is_some()), "what was decided stays");
+        assert!(report.operations.is_empty());
+    }
 }

@@ -24,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Applied, AuditEntry, BindingFilter, BindingStatus, ErrorBody, Event, FlowFilter, FlowStatus, Forgotten,
     GroupStatus, LldpStatus, Members, MirrorStatus, RecentDrop, RuleEdit, RuleStatus, TenantStatus,
-    TraceReport, TraceRequest, Who, WhyFilter,
+    TraceReport, TraceRequest, TraceStep, Who, WhyFilter,
     door::Infrastructure,
     error::ApiError,
     routes::{Answer, Ctx, DryRun, ended, noted, port_of},
@@ -417,6 +417,7 @@ async fn trace(State(shared): Ctx, who: Who, body: Body) -> Answer<TraceReport> 
     let is_tenant = who.tenant.is_some();
     let mut report = blocking(&shared, move |b| b.trace(&request)).await??;
     if is_tenant {
+        report.hide_from_tenant();
         // Where others' ports are, and that there are any, is not the tenant's affair.
         let own = blocking(&shared, |b| b.ports()).await?;
         let domain = who.domain();
@@ -434,11 +435,15 @@ async fn trace(State(shared): Ctx, who: Who, body: Body) -> Answer<TraceReport> 
 )]
 async fn why(State(shared): Ctx, who: Who, Params(filter): Params<WhyFilter>) -> Answer<Vec<RecentDrop>> {
     let name = port_of(&shared, &who, filter.port).await?.name;
-    let found = blocking(&shared, {
+    let mut found = blocking(&shared, {
         let name = name.clone();
         move |b| b.recent_drops(&name)
     })
     .await?;
+    if who.tenant.is_some() {
+        let steps = found.iter_mut().flatten().filter_map(|drop| drop.stage.as_mut());
+        steps.for_each(TraceStep::hide_from_tenant);
+    }
     found.map(Json).ok_or_else(|| ApiError::no_port(&name))
 }
 
