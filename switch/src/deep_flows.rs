@@ -165,6 +165,15 @@ fn goes_with(at: &Moment<'_>, frame: &Frame, handles: [u32; 2]) -> bool {
     })
 }
 
+/// The connection, if it is only one.
+#[inline]
+fn only(handles: [u32; 2]) -> Option<Handle> {
+    match handles {
+        [one, 0] | [0, one] => Handle::from_number(one),
+        _ => None,
+    }
+}
+
 /// No frame has this key: its flags contradict each other.
 const NO_KEY: DeepKey = DeepKey([u64::MAX; 8]);
 
@@ -239,13 +248,11 @@ impl Flows {
             done += 1;
         }
         self.deep.worked = run.worked;
-        if at.topology.needs.contains(Needs::CONNECTIONS) {
-            for (index, frame) in frames.iter_mut().enumerate() {
-                if !self.track(at, ingress, (frame, memory), index, &mut walked) {
-                    // It has another way than was thought, or none.
-                    (run.any, run.all) = (u32::MAX, 0);
-                }
-            }
+        if at.topology.needs.contains(Needs::CONNECTIONS)
+            && !self.track(at, ingress, (frames, memory), &mut walked)
+        {
+            // Some have another way than was thought, or none.
+            (run.any, run.all) = (u32::MAX, 0);
         }
         (self.longest, self.bytes) = (run.longest, run.bytes);
         if at.topology.needs.contains(Needs::FLOWS) {
@@ -297,22 +304,47 @@ impl Flows {
         frame.marked().is_none().then_some((size, found))
     }
 
-    /// Counts a packet on its connections. A packet that contradicts them, or whose connection has ended, is decided on by
-    /// itself: what was decided for its flow is for packets that go with the connection. `false` if that was so.
-    #[inline]
+    /// Counts packets on their connections, those of one connection one behind the other at once. A packet that contradicts
+    /// its connections, or whose connection has ended, is decided on by itself: what was decided for its flow is for packets
+    /// that go with the connection. `false` if there was one.
+    #[inline(never)]
     fn track(
         &mut self,
         at: &Moment<'_>,
         ingress: (&Member, u32),
-        (frame, memory): (&mut Frame, Option<Memory<'_>>),
-        index: usize,
+        (frames, memory): (&mut [Frame], Option<Memory<'_>>),
         walked: &mut Walked,
     ) -> bool {
-        let found = self.deep.found(index);
-        found.handles == [0; 2] || goes_with(at, frame, found.handles) || {
-            self.decide_again(at, ingress, (frame, memory), index, walked);
-            false
+        let (mut done, mut all) = (0, true);
+        while done < frames.len().min(BURST) {
+            let handles = self.deep.found(done).handles;
+            if handles == [0; 2] {
+                done += 1;
+                continue;
+            }
+            let mut good = false;
+            if let Some(handle) = only(handles) {
+                let others = self.deep.found.get(done + 1..).unwrap_or(&[]);
+                let run = 1 + others.iter().take_while(|found| found.handles == handles).count();
+                let run = frames.get(done..).map_or(&[][..], |left| left.get(..run).unwrap_or(left));
+                let tracked = at.tables.conntrack.track_run(handle, run, at.now);
+                done += tracked.valid;
+                good = match tracked.then {
+                    Some(then) => then == Tracked::Last,
+                    None if tracked.valid > 0 => continue,
+                    // One that is looked at by itself.
+                    None => frames.get(done).is_some_and(|frame| goes_with(at, frame, handles)),
+                };
+            } else if let Some(frame) = frames.get(done) {
+                good = goes_with(at, frame, handles);
+            }
+            if let Some(frame) = frames.get_mut(done).filter(|_| !good) {
+                self.decide_again(at, ingress, (frame, memory), done, walked);
+                all = false;
+            }
+            done += 1;
         }
+        all
     }
 
     #[cold]

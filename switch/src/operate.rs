@@ -20,38 +20,52 @@ impl Engine {
     /// delivered.
     #[inline(never)]
     pub(crate) fn operate(&mut self, at: &Moment<'_>, burst: &mut Burst) -> bool {
-        let mut index = 0;
+        let (mut index, mut marked) = (0, false);
         while index < burst.len() {
             let plan = self.flows.deep.found(index).plan;
             let mut end = index + 1;
             while end < burst.len() && self.flows.deep.found(end).plan == plan {
                 end += 1;
             }
+            let run = burst.frames().get(index..end).unwrap_or(&[]);
+            let mut total = Charge::of_all(run);
             if plan != 0 {
-                let run = burst.frames().get(index..end).unwrap_or(&[]);
                 let bytes = run.iter().map(|frame| u64::from(frame.len())).sum();
                 self.flows.deep.plans.count(plan, run.len() as u64, bytes);
-            }
-            if plan != 0
-                && let Some(ops) = self.flows.deep.plans.ops(plan).cloned()
-            {
-                for op in ops.iter() {
-                    self.carry_out(op, at, index, end, burst);
+                if let Some(ops) = self.flows.deep.plans.ops(plan).cloned() {
+                    for op in ops.iter() {
+                        if self.carry_out(op, at, (index, end), total, burst) {
+                            total = Charge::of_all(burst.frames().get(index..end).unwrap_or(&[]));
+                        }
+                    }
                 }
             }
+            marked |= total.is_none();
             index = end;
         }
-        burst.frames().iter().any(|frame| frame.marked().is_some())
+        marked
     }
 
-    /// One operation on the frames from `from` up to `end`.
-    fn carry_out(&mut self, op: &Op, at: &Moment<'_>, from: usize, end: usize, burst: &mut Burst) {
+    /// One operation on the frames from `from` up to `end`, whose charge together is `total` if none is marked. Gives whether
+    /// that may have changed.
+    fn carry_out(
+        &mut self,
+        op: &Op,
+        at: &Moment<'_>,
+        (from, end): (usize, usize),
+        total: Option<Charge>,
+        burst: &mut Burst,
+    ) -> bool {
         match op {
             Op::Mirror(mirror) => {
                 let picks = unmarked(burst, from..end);
                 self.mirror(at.topology, mirror, &picks, burst);
+                false
             }
-            Op::Translate(side) => self.translate(at, *side, from, end, burst),
+            Op::Translate(side) => {
+                self.translate(at, *side, from, end, burst);
+                true
+            }
             Op::Sample(sampler, mirror) => {
                 let all = unmarked(burst, from..end);
                 let mut picks = Picks::NONE;
@@ -60,27 +74,35 @@ impl Engine {
                     .filter(|_| sampler.takes())
                     .for_each(|frame| picks.push((*frame).into()));
                 self.mirror(at.topology, mirror, &picks, burst);
+                false
             }
             Op::Meter(meter, reason) => {
                 let now_ns = self.now_ns;
+                if total.is_some_and(|total| meter.charge_green(now_ns, total)) {
+                    return false;
+                }
                 let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
                 charge(run, *reason, |charges, markings| meter.charge_run(now_ns, charges, markings));
+                true
             }
             Op::Chain(chain) => {
                 let now_ns = self.now_ns;
+                if total.is_some_and(|total| chain.charge_green(now_ns, total)) {
+                    return false;
+                }
                 let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
                 let metered = DropReason::Metered;
                 charge(run, metered, |charges, markings| chain.charge_run(now_ns, charges, markings));
+                true
             }
-            // Counted for the whole run already.
-            Op::Count(_) | Op::Unjudged => {}
             Op::Rewrite(rewrite) => {
                 for frame in burst.frames_mut().get_mut(from..end).unwrap_or(&mut []) {
                     rewrite_frame(rewrite, frame);
                 }
+                true
             }
-            // Where frames are flooded.
-            Op::Replicate(_) => {}
+            // The first two are counted for the whole run already, the last is done where frames are flooded.
+            Op::Count(_) | Op::Unjudged | Op::Replicate(_) => false,
         }
     }
 
@@ -185,7 +207,8 @@ impl Engine {
     }
 }
 
-/// Charges frames that are not marked to a meter, and does what it says of each.
+/// Charges frames that are not marked to a meter one by one, and does what it says of each.
+#[inline(never)]
 fn charge(frames: &mut [Frame], reason: DropReason, meter: impl FnOnce(&[Charge], &mut [Marking])) {
     let (mut charges, mut markings) = ([Charge::default(); BURST], [Marking::default(); BURST]);
     let count = frames.len().min(BURST);

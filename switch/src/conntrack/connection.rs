@@ -20,7 +20,7 @@ use core::num::NonZeroU32;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use fabnic_port::PortId;
+use fabnic_port::{Frame, PortId};
 use fabnic_wire::{Fields, FlowFlags, IpProtocol};
 use parking_lot::Mutex;
 
@@ -243,7 +243,7 @@ impl Inner {
         match packet.kind {
             PacketKind::Whole | PacketKind::FirstFragment => {}
             PacketKind::LaterFragment => {
-                live.count(direction, packet.frame_len);
+                live.count(direction, 1, packet.frame_len.into());
                 return Tracked::Valid { changed: false };
             }
             PacketKind::Error => return Tracked::Valid { changed: false },
@@ -282,13 +282,52 @@ impl Inner {
                 Some(live.zone.seconds(class))
             }
         };
-        live.count(direction, packet.frame_len);
+        live.count(direction, 1, packet.frame_len.into());
         if let Some(seconds) = seconds {
             timed.deadline.store(now.saturating_add(seconds), Ordering::Relaxed);
         }
         let changed = set & !self.bits & REPLIED != 0;
         self.bits |= set;
         if last { Tracked::Last } else { Tracked::Valid { changed } }
+    }
+
+    /// Takes frames of one flow into account, one behind the other, up to the first with which more is to be done: gives
+    /// how many came before that one, and what it did. Ends at a packet that is not plain, too.
+    #[inline]
+    pub(crate) fn run<'f>(
+        &mut self,
+        timed: &Timed,
+        direction: Direction,
+        frames: &'f [Frame],
+        now: u32,
+    ) -> (usize, Option<(Tracked, Packet<'f>)>) {
+        let mut valid = 0;
+        let plain = |frame: &'f Frame| {
+            let plain = frame.marked().is_none().then(|| Packet::of_plain(frame.head(), frame.len()));
+            plain.flatten()
+        };
+        let mut left = frames.iter();
+        for frame in left.by_ref() {
+            let Some(packet) = plain(frame) else { return (valid, None) };
+            let tracked = self.packet(timed, direction, &packet, now);
+            if tracked != (Tracked::Valid { changed: false }) || timed.is_misplaced() {
+                return (valid, Some((tracked, packet)));
+            }
+            valid += 1;
+            if self.live.as_ref().is_some_and(|live| live.tcp.is_none()) {
+                break;
+            }
+        }
+        // Without a state of its own, a protocol's second packet of a moment does nothing that the first has not done.
+        let (mut packets, mut bytes) = (0, 0);
+        for frame in left.take_while(|frame| plain(frame).is_some()) {
+            packets += 1;
+            bytes += u64::from(frame.len());
+        }
+        if let Some(live) = self.live.as_mut().filter(|_| packets > 0) {
+            live.count(direction, packets, bytes);
+        }
+        (valid + packets as usize, None)
     }
 
     /// What it looks like at this moment.
@@ -314,10 +353,10 @@ impl Inner {
 
 impl Live {
     #[inline]
-    fn count(&mut self, direction: Direction, bytes: u32) {
+    fn count(&mut self, direction: Direction, packets: u64, bytes: u64) {
         let at = usize::from(direction == Direction::Reply);
-        self.packets[at] += 1;
-        self.bytes[at] += u64::from(bytes);
+        self.packets[at] += packets;
+        self.bytes[at] += bytes;
     }
 
     /// Which direction of it this tuple is, if any.
@@ -438,18 +477,28 @@ impl<'a> Packet<'a> {
     /// The packet of a frame on a cached flow.
     #[inline]
     pub(crate) fn of_frame(head: &'a [u8], frame_len: u32) -> Option<Packet<'a>> {
-        // Untagged, not fragmented TCP or UDP over IPv4, or the same without extension headers over IPv6.
-        let plain = match head.get(12..)?.first_chunk::<12>()? {
+        match Packet::of_plain(head, frame_len) {
+            Some(plain) => Some(plain),
+            None => Some(Packet::new(&Fields::of(head)?, head, frame_len)),
+        }
+    }
+
+    /// The packet of a frame that is TCP or UDP over IPv4, not a fragment, or over IPv6 without extension headers; with one
+    /// tag or none.
+    #[inline(always)]
+    pub(crate) fn of_plain(head: &'a [u8], frame_len: u32) -> Option<Packet<'a>> {
+        let l3 = match head.get(12..14)? {
+            [0x81, 0] | [0x88, 0xa8] => 18,
+            _ => 14,
+        };
+        let plain = match head.get(l3 - 2..)?.first_chunk::<12>()? {
             [8, 0, 0x45..=0x4f, _, _, _, _, _, flags, offset, _, 6 | 17] => {
                 (*flags & 0x3f, *offset) == (0, 0)
             }
             [0x86, 0xdd, _, _, _, _, _, _, 6 | 17, ..] => true,
             _ => false,
         };
-        if plain {
-            return Some(Packet { head, l3: 14, frame_len, kind: PacketKind::Whole });
-        }
-        Some(Packet::new(&Fields::of(head)?, head, frame_len))
+        plain.then_some(Packet { head, l3, frame_len, kind: PacketKind::Whole })
     }
 
     /// Its TCP segment.

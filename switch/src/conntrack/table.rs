@@ -9,29 +9,27 @@
 //! shards.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use fabnic_port::PortId;
-use fabnic_wire::{EtherType, Fields, FlowFlags, IpProtocol, Offload};
+use fabnic_wire::{EtherType, Fields, FlowFlags, IpProtocol};
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::connection::{
-    Beginning, ConnectionEntry, Direction, Handle, Inner, Live, MAX_SLOTS, Packet, PacketKind, Tracked,
-};
+use super::connection::{ConnectionEntry, Direction, Handle, Live, MAX_SLOTS, Packet, Tracked};
 use super::fragments::{Datagram, Fragments};
-use super::nat::{Nat, TRIES};
 use super::related::{Carried, is_error};
 use super::settings::{Owner, Quota, Zone, ZoneSettings};
 use super::slab::Slab;
 use super::state::CtState;
 use super::tcp::Tcp;
-use super::translate;
 use super::tuple::Tuple;
 use super::wheel::Wheel;
 use crate::versions::{Version, Versions};
+
+mod commit;
+mod track;
 
 const SHARDS: usize = 64;
 
@@ -130,45 +128,6 @@ struct Locked<'a> {
     one: MutexGuard<'a, Shard>,
     /// That of the answers, if it is another.
     other: Option<MutexGuard<'a, Shard>>,
-}
-
-/// What became of an attempt to put a connection into the table.
-enum Placed {
-    Here(Connected),
-    /// There is one with this original tuple.
-    Original,
-    /// There is one with this tuple of the answers.
-    Answers,
-}
-
-/// Places taken in quotas, given back unless they are kept.
-struct Taken<'a> {
-    quotas: [&'a Quota; 3],
-    kept: bool,
-}
-
-impl<'a> Taken<'a> {
-    fn take(quotas: [&'a Quota; 3]) -> Option<Taken<'a>> {
-        for (index, quota) in quotas.iter().enumerate() {
-            if !quota.take() {
-                quotas.iter().take(index).for_each(|quota| quota.give_back());
-                return None;
-            }
-        }
-        Some(Taken { quotas, kept: false })
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.quotas.iter().for_each(|quota| quota.give_back());
-        }
-    }
 }
 
 /// All connections of a switch.
@@ -421,79 +380,6 @@ impl Conntrack {
         Some((Handle::new(number, inner.generation, direction)?, state, live.mark))
     }
 
-    /// Makes a connection of a packet that is `new`, and gives it a mark and a translation; of a packet whose connection is
-    /// there, changes the mark.
-    #[expect(clippy::too_many_arguments, reason = "what a rule says, and the packet")]
-    pub(crate) fn commit(
-        &self,
-        zone: &Arc<Zone>,
-        owner: &Owner,
-        fields: &Fields,
-        packet: &Packet<'_>,
-        nat: Option<&Nat>,
-        mark: Option<u32>,
-        now: u32,
-    ) -> Result<Connected, Refusal> {
-        if is_housekeeping(fields) {
-            return Err(Refusal::Invalid);
-        }
-        let original = Tuple::of(fields, packet.head, zone.id).ok_or(Refusal::Invalid)?;
-        // What was there may have to go first.
-        for _ in 0..2 {
-            match self.found(&original, packet, mark, now) {
-                Some(Ok(committed)) => return Ok(committed),
-                Some(Err(refusal)) => return Err(refusal),
-                None => {}
-            }
-            let tcp = self.opens(zone, &original, packet).ok_or(Refusal::Invalid)?;
-            if let Some(made) = self.make(zone, owner, &original, tcp, nat, mark, now)? {
-                return Ok(made);
-            }
-        }
-        Err(Refusal::Full)
-    }
-
-    /// What a commit says to a connection that is there already. `None` if there is none, or none any more.
-    fn found(
-        &self,
-        original: &Tuple,
-        packet: &Packet<'_>,
-        mark: Option<u32>,
-        now: u32,
-    ) -> Option<Result<Connected, Refusal>> {
-        let hash = self.hash(original);
-        let shard = self.shard(Conntrack::shard_of(hash)).lock();
-        let (number, direction) = self.find(&shard, hash, original)?;
-        let slot = self.slab.slot(number)?;
-        let mut inner = slot.inner.lock();
-        drop(shard);
-        let tracked = match slot.timed.deadline.load(Ordering::Relaxed) > now {
-            true => inner.peek(direction, packet),
-            false => Tracked::Stale,
-        };
-        let handle = Handle::new(number, inner.generation, direction)?;
-        match tracked {
-            Tracked::Stale => {
-                drop(inner);
-                self.forget(handle);
-                None
-            }
-            Tracked::Invalid => Some(Err(Refusal::Invalid)),
-            Tracked::Valid { .. } | Tracked::Last => {
-                let translated = inner.is_translated();
-                if let (Some(live), Some(mark)) = (&mut inner.live, mark)
-                    && live.mark != mark
-                {
-                    live.mark = mark;
-                    let tuples = (live.original, live.reply);
-                    drop(inner);
-                    self.changed(&tuples.0, &tuples.1);
-                }
-                Some(Ok(Connected { handle, translated, version: None }))
-            }
-        }
-    }
-
     /// Both directions' tuples mean something else now.
     fn changed(&self, original: &Tuple, reply: &Tuple) {
         let (one, other) = (self.hash(original), self.hash(reply));
@@ -501,98 +387,6 @@ impl Conntrack {
         if other != one {
             self.versions.raise(other);
         }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the second half of `commit`")]
-    fn make(
-        &self,
-        zone: &Arc<Zone>,
-        owner: &Owner,
-        original: &Tuple,
-        tcp: Option<Tcp>,
-        nat: Option<&Nat>,
-        mark: Option<u32>,
-        now: u32,
-    ) -> Result<Option<Connected>, Refusal> {
-        let taken = Taken::take([owner, &zone.quota, &self.quota]).ok_or(Refusal::Full)?;
-        let number = self.slab.take().ok_or(Refusal::Full)?;
-        let beginning = |reply, bits| Beginning {
-            original: *original,
-            reply,
-            zone: Arc::clone(zone),
-            owner: Arc::clone(owner),
-            tcp,
-            bits,
-            mark: mark.unwrap_or(0),
-        };
-        let placed = match nat {
-            None => self.place(number, beginning(original.reversed(), 0), now),
-            Some(nat) => {
-                let spread = self.hasher.hash_one(original.src);
-                let start = self.hash(original);
-                let mut placed = Placed::Answers;
-                for attempt in 0..TRIES {
-                    let Some((reply, bits)) = nat.answers(original, spread, start, attempt) else { break };
-                    placed = self.place(number, beginning(reply, bits), now);
-                    if !matches!(placed, Placed::Answers) {
-                        break;
-                    }
-                }
-                placed
-            }
-        };
-        match placed {
-            Placed::Here(committed) => {
-                taken.keep();
-                zone.created.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(committed))
-            }
-            Placed::Original => {
-                self.slab.give_back(number);
-                Ok(None)
-            }
-            Placed::Answers => {
-                self.slab.give_back(number);
-                self.exhausted.fetch_add(1, Ordering::Relaxed);
-                Err(Refusal::Exhausted)
-            }
-        }
-    }
-
-    /// Puts a connection into the slot and both its tuples into the table, unless one of them is there.
-    fn place(&self, number: u32, what: Beginning, now: u32) -> Placed {
-        let (original, reply, bits) = (what.original, what.reply, what.bits);
-        let (hash, answers) = (self.hash(&original), self.hash(&reply));
-        let Some(slot) = self.slab.slot(number) else { return Placed::Answers };
-        let Locked { mut one, mut other } = self.lock_both(hash, answers);
-        if self.find(&one, hash, &original).is_some() {
-            return Placed::Original;
-        }
-        if self.find(other.as_deref().unwrap_or(&one), answers, &reply).is_some() {
-            return Placed::Answers;
-        }
-        let mut inner = slot.inner.lock();
-        inner.begin(&slot.timed, what, now);
-        let generation = inner.generation;
-        drop(inner);
-        one.insert(hash, number);
-        if answers != hash {
-            match &mut other {
-                Some(other) => other.insert(answers, number),
-                None => one.insert(answers, number),
-            }
-        }
-        one.wheel.add(number, &self.slab);
-        drop((one, other));
-        self.versions.raise(hash);
-        if answers != hash {
-            self.versions.raise(answers);
-        }
-        let Some(handle) = Handle::new(number, generation, Direction::Original) else {
-            return Placed::Answers;
-        };
-        let version = Some(self.versions.of(hash));
-        Placed::Here(Connected { handle, translated: bits != 0, version })
     }
 
     fn lock_both(&self, hash: u64, answers: u64) -> Locked<'_> {
@@ -606,107 +400,6 @@ impl Conntrack {
         }
         let other = self.shard(other).lock();
         Locked { one: self.shard(one).lock(), other: Some(other) }
-    }
-    /// Takes a packet of a cached flow into account. `Stale` and `Last`: the connection is no more.
-    #[inline]
-    pub(crate) fn track(&self, handle: Handle, packet: &Packet<'_>, now: u32) -> Tracked {
-        let Some(slot) = self.slab.slot(handle.slot()) else { return Tracked::Stale };
-        let mut inner = slot.inner.lock();
-        if !handle.is_of(inner.generation) {
-            return Tracked::Stale;
-        }
-        let tracked = inner.packet(&slot.timed, handle.direction(), packet, now);
-        if tracked == (Tracked::Valid { changed: false })
-            && !slot.timed.is_misplaced()
-            && packet.kind != PacketKind::FirstFragment
-        {
-            return tracked;
-        }
-        self.after(handle, inner, tracked, packet, now);
-        tracked
-    }
-
-    /// What is seldom to be done after a packet.
-    #[cold]
-    fn after(
-        &self,
-        handle: Handle,
-        inner: MutexGuard<'_, Inner>,
-        tracked: Tracked,
-        packet: &Packet<'_>,
-        now: u32,
-    ) {
-        let Some((original, reply, zone)) =
-            inner.live.as_ref().map(|live| (live.original, live.reply, Arc::clone(&live.zone)))
-        else {
-            return;
-        };
-        drop(inner);
-        match tracked {
-            Tracked::Stale | Tracked::Last => {
-                if tracked == Tracked::Stale {
-                    zone.expired.fetch_add(1, Ordering::Relaxed);
-                }
-                self.forget(handle);
-                return;
-            }
-            Tracked::Invalid => {
-                zone.invalid.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Tracked::Valid { changed } => {
-                if changed {
-                    self.changed(&original, &reply);
-                }
-            }
-        }
-        if packet.kind == PacketKind::FirstFragment
-            && let Some(fields) = Fields::of(packet.head)
-            && let Some(datagram) = Datagram::of(&fields.flow, packet.head, packet.l3, zone.id)
-        {
-            self.fragments.note(datagram, handle.get(), now);
-        }
-        let mut shard = self.shard(Conntrack::shard_of(self.hash(&original))).lock();
-        // It may have been forgotten meanwhile, and the slot used again: then it was put where it belongs.
-        let Some(slot) = self.slab.slot(handle.slot()) else { return };
-        let same = {
-            let inner = slot.inner.lock();
-            handle.is_of(inner.generation) && inner.live.is_some()
-        };
-        if same && slot.timed.is_misplaced() && shard.wheel.remove(handle.slot(), &self.slab) {
-            shard.wheel.add(handle.slot(), &self.slab);
-        }
-    }
-
-    /// Rewrites a packet if its connection is translated. `false`: it cannot be, and must not go on as it is.
-    pub(crate) fn translate(
-        &self,
-        handle: Handle,
-        fields: &Fields,
-        head: &mut [u8],
-        offload: &Offload,
-    ) -> bool {
-        let direction = handle.direction();
-        let tuples = self.slab.slot(handle.slot()).and_then(|slot| {
-            let inner = slot.inner.lock();
-            let live = inner.live.as_ref().filter(|_| handle.is_of(inner.generation))?;
-            let (arrives, answers) = (*live.tuple(direction), *live.tuple(direction.other()));
-            Some(inner.is_translated().then(|| (arrives, answers, live.translated(direction))))
-        });
-        // Two connections may share a plan of which one is not translated.
-        let (arrives, answers, leaves) = match tuples {
-            Some(Some(tuples)) => tuples,
-            Some(None) => return true,
-            None => return false,
-        };
-        let l3 = usize::from(fields.l3);
-        if is_error(fields) {
-            let zone = arrives.zone;
-            let Some(carried) = Carried::of(fields, head, zone) else { return false };
-            let keep_source = arrives.src == leaves.src;
-            return translate::translate_error(head, l3, &carried, &answers, &leaves, keep_source, offload);
-        }
-        translate::translate(head, l3, fields.flow.flags.has(FlowFlags::LATER), offload, &leaves)
     }
 
     /// Forgets a connection, if it is still the one that the handle was made for. Gives whether it did.

@@ -155,6 +155,17 @@ impl Buckets {
         }
     }
 
+    /// Whether frames that take this many tokens together are all green, whatever their order: each finds at least its own
+    /// tokens and those of the ones behind it.
+    #[inline]
+    pub(super) fn are_green(&self, tokens: i64) -> bool {
+        let peak = match &self.second {
+            Second::Peak(_, peak) => peak.covers(tokens),
+            Second::Overflow(_) | Second::Excess(..) => true,
+        };
+        peak && self.committed.covers(tokens)
+    }
+
     /// Charges a frame that got this color.
     #[inline]
     pub(super) fn take(&mut self, color: Color, tokens: i64) {

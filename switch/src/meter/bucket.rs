@@ -122,6 +122,12 @@ impl Bucket {
         self.size > 0 && self.tokens >= tokens.min(self.size)
     }
 
+    /// Whether there are tokens for several frames that take this many together.
+    #[inline]
+    pub(crate) fn covers(&self, tokens: i64) -> bool {
+        self.size > 0 && self.tokens >= tokens
+    }
+
     /// Takes tokens out.
     #[inline]
     pub(crate) fn take(&mut self, tokens: i64) {

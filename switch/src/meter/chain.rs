@@ -56,11 +56,24 @@ impl MeterChain {
         &self.meters
     }
 
-    /// Charges frames one after the other, as [`Meter::charge_run`] does: each passes all meters, or takes nothing.
-    pub(crate) fn charge_run(&self, now_ns: u64, charges: &[Charge], markings: &mut [Marking]) {
+    /// Charges frames as a whole, as [`Meter::charge_green`] does: if all are green to all meters.
+    pub(crate) fn charge_green(&self, now_ns: u64, total: Charge) -> bool {
         if let [only] = &*self.meters {
-            return only.charge_run(now_ns, charges, markings);
+            return only.charge_green(now_ns, total);
         }
+        let mut states = self.lock(now_ns);
+        let good = states.iter().flatten().all(|state| state.has_for_all(total));
+        if good {
+            for (meter, state) in self.meters.iter().zip(states.iter_mut().flatten()) {
+                meter.take_green(state, total);
+            }
+        }
+        good
+    }
+
+    /// The meters' states, in their order in the chain.
+    #[inline]
+    fn lock(&self, now_ns: u64) -> [Option<MutexGuard<'_, State>>; MAX_CHAIN] {
         let mut states: [Option<MutexGuard<'_, State>>; MAX_CHAIN] = [const { None }; MAX_CHAIN];
         for &index in &self.lock_order {
             if let (Some(meter), Some(place)) = (self.meters.get(index), states.get_mut(index)) {
@@ -68,6 +81,15 @@ impl MeterChain {
                 state.refill(now_ns);
             }
         }
+        states
+    }
+
+    /// Charges frames one after the other, as [`Meter::charge_run`] does: each passes all meters, or takes nothing.
+    pub(crate) fn charge_run(&self, now_ns: u64, charges: &[Charge], markings: &mut [Marking]) {
+        if let [only] = &*self.meters {
+            return only.charge_run(now_ns, charges, markings);
+        }
+        let mut states = self.lock(now_ns);
         for (charge, marking) in charges.iter().zip(markings) {
             if !marking.is_dropped {
                 self.charge_one(&mut states, *charge, marking);

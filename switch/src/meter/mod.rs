@@ -219,6 +219,20 @@ impl Charge {
         Charge { bytes, packets: 1 }
     }
 
+    /// Of several frames, none of which is marked. Nothing, if one is, or if they are too much for one charge.
+    pub(crate) fn of_all(frames: &[Frame]) -> Option<Charge> {
+        let mut total = Charge::default();
+        for frame in frames {
+            if frame.marked().is_some() {
+                return None;
+            }
+            let Charge { bytes, packets } = Charge::of(frame);
+            total.bytes = total.bytes.checked_add(bytes)?;
+            total.packets = total.packets.checked_add(packets)?;
+        }
+        Some(total)
+    }
+
     /// Of any frame.
     #[inline]
     pub fn of(frame: &Frame) -> Charge {
@@ -332,6 +346,13 @@ impl State {
         }
     }
 
+    /// Whether every frame of several that are this much together is green. No, where the color that they come with
+    /// counts.
+    #[inline]
+    fn has_for_all(&self, total: Charge) -> bool {
+        !self.settings.color_aware && self.buckets.are_green(self.settings.tokens(total))
+    }
+
     /// What this meter would say, and take.
     #[inline]
     fn look(&self, charge: Charge, came_as: Color) -> (Color, ColorAction, i64) {
@@ -394,6 +415,26 @@ impl Meter {
     /// Charges one frame at a time in nanoseconds, on any clock that all callers share.
     pub fn charge(&self, now_ns: u64, charge: Charge, marking: &mut Marking) {
         self.charge_run(now_ns, &[charge], core::slice::from_mut(marking));
+    }
+
+    /// Charges frames as a whole, if that is the same as charging each: all are green, and pass. Else nothing is charged, and
+    /// `false` given.
+    pub(crate) fn charge_green(&self, now_ns: u64, total: Charge) -> bool {
+        let mut state = self.state.lock();
+        state.refill(now_ns);
+        let good = state.has_for_all(total);
+        if good {
+            self.take_green(&mut state, total);
+        }
+        good
+    }
+
+    /// Takes the tokens of frames that are all green.
+    #[inline]
+    fn take_green(&self, state: &mut State, total: Charge) {
+        let tokens = state.settings.tokens(total);
+        state.buckets.take(Color::Green, tokens);
+        self.tallies.add(Color::Green as usize, total, state.settings.overhead);
     }
 
     /// Charges frames one after the other, at one time and under one lock: the outcome is that of charging each alone.
