@@ -1,9 +1,10 @@
-//! The guests' initramfs: busybox, iperf3, ethtool, ip, the network modules of one kernel, and our init.
+//! The guests' initramfs: busybox, iperf3, ethtool, ip, the network modules of one kernel, and our init. Beside it, what
+//! only a few guests need and get in addition: `bridge`, `tc`, and the modules behind them.
 
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::BufWriter,
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -12,70 +13,133 @@ use anyhow::{Context as _, Result, bail};
 use crate::{GuestKernel, Lab, Launch, Progress, cpio::Archive, kernel, output, tree};
 
 const INIT: &str = include_str!("guest-init.sh");
-/// Programs of the tree that busybox has no match for.
-const PROGRAMS: [&str; 4] = ["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/ip", "/usr/bin/tcpdump"];
 /// A library that glibc loads by itself to end threads, which iperf3 does.
 const LATE_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
-/// Modules that a guest may load. Only the first must exist in every kernel: some have virtio_pci built in.
-const MODULES: [&str; 10] = [
-    "virtio_net",
-    "virtio_pci",
-    "net_failover",
-    "iavf",
-    "e1000",
-    "8021q",
-    "pktgen",
-    "af_packet_diag",
-    "veth",
-    "vxlan",
-];
-/// Changes whenever the initramfs must be made again.
+/// Changes whenever the archives must be made again.
 const RECIPE: &str = "3";
 
-fn stamp() -> String {
-    // The init script is part of the recipe; a change of it must reach the guests.
-    let sum = INIT
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{RECIPE} {PROGRAMS:?} {MODULES:?} {sum:x}")
+/// One archive that a guest's initramfs is put together from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What every guest has.
+    Base,
+    /// Bridging, `tc` and connection tracking, with TAP devices to feed them.
+    Networking,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 2] = [Self::Base, Self::Networking];
+
+    /// Its file in the kernel's folder.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Base => "initrd",
+            Self::Networking => "networking",
+        }
+    }
+
+    /// Programs of the tree that busybox has no match for.
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/ip", "/usr/bin/tcpdump"],
+            Self::Networking => &["/usr/sbin/bridge", "/usr/sbin/tc"],
+        }
+    }
+
+    /// Modules that a guest may load. Only `virtio_net` must exist in every kernel: some have others built in.
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &[
+                "virtio_net",
+                "virtio_pci",
+                "net_failover",
+                "iavf",
+                "e1000",
+                "8021q",
+                "pktgen",
+                "af_packet_diag",
+                "veth",
+                "vxlan",
+            ],
+            Self::Networking => &[
+                "tun",
+                "bridge",
+                "sch_ingress",
+                "cls_flower",
+                "cls_matchall",
+                "act_csum",
+                "act_ct",
+                "act_gact",
+                "act_mirred",
+                "act_pedit",
+                "act_skbedit",
+                "act_vlan",
+                "nf_conntrack",
+                "nf_defrag_ipv6",
+            ],
+        }
+    }
+
+    fn stamp(self) -> String {
+        // The init script is part of the recipe; a change of it must reach the guests.
+        let sum = INIT.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+            (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{RECIPE} {:?} {:?} {sum:x}", self.programs(), self.modules())
+    }
+
+    fn is_ready(self, dir: &Path) -> bool {
+        dir.join(self.file()).is_file()
+            && std::fs::read_to_string(dir.join(format!("{}.recipe", self.file())))
+                .is_ok_and(|recipe| recipe == self.stamp())
+    }
 }
 
 pub(crate) fn is_ready(lab: &Lab, kernel: GuestKernel) -> bool {
     let dir = lab.guest_dir(kernel);
-    dir.join("initrd").is_file()
-        && std::fs::read_to_string(dir.join("initrd.recipe")).is_ok_and(|recipe| recipe == stamp())
+    Part::ALL.into_iter().all(|part| part.is_ready(&dir))
 }
 
-/// Makes the initramfs of every kernel that lacks one.
+/// Makes the archives that a kernel lacks.
 pub(crate) fn ensure(lab: &Lab, progress: &Progress) -> Result<()> {
-    for kernel in GuestKernel::ALL {
-        if is_ready(lab, kernel) {
+    for (kernel, part) in GuestKernel::ALL.into_iter().flat_map(|kernel| Part::ALL.map(|part| (kernel, part)))
+    {
+        let dir = lab.guest_dir(kernel);
+        if part.is_ready(&dir) {
             continue;
         }
-        let step = progress.step(format!("make the initramfs of guest kernel {}", kernel.name()));
-        let dir = lab.guest_dir(kernel);
-        let partial = dir.join("initrd.partial");
-        build(lab, kernel, &partial)?;
-        std::fs::rename(&partial, dir.join("initrd")).context("cannot move an initramfs into its place")?;
-        std::fs::write(dir.join("initrd.recipe"), stamp()).context("cannot stamp an initramfs")?;
-        let bytes = std::fs::metadata(dir.join("initrd")).map(|m| m.len()).unwrap_or_default();
+        let step = progress.step(format!("make the {} of guest kernel {}", part.file(), kernel.name()));
+        let partial = dir.join(format!("{}.partial", part.file()));
+        build(lab, kernel, part, &partial)?;
+        std::fs::rename(&partial, dir.join(part.file()))
+            .context("cannot move an initramfs into its place")?;
+        std::fs::write(dir.join(format!("{}.recipe", part.file())), part.stamp())
+            .context("cannot stamp an initramfs")?;
+        let bytes = std::fs::metadata(dir.join(part.file())).map(|m| m.len()).unwrap_or_default();
         step.done(format!("{} MB", bytes / 1_000_000));
     }
     Ok(())
 }
 
-fn build(lab: &Lab, kernel: GuestKernel, out: &Path) -> Result<()> {
+fn build(lab: &Lab, kernel: GuestKernel, part: Part, out: &Path) -> Result<()> {
     let file = File::create(out).with_context(|| format!("cannot create {}", out.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
-    archive.char_device("dev/console", 5, 1)?;
-    archive.char_device("dev/null", 1, 3)?;
-    archive.file("init", 0o755, INIT.as_bytes())?;
-    archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
-    archive.file("etc/group", 0o644, b"root:x:0:\n")?;
-    archive.file("bin/busybox", 0o755, &read(&inside(&lab.tree(), "/bin/busybox")?)?)?;
-
-    let mut libraries = BTreeSet::from([LATE_LIBRARY.to_owned()]);
-    for program in PROGRAMS {
+    let mut libraries = BTreeSet::new();
+    let mut wanted = part.modules().to_vec();
+    match part {
+        Part::Base => {
+            archive.char_device("dev/console", 5, 1)?;
+            archive.char_device("dev/null", 1, 3)?;
+            archive.file("init", 0o755, INIT.as_bytes())?;
+            archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
+            archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+            archive.file("bin/busybox", 0o755, &read(&inside(&lab.tree(), "/bin/busybox")?)?)?;
+            libraries.insert(LATE_LIBRARY.to_owned());
+        }
+        // Its index of modules takes the place of the first one.
+        Part::Networking => wanted.extend(Part::Base.modules()),
+    }
+    for program in part.programs() {
         let name = program.rsplit('/').next().unwrap_or(program);
         archive.file(&format!("opt/bin/{name}"), 0o755, &read(&inside(&lab.tree(), program)?)?)?;
         libraries.extend(shared_libraries(lab, program)?);
@@ -84,12 +148,35 @@ fn build(lab: &Lab, kernel: GuestKernel, out: &Path) -> Result<()> {
         archive.file(library.trim_start_matches('/'), 0o755, &read(&inside(&lab.tree(), &library)?)?)?;
     }
 
-    let modules = stage_modules(lab, kernel)?;
-    for (path, bytes) in modules {
+    for (path, bytes) in stage_modules(lab, kernel, &wanted)? {
         archive.file(&path, 0o644, &bytes)?;
     }
     archive.finish()?;
     Ok(())
+}
+
+/// Puts an initramfs together: what every guest has, on demand the networking, and files of the machine, each under its
+/// path in the guest. The kernel takes several archives one after the other; a later file takes an earlier one's place.
+pub(crate) fn assemble(
+    lab: &Lab,
+    kernel: GuestKernel,
+    networking: bool,
+    files: &[(String, PathBuf)],
+    out: &Path,
+) -> Result<()> {
+    let dir = lab.guest_dir(kernel);
+    let mut bytes = read(&dir.join(Part::Base.file()))?;
+    if networking {
+        bytes.extend(read(&dir.join(Part::Networking.file()))?);
+    }
+    let mut archive = Archive::new(Vec::new());
+    for (path, file) in files {
+        archive.file(path.trim_start_matches('/'), 0o755, &read(file)?)?;
+    }
+    let mut out = File::create(out).with_context(|| format!("cannot create {}", out.display()))?;
+    out.write_all(&bytes)
+        .and_then(|()| out.write_all(&archive.finish()?))
+        .context("cannot write an initramfs")
 }
 
 /// The libraries a program of the tree is linked with, as paths inside the tree, the loader among them.
@@ -98,8 +185,8 @@ fn shared_libraries(lab: &Lab, program: &str) -> Result<Vec<String>> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
-/// The modules of [`MODULES`] and what they depend on, unpacked, with a fresh index, as initramfs paths.
-fn stage_modules(lab: &Lab, kernel: GuestKernel) -> Result<Vec<(String, Vec<u8>)>> {
+/// The wanted modules and what they depend on, unpacked, with a fresh index, as initramfs paths.
+fn stage_modules(lab: &Lab, kernel: GuestKernel, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let version = lab.kernel_version(kernel)?;
     let root = lab.guest_dir(kernel).join("root");
     let source =
@@ -129,7 +216,7 @@ fn stage_modules(lab: &Lab, kernel: GuestKernel) -> Result<Vec<(String, Vec<u8>)
     let index = std::fs::read_to_string(target.join("modules.dep")).context("depmod left no modules.dep")?;
     std::fs::remove_file(target.join("kernel")).context("cannot unlink the kernel's modules")?;
 
-    for path in needed(&index)? {
+    for path in needed(&index, wanted)? {
         let bytes = output_bytes(&source.join(&path))?;
         let plain = path.trim_end_matches(".xz").trim_end_matches(".zst");
         let place = target.join(plain);
@@ -147,9 +234,9 @@ fn stage_modules(lab: &Lab, kernel: GuestKernel) -> Result<Vec<(String, Vec<u8>)
 }
 
 /// Paths of the wanted modules and all they depend on, from a `modules.dep`.
-fn needed(index: &str) -> Result<BTreeSet<String>> {
+fn needed(index: &str, wanted: &[&str]) -> Result<BTreeSet<String>> {
     let mut paths = BTreeSet::new();
-    for wanted in MODULES {
+    for &wanted in wanted {
         let line = index.lines().find(|line| {
             let path = line.split(':').next().unwrap_or_default();
             let file = path.rsplit('/').next().unwrap_or_default();
@@ -225,7 +312,8 @@ mod tests {
                      kernel/drivers/net/dummy.ko.xz:\n\
                      kernel/net/core/failover.ko.xz:\n\
                      kernel/net/8021q/8021q.ko.xz: kernel/net/802/mrp.ko.xz\n";
-        let paths: Vec<String> = needed(index).unwrap().into_iter().collect();
+        let wanted = Part::Base.modules();
+        let paths: Vec<String> = needed(index, wanted).unwrap().into_iter().collect();
         assert_eq!(
             paths,
             [
@@ -236,6 +324,6 @@ mod tests {
                 "kernel/net/core/failover.ko.xz",
             ]
         );
-        assert!(needed("kernel/drivers/net/dummy.ko:\n").is_err());
+        assert!(needed("kernel/drivers/net/dummy.ko:\n", wanted).is_err());
     }
 }

@@ -8,9 +8,9 @@
 //! ```text
 //!   /var/cache/fabnic-lab            ($FABNIC_LAB)
 //!     tree/                          forky, made by mmdebstrap
-//!     guest/6.1/{vmlinuz,initrd}     bookworm
-//!     guest/6.12/{vmlinuz,initrd}    trixie
-//!     guest/7.x/{vmlinuz,initrd}     forky
+//!     guest/6.1/{vmlinuz,initrd,networking}     bookworm
+//!     guest/6.12/{vmlinuz,initrd,networking}    trixie
+//!     guest/7.x/{vmlinuz,initrd,networking}     forky
 //! ```
 //!
 //! [`Lab::ensure`] makes what is missing, from nothing but root and the machine's own apt sources, and is free

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{Child, GuestKernel, GuestShell, Lab, Reply};
+use crate::{Child, GuestKernel, GuestShell, Lab, Reply, guest};
 
 /// How guest code is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,12 +119,25 @@ pub struct VmSpec {
     pub nics: Vec<Nic>,
     /// The CPU that all of its threads are bound to, if any.
     pub on_cpu: Option<usize>,
+    /// Whether it has `bridge`, `tc` and the kernel's modules behind them.
+    pub networking: bool,
+    /// Programs of the machine that it has, each under its path in the guest.
+    pub files: Vec<(String, PathBuf)>,
 }
 
 impl VmSpec {
     /// A VM with one CPU, 256 MiB and no NIC.
     pub fn new(name: &str, kernel: GuestKernel) -> Self {
-        Self { name: name.to_owned(), kernel, memory_mib: 256, cpus: 1, nics: Vec::new(), on_cpu: None }
+        Self {
+            name: name.to_owned(),
+            kernel,
+            memory_mib: 256,
+            cpus: 1,
+            nics: Vec::new(),
+            on_cpu: None,
+            networking: false,
+            files: Vec::new(),
+        }
     }
 
     /// Adds a NIC.
@@ -177,7 +190,13 @@ impl Vm {
         launch.arg("-m").arg(format!("{}M", spec.memory_mib));
         launch.arg("-object").arg(format!("memory-backend-memfd,id=mem,size={}M,share=on", spec.memory_mib));
         let guest = format!("/mnt/guest/{}", spec.kernel.name());
-        launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(format!("{guest}/initrd"));
+        let mut initrd = format!("{guest}/initrd");
+        if spec.networking || !spec.files.is_empty() {
+            let own = path("initrd");
+            guest::assemble(lab, spec.kernel, spec.networking, &spec.files, &own)?;
+            initrd = own.display().to_string();
+        }
+        launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(initrd);
         launch.arg("-append").arg(format!(
             "console=ttyS0 quiet panic=-1 net.ifnames=0 fabnic.name={} random.trust_cpu=on",
             spec.name

@@ -1,11 +1,12 @@
 //! The kernel's bridge with TAP devices as its ports.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fabnic_memory::Map;
 use fabnic_port::{Burst, Egress as _, Ingress as _, Tally};
 use fabnic_tap::{Tap, TapConfig, TapEgress, TapIngress};
@@ -166,6 +167,30 @@ impl Bridge {
         let tap = self.sides.get(port).context("no such port")?.tap.name();
         let vlan = vlan.map(|vid| format!("vlan {vid} ")).unwrap_or_default();
         batch("bridge", &format!("fdb replace {mac} dev {tap} {vlan}master static sticky\n"))
+    }
+
+    /// What the bridge has learned: the VLAN, unless it does not filter, the address, the number of the port.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn learned(&self) -> Result<BTreeSet<(Option<u16>, MacAddr, u32)>> {
+        let output = Command::new("bridge").args(["fdb", "show", "br", "br0"]).output()?;
+        ensure!(output.status.success(), "bridge fdb show failed");
+        let text = String::from_utf8(output.stdout)?;
+        let mut learned = BTreeSet::new();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // Of the device alone, or set by hand.
+            if !words.contains(&"master") || words.contains(&"permanent") || words.contains(&"static") {
+                continue;
+            }
+            let after = |word| words.iter().skip_while(|w| **w != word).nth(1).copied();
+            let mac =
+                words.first().context("an empty line")?.parse().map_err(|_| anyhow!("no address: {line}"))?;
+            let port = after("dev").and_then(|dev| dev.strip_prefix("tap")).context("no port")?.parse()?;
+            learned.insert((after("vlan").map(str::parse).transpose()?, mac, port));
+        }
+        Ok(learned)
     }
 
     /// Sends a frame into a port; gives what left each.

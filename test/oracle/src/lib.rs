@@ -8,9 +8,12 @@
 //!
 //! ```text
 //!   frame --+--> tap0 ==== br0 ==== tap1, tap2 ... --read--> outputs of the kernel  --+
-//!           |         (own network namespace)                                         +-- the same, or why not
+//!           |      (own network namespace, or a guest)                                +-- the same, or why not
 //!           +--> port 0 -- InlineSwitch -- port 1, port 2 ... --> outputs of the switch --+
 //! ```
+//!
+//! This machine's kernel may be built without what is asked of it. The tests of this crate compare what it has; those of
+//! `fabnic-system` boot a guest with a stock kernel, which has it all, and compare there.
 //!
 //! # Invariants
 //! * Nothing leaves the namespace, and nothing else sends in it: IPv6 is off, no interface has an address.
@@ -20,7 +23,11 @@
 mod bridge;
 mod fabric;
 mod namespace;
+mod verdict;
+mod vlans;
 
 pub use bridge::{Bridge, BridgePort, Filtering};
 pub use fabric::Fabric;
-pub use namespace::{Inside, in_namespace};
+pub use namespace::{INSIDE, Inside, in_guest, in_namespace};
+pub use verdict::{CASES, Verdict};
+pub use vlans::{compare_vlans, settings};

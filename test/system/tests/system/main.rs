@@ -4,5 +4,6 @@ mod avf;
 mod cards;
 mod crash;
 mod dpdk;
+mod oracle;
 mod scale;
 mod vms;
