@@ -60,12 +60,12 @@ impl core::fmt::Debug for Bridge {
     }
 }
 
-/// Runs one of iproute2's programs over a list of commands, one a line.
-fn batch(program: &str, commands: &str) -> Result<()> {
+/// Runs one of iproute2's programs over a list of commands, one a line. Gives what it shows, with statistics.
+pub(crate) fn batch(program: &str, commands: &str) -> Result<String> {
     let mut child = Command::new(program)
-        .args(["-batch", "-"])
+        .args(["-statistics", "-batch", "-"])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{program} (iproute2) is needed"))?;
@@ -73,7 +73,7 @@ fn batch(program: &str, commands: &str) -> Result<()> {
     let output = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program} refused: {errors}\n{commands}");
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn switch(on: bool) -> &'static str {
@@ -166,7 +166,7 @@ impl Bridge {
     pub fn pin(&mut self, mac: MacAddr, vlan: Option<Vid>, port: usize) -> Result<()> {
         let tap = self.sides.get(port).context("no such port")?.tap.name();
         let vlan = vlan.map(|vid| format!("vlan {vid} ")).unwrap_or_default();
-        batch("bridge", &format!("fdb replace {mac} dev {tap} {vlan}master static sticky\n"))
+        batch("bridge", &format!("fdb replace {mac} dev {tap} {vlan}master static sticky\n")).map(drop)
     }
 
     /// What the bridge has learned: the VLAN, unless it does not filter, the address, the number of the port.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use fabnic_memory::{Hint, Map};
 use fabnic_port::{Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
-use fabnic_switch::{InlineSwitch, PortSettings, SwitchConfig};
+use fabnic_switch::{InlineSwitch, Policy, PortSettings, SwitchConfig};
 
 type Frames = Arc<Mutex<VecDeque<Vec<u8>>>>;
 
@@ -93,6 +93,14 @@ impl Fabric {
     /// # Errors
     /// If there is no memory for frames.
     pub fn new(config: &SwitchConfig, settings: Vec<PortSettings>) -> Result<Fabric> {
+        Fabric::with_policy(config, settings, Policy::default())
+    }
+
+    /// The same with what is not of one port.
+    ///
+    /// # Errors
+    /// If there is no memory for frames.
+    pub fn with_policy(config: &SwitchConfig, settings: Vec<PortSettings>, policy: Policy) -> Result<Fabric> {
         let mut fabric = Fabric {
             switch: InlineSwitch::new(config),
             ports: Vec::new(),
@@ -112,7 +120,7 @@ impl Fabric {
             fabric.waiting.push(waiting);
             fabric.got.push(got);
         }
-        fabric.switch.set_ports(fabric.ports.iter().cloned().zip(settings).collect());
+        fabric.switch.configure(fabric.ports.iter().cloned().zip(settings).collect(), policy);
         Ok(fabric)
     }
 

@@ -4,7 +4,7 @@
 //!
 //! The reference switch of the testkit says what the switch must do as we understood the standards. The kernel's bridge
 //! was understood by others, and has been in use for decades: where the two differ, one of us is wrong or the difference
-//! is meant and written down (docs/switch-l2.md).
+//! is meant and written down (docs/switch-oracle.md).
 //!
 //! ```text
 //!   frame --+--> tap0 ==== br0 ==== tap1, tap2 ... --read--> outputs of the kernel  --+
@@ -21,13 +21,18 @@
 //!   to be waited for.
 
 mod bridge;
+mod dice;
 mod fabric;
+mod flower;
 mod namespace;
+mod packets;
+mod tc;
 mod verdict;
 mod vlans;
 
 pub use bridge::{Bridge, BridgePort, Filtering};
 pub use fabric::Fabric;
+pub use flower::compare_rules;
 pub use namespace::{INSIDE, Inside, in_guest, in_namespace};
 pub use verdict::{CASES, Verdict};
 pub use vlans::{compare_vlans, settings};

@@ -18,12 +18,15 @@ pub struct Verdict {
     pub frames: u64,
     /// Frames that left the kernel.
     pub copies: u64,
+    /// Frames that a rule matched, for each rule.
+    pub hits: u64,
 }
 
 impl core::fmt::Display for Verdict {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Verdict { cases, frames, copies } = self;
-        write!(f, "the same: {cases} cases, {frames} frames in, {copies} out")
+        let Verdict { cases, frames, copies, hits } = self;
+        write!(f, "the same: {cases} cases, {frames} frames in, {copies} out")?;
+        if *hits > 0 { write!(f, ", {hits} matches of rules") } else { Ok(()) }
     }
 }
 
@@ -35,6 +38,7 @@ impl core::ops::Add for Verdict {
             cases: self.cases + more.cases,
             frames: self.frames + more.frames,
             copies: self.copies + more.copies,
+            hits: self.hits + more.hits,
         }
     }
 }
@@ -59,7 +63,9 @@ pub(crate) fn compare<S: Strategy>(
         cases: asked.unwrap_or(cases),
         // A machine that checks changes checks the same each time; who asks for more asks for other ones.
         rng_seed: if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) },
-        max_shrink_iters: 500,
+        max_shrink_iters: 200,
+        // A guest is slow; a case that is not the smallest will do.
+        max_shrink_time: 60_000,
         failure_persistence: None,
         ..Config::default()
     };

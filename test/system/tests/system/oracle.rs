@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fabnic_lab::{GuestKernel, Vm, VmSpec};
-use fabnic_oracle::{CASES, Filtering, Inside, Verdict, compare_vlans, in_guest};
+use fabnic_oracle::{CASES, Filtering, Inside, Verdict, compare_rules, compare_vlans, in_guest};
 use fabnic_system::Rig;
 
 /// Where this program and its libraries are in the guest, whose own may be others.
@@ -77,4 +77,9 @@ fn vlans_are_as_in_a_bridge_that_filters_them() -> Result<()> {
         let service = compare_vlans(inside, Filtering::Dot1Ad, kinds, 24).context("802.1ad")?;
         Ok(customer + service)
     })
+}
+
+#[test]
+fn rules_are_as_of_tc_flower() -> Result<()> {
+    compared("rules_are_as_of_tc_flower", |inside| compare_rules(inside, 24))
 }
