@@ -2,7 +2,7 @@
 //! it the guest still reaches its neighbour, and the kernel has nothing to say.
 
 use anyhow::{Context as _, Result};
-use fabnic_lab::{GuestKernel, Nic, Vm, VmSpec};
+use fabnic_lab::{Daemon, GuestKernel, Nic, Vm, VmSpec};
 use fabnic_system::{Rig, Totals, mac, worker_cpu};
 
 const IPS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
@@ -15,8 +15,17 @@ fn ping(vm: &mut Vm, after: &str) -> Result<()> {
     Ok(())
 }
 
-fn settings(rig: &Rig, kernel: GuestKernel) -> Result<()> {
-    let more = format!("{VLAN}\nqueues = 4\ntrust = true");
+/// What the guest's kernel said that it should not have to say.
+fn complaints(guest: &mut Vm) -> Result<()> {
+    let words = "Hang|WARNING|BUG:|Oops|transmit timed out|failed|Never saw|never finished|invalid";
+    let said = guest.sh(&format!("dmesg | grep -iE 'iavf|eth0|NETDEV' | grep -E '{words}' || true"))?;
+    anyhow::ensure!(said.is_empty(), "the kernel complains:\n{said}");
+    Ok(())
+}
+
+/// A guest with the card, whose port has `more`, and its neighbour; both are up and reach each other.
+fn pair(rig: &Rig, kernel: GuestKernel, more: &str) -> Result<(Daemon, Vm, Vm)> {
+    let more = format!("{VLAN}\nqueues = 4\ntrust = true\n{more}");
     let config = rig.config(&[worker_cpu()]).pci("vm0", "avf", &rig.path("s0"), &mac(0), &more).virtio_net(
         "vm1",
         &rig.path("s1"),
@@ -37,7 +46,11 @@ fn settings(rig: &Rig, kernel: GuestKernel) -> Result<()> {
         .sh("modprobe iavf; for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && break; sleep 0.1; done")?;
     guest.sh(&format!("ip addr add {}/24 dev eth0; ip link set eth0 up", IPS[0]))?;
     ping(&mut guest, "the start")?;
+    Ok((daemon, guest, other))
+}
 
+fn settings(rig: &Rig, kernel: GuestKernel) -> Result<()> {
+    let (daemon, mut guest, other) = pair(rig, kernel, "")?;
     for offload in ["tx", "tso", "gso", "rx", "rxhash", "sg", "rxvlan", "txvlan"] {
         for state in ["off", "on"] {
             guest.sh(&format!("ethtool -K eth0 {offload} {state} || true"))?;
@@ -78,9 +91,7 @@ fn settings(rig: &Rig, kernel: GuestKernel) -> Result<()> {
     ping(&mut guest, "function-level resets")?;
     guest.sh("for i in $(seq 30); do ip link set eth0 down; ip link set eth0 up; done")?;
     ping(&mut guest, "30 times down and up")?;
-    let words = "Hang|WARNING|BUG:|Oops|transmit timed out|failed|Never saw|never finished|invalid";
-    let said = guest.sh(&format!("dmesg | grep -iE 'iavf|eth0|NETDEV' | grep -E '{words}' || true"))?;
-    anyhow::ensure!(said.is_empty(), "the kernel complains:\n{said}");
+    complaints(&mut guest)?;
     guest.power_off()?;
     other.power_off()?;
     Totals::settle(&daemon)?;
@@ -97,4 +108,111 @@ fn settings_with_kernel_6_1() -> Result<()> {
 fn settings_with_kernel_7() -> Result<()> {
     let Some(rig) = Rig::new("avf settings, kernel 7.x")? else { return Ok(()) };
     settings(&rig, GuestKernel::Linux7)
+}
+
+/// Packets that a receive queue of the guest has seen.
+fn packets(guest: &mut Vm, queue: usize) -> Result<u64> {
+    let text = guest.sh(&format!("ethtool -S eth0 | sed -n 's/^ *rx-{queue}.packets: //p'"))?;
+    text.trim().parse().with_context(|| format!("packets of queue {queue}: {text:?}"))
+}
+
+/// So many packets are a flow, or many.
+const MANY: u64 = 400;
+/// So few more may have come for other reasons.
+const FEW: u64 = 20;
+
+/// UDP from many ports of the neighbour to one of the guest: gives how many more packets each queue has seen.
+fn send(guest: &mut Vm, other: &mut Vm, port: u16) -> Result<[u64; 2]> {
+    let before = [packets(guest, 0)?, packets(guest, 1)?];
+    let (address, mac) = (IPS[0], mac(0));
+    let words = format!(
+        "count {MANY}|pkt_size 100|delay 100000|dst {address}|dst_mac {mac}|udp_dst_min {port}|udp_dst_max {port}|\
+         udp_src_min 20000|udp_src_max 20999|flag UDPSRC_RND"
+    );
+    let words: String =
+        words.split('|').map(|word| format!("echo {word} > /proc/net/pktgen/eth0 && ")).collect();
+    other.sh(&format!(
+        "modprobe pktgen; echo rem_device_all > /proc/net/pktgen/kpktgend_0; \
+         echo add_device eth0 > /proc/net/pktgen/kpktgend_0 && {words} echo start > /proc/net/pktgen/pgctrl"
+    ))?;
+    // A ping is answered behind all of them.
+    ping(guest, "a flow of UDP")?;
+    Ok([packets(guest, 0)? - before[0], packets(guest, 1)? - before[1]])
+}
+
+/// Everything to that port must come on that queue; `None`: nothing at all may come.
+fn comes_on(guest: &mut Vm, other: &mut Vm, port: u16, queue: Option<usize>, after: &str) -> Result<()> {
+    let seen = send(guest, other, port)?;
+    for (at, seen) in seen.into_iter().enumerate() {
+        let right = if queue == Some(at) { seen >= MANY } else { seen <= FEW };
+        anyhow::ensure!(
+            right,
+            "{after}: {MANY} frames to port {port} were to come on {queue:?}: {seen:?} on {at}"
+        );
+    }
+    Ok(())
+}
+
+fn steering(rig: &Rig, kernel: GuestKernel) -> Result<()> {
+    let (daemon, mut guest, mut other) = pair(rig, kernel, "generation = 4")?;
+    steer(&mut guest, &mut other, kernel)?;
+    guest.power_off()?;
+    other.power_off()?;
+    Totals::settle(&daemon)?;
+    daemon.stop()
+}
+
+/// Advanced RSS and the flow director, as `ethtool` sets them: packets land on the queue that they are told to.
+fn steer(guest: &mut Vm, other: &mut Vm, kernel: GuestKernel) -> Result<()> {
+    guest.sh("ethtool -K eth0 ntuple on && ethtool -k eth0 | grep -q 'ntuple-filters: on'")?;
+
+    eprintln!("  ethtool -N rx-flow-hash");
+    let fields = guest.sh("ethtool -N eth0 rx-flow-hash udp4 sdfn && ethtool -n eth0 rx-flow-hash udp4")?;
+    anyhow::ensure!(fields.contains("L4 bytes 2 & 3"), "what is hashed of UDP: {fields}");
+    let seen = send(guest, other, 5000)?;
+    anyhow::ensure!(seen.iter().all(|seen| *seen > MANY / 8), "ports were to be hashed: {seen:?}");
+    guest.sh("ethtool -N eth0 rx-flow-hash udp4 sd")?;
+    let seen = send(guest, other, 5000)?;
+    anyhow::ensure!(seen.iter().any(|seen| *seen <= FEW), "addresses only were to be hashed: {seen:?}");
+
+    // This ethtool says something of the table that kernels before 6.8 take for nonsense.
+    if kernel != GuestKernel::Linux6_1 {
+        eprintln!("  ethtool -X");
+        guest.sh("ethtool -X eth0 weight 1 0")?;
+        comes_on(guest, other, 7777, Some(0), "weight 1 0")?;
+        guest.sh("ethtool -X eth0 weight 0 1")?;
+        comes_on(guest, other, 7777, Some(1), "weight 0 1")?;
+        let table = guest.sh("ethtool -x eth0")?;
+        anyhow::ensure!(table.contains("    0:      1     1     1     1     1     1     1     1"), "{table}");
+    }
+
+    eprintln!("  ethtool -U");
+    for queue in [1_usize, 0] {
+        guest.sh(&format!("ethtool -U eth0 flow-type udp4 dst-port 7777 action {queue} loc 1"))?;
+        comes_on(guest, other, 7777, Some(queue), &format!("a rule to queue {queue}"))?;
+        if queue == 1 {
+            guest.sh("ethtool -U eth0 delete 1")?;
+        }
+    }
+    guest.sh(&format!("ethtool -U eth0 flow-type udp4 src-ip {} dst-port 7779 action -1 loc 2", IPS[1]))?;
+    comes_on(guest, other, 7779, None, "a rule that drops")?;
+    let rules = guest.sh("ethtool --show-ntuple eth0")?;
+    for words in ["Total 2 rules", "Dest port: 7777", "Direct to queue 0", "Dest port: 7779", "Action: Drop"]
+    {
+        anyhow::ensure!(rules.contains(words), "{words} is not among the rules: {rules}");
+    }
+    eprintln!("  down and up");
+    guest.sh("ip link set eth0 down; ip link set eth0 up")?;
+    ping(guest, "down and up")?;
+    comes_on(guest, other, 7777, Some(0), "down and up")?;
+    guest.sh("ethtool -U eth0 delete 1 && ethtool -U eth0 delete 2")?;
+    let seen = send(guest, other, 7779)?;
+    anyhow::ensure!(seen[0] + seen[1] >= MANY, "the rule that drops is gone: {seen:?}");
+    complaints(guest)
+}
+
+#[test]
+fn steering_with_kernel_7() -> Result<()> {
+    let Some(rig) = Rig::new("avf generation 4, kernel 7.x")? else { return Ok(()) };
+    steering(&rig, GuestKernel::Linux7)
 }
