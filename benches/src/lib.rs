@@ -22,7 +22,9 @@ use fabnic_switch::{
     StormSettings, SwitchConfig, TenantPolicy, Term, Unit, VlanSnooping,
 };
 use fabnic_testkit::driver::RingOptions;
-use fabnic_testkit::driver::light::{FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac};
+use fabnic_testkit::driver::light::{
+    FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac, flow_ports,
+};
 use fabnic_testkit::front_end::RingPlace;
 use fabnic_testkit::memory::{Backing, GuestMemory};
 use fabnic_testkit::packets::{Packet, tcp};
@@ -40,7 +42,7 @@ pub struct Case {
     pub in_order: bool,
     /// Bytes of a frame. One that is longer than [`LONGEST`] is a TCP frame that its sender leaves to be segmented (TSO).
     pub size: usize,
-    /// Flows, told apart by both addresses.
+    /// Flows, told apart by both addresses; with [`On::All`] by their ports, so that each is a connection.
     pub flows: u32,
     /// What else the switch is to do.
     pub on: On,
@@ -125,7 +127,7 @@ impl On {
         let (infra, tenant) = (Domain::Infrastructure, Domain::Tenant(1));
         let established = Term::CtState { value: CtState::ESTABLISHED, mask: CtState::ESTABLISHED };
         let net = Term::dst_net4([10, 0, 0, 0], 8);
-        let served = Term::DstPort { min: 1, max: 1024 };
+        let served = Term::DstPort { min: 1, max: 0x1fff };
         vec![
             rule(1, infra, Direction::In, 1, vec![Term::DstPort { min: 6666, max: 6666 }], Action::Drop),
             rule(2, infra, Direction::In, 9, vec![net], Action::Pass),
@@ -177,6 +179,13 @@ impl Case {
 
     fn is_large(self) -> bool {
         self.size > LONGEST
+    }
+
+    fn fields(self) -> FlowFields {
+        match self.on {
+            On::All if !self.is_large() => FlowFields::Ip,
+            _ => FlowFields::Mac,
+        }
     }
 }
 
@@ -247,10 +256,14 @@ impl Path {
 /// The frame of one flow, from guest `id` to the other.
 fn frame(case: Case, id: u8, flow: u32) -> Prebuilt {
     let mac = |id: u8| [2, 0, 0, 0, 0, id + 1];
-    let packet = Packet::ethernet(flow_mac(mac(1 - id), flow), flow_mac(mac(id), flow))
+    let (by_address, (source, destination)) = match case.fields() {
+        FlowFields::Mac => (flow, (1, 2)),
+        FlowFields::Ip => (0, flow_ports(flow)),
+    };
+    let packet = Packet::ethernet(flow_mac(mac(1 - id), by_address), flow_mac(mac(id), by_address))
         .ipv4([10, 0, 0, id + 1], [10, 0, 0, 2 - id]);
     if !case.is_large() {
-        let bytes = packet.udp(1, 2).size(case.size).build();
+        let bytes = packet.udp(source, destination).size(case.size).build();
         return Prebuilt { header: Offload::PLAIN.encode(0), bytes };
     }
     let packet = packet.tcp(1, 2, 1, 1, tcp::ACK).partial_checksum().size(case.size);
@@ -273,7 +286,7 @@ fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
     let frame = |place| frame(case, id, place % case.flows.max(1));
     let (sending, receiving) = (options(shape.transmit.0), options(shape.receive.0));
     let transmit =
-        LightTransmit::new(&mut memory, sending, shape.transmit.1, case.flows, FlowFields::Mac, frame)?;
+        LightTransmit::new(&mut memory, sending, shape.transmit.1, case.flows, case.fields(), frame)?;
     let receive = LightReceive::new(&mut memory, receiving, shape.receive.1)?;
 
     let spec = |(index, region): (usize, &fabnic_testkit::memory::Region)| -> Result<RegionSpec> {

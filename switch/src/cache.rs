@@ -9,7 +9,7 @@
 
 use fabnic_port::DropReason;
 use fabnic_wire::Vid;
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::deep::DEPENDENCIES;
 use crate::key::{self, Key};
@@ -92,7 +92,8 @@ impl Entry {
 }
 
 /// A decision, packed: the target in the low half, the VLAN above it, the reason above that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
 pub(crate) struct Outcome(u64);
 
 impl Outcome {

@@ -1,8 +1,8 @@
 //! Steps 1 and 2 of a burst where something reads more of a frame than addresses and VLAN.
 //!
 //! The same as [`crate::flows`] does, with [`crate::deep`]'s keys: a frame gets an outcome and, besides, the number of a plan
-//! ([`crate::plan`]) whose operations the engine carries out before it delivers. Frames one behind the other of one flow
-//! cost one look-up, and are counted to it at once.
+//! ([`crate::plan`]) whose operations the engine carries out before it delivers, and is told to its connections, as far as
+//! their protocol wants to see each packet.
 
 use fabnic_memory::{Map, Slice};
 use fabnic_port::{BURST, Burst, DropReason, Frame};
@@ -10,8 +10,9 @@ use fabnic_wire::{Fields, Vid};
 
 use crate::body::Body;
 use crate::cache::{Outcome, Target};
-use crate::conntrack::{Handle, Packet, Tracked};
-use crate::deep::{DeepCache, DeepKey, Found, PLAIN, Read, Remember, Under};
+use crate::conntrack::{Conntrack, Handle, Packet, Tracked, TrackedRun};
+use crate::deep::{Decided, DeepCache, Found, Owed, Remember, Under};
+use crate::deep_key::{DeepKey, KeyMask, PLAIN, Read, ShortKey};
 use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
 use crate::needs::Needs;
@@ -19,6 +20,9 @@ use crate::plan::{Op, Plans};
 use crate::rules::{self, Connection, Input, Parties};
 use crate::stage::{self, Seen};
 use crate::topology::Member;
+
+/// Steady flows that are looked at in one go between bursts: at most some 0.2 ms.
+const SETTLED_AT_ONCE: usize = 2048;
 
 /// Where the frames of a burst lie behind their heads.
 type Memory<'a> = (&'a [Slice], &'a Map);
@@ -29,8 +33,8 @@ pub(crate) struct Deep {
     pub(crate) plans: Plans,
     /// What was found for each frame of the burst.
     found: Box<[Found; BURST]>,
-    /// Frames that have a plan, one bit each.
-    pub(crate) worked: u64,
+    /// What the frames of the burst have in common.
+    pub(crate) common: Common,
     /// Raised when the cache is to be forgotten as a whole.
     pub(crate) generation: u32,
     /// Generation of the topology that the cache is good for.
@@ -43,7 +47,7 @@ impl Deep {
             cache: DeepCache::new(flow_cache_max, secret),
             plans: Plans::new(),
             found: Box::new([Found::NOTHING; BURST]),
-            worked: 0,
+            common: Common::default(),
             generation: 1,
             of_topology: 0,
         }
@@ -58,8 +62,10 @@ impl Deep {
     /// Takes up the marks of a flood that was put aside.
     pub(crate) fn recall(&mut self, marks: &[u32; BURST]) {
         for (found, mark) in self.found.iter_mut().zip(marks) {
-            *found = Found { mark: *mark, ..Found::NOTHING };
+            *found = Found::NOTHING;
+            found.decided.mark = *mark;
         }
+        self.common = Common::default();
     }
 
     /// Forgets all flows and plans.
@@ -69,20 +75,136 @@ impl Deep {
         self.generation = self.generation.wrapping_add(1).max(1);
     }
 
-    /// Counts the frames of the burst to their flows, those of one flow one behind the other at once.
+    /// How many frames from this one on are of the same flow; one, if it is not in the cache.
+    #[inline]
+    fn same_flow(&self, from: usize) -> usize {
+        let left = self.found.get(from..).unwrap_or(&[]);
+        match left.first() {
+            Some(first) if first.place != u32::MAX => {
+                left.iter().take_while(|found| found.place == first.place).count()
+            }
+            _ => 1,
+        }
+    }
+
+    /// Those of some frames that are not of the flow at a place.
+    fn without(&self, frames: u64, place: u32) -> u64 {
+        let mut rest = frames;
+        for (index, found) in self.found.iter().enumerate() {
+            rest &= !(u64::from(found.place == place) << index);
+        }
+        rest
+    }
+
+    /// Takes frames of one flow into account on its connection, with what the flow owes it: those from `at` on, `count` of
+    /// them, of a burst of which none is counted yet.
+    fn track_run(
+        &mut self,
+        moment: &Moment<'_>,
+        handle: Handle,
+        (at, count): (usize, usize),
+        frames: &[Frame],
+    ) -> TrackedRun {
+        let Found { decided, place } = self.found(at);
+        let run = frames.get(at..at + count).unwrap_or(&[]);
+        let Owed { frames: owed, bytes } = self.cache.owed(place);
+        let (owed, plain) = ((owed.into(), bytes), self.common.is_plain);
+        let tracked = moment.tables.conntrack.track_run(handle, (run, plain), owed, moment.now);
+        if !tracked.steady {
+            self.cache.is_not_steady(place);
+            return tracked;
+        }
+        // Some of the flow may have gone before, and have been told one by one.
+        let of_flow =
+            frames.iter().zip(self.found.iter()).take(at + count).filter(|(_, found)| found.place == place);
+        let told =
+            of_flow.fold((0, 0), |(count, bytes), (frame, _)| (count + 1, bytes + u64::from(frame.len())));
+        self.cache.becomes_steady((place, decided.handles), told, moment.now);
+        tracked
+    }
+
+    /// Pays what flows owe to their connections: those that were steady before this second, or all.
+    pub(crate) fn settle(&mut self, conntrack: &Conntrack, now: Option<u32>, budget: usize) {
+        self.cache.settle(now, budget, |handles, owed| pay(conntrack, handles, owed));
+    }
+
+    /// How many frames of so many, from this one on, have the same plan; and that plan.
+    pub(crate) fn same_plan(&self, from: usize, until: usize) -> (usize, u32) {
+        let left = self.found.get(from..until).unwrap_or(&[]);
+        match (self.common.plan, left.first()) {
+            (Some(plan), _) => (left.len(), plan),
+            (None, Some(first)) => {
+                let plan = first.decided.plan;
+                (left.iter().take_while(|found| found.decided.plan == plan).count(), plan)
+            }
+            (None, None) => (0, 0),
+        }
+    }
+
+    /// Counts the frames of the burst to their flows.
     #[inline(never)]
     fn count(&mut self, burst: &Burst) {
         let Deep { cache, found, .. } = self;
-        let (mut place, mut frames, mut bytes) = (u32::MAX, 0, 0);
         for (frame, found) in burst.frames().iter().zip(found.iter()) {
-            if found.place != place {
-                cache.count(place, frames, bytes);
-                (place, frames, bytes) = (found.place, 0, 0);
-            }
-            frames += 1;
-            bytes += u64::from(frame.len());
+            cache.count(found.place, frame.len());
         }
-        cache.count(place, frames, bytes);
+    }
+}
+
+/// What the frames of a burst have in common, told while they are looked up: where it is so, nothing needs to look at each
+/// again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Common {
+    /// Their plan.
+    pub(crate) plan: Option<u32>,
+    /// Their connections.
+    handles: Option<[u32; 2]>,
+    /// Some of them has a plan, or is marked.
+    pub(crate) is_worked: bool,
+    /// All of them are plain TCP or UDP over IPv4: one segment each, nothing left to be done to them, none marked.
+    pub(crate) is_plain: bool,
+}
+
+/// Whether what was decided on some frames is all the same: each word of it.
+#[derive(Clone, Copy)]
+struct Alike {
+    any: [u64; 3],
+    all: [u64; 3],
+}
+
+impl Alike {
+    const NONE: Alike = Alike { any: [0; 3], all: [u64::MAX; 3] };
+
+    #[inline(always)]
+    fn note(&mut self, decided: &Decided) {
+        for ((any, all), word) in self.any.iter_mut().zip(&mut self.all).zip(decided.words()) {
+            *any |= word;
+            *all &= word;
+        }
+    }
+
+    /// The frames have no way in common.
+    fn part(&mut self) {
+        (self.any[0], self.all[0]) = (u64::MAX, 0);
+    }
+
+    /// They all go the same way.
+    fn one_way(&self) -> bool {
+        self.any[0] as u32 == self.all[0] as u32
+    }
+
+    fn plan(&self) -> Option<u32> {
+        (self.any[1] == self.all[1]).then_some(self.any[1] as u32)
+    }
+
+    /// Some of them has a plan.
+    fn is_worked(&self) -> bool {
+        self.any[1] as u32 != 0
+    }
+
+    fn handles(&self) -> Option<[u32; 2]> {
+        let both = self.any[2];
+        (both == self.all[2]).then_some([both as u32, (both >> 32) as u32])
     }
 }
 
@@ -90,32 +212,17 @@ impl Deep {
 struct Run<'a> {
     limit: u32,
     ingress: u64,
-    mask: &'a [u64; 8],
-    /// TTL or TCP flags are read.
-    more: bool,
-    /// The last key that was looked up, and what was found.
-    key: DeepKey,
-    last: Found,
-    any: u32,
-    all: u32,
+    mask: &'a KeyMask,
+    alike: Alike,
     longest: u32,
     bytes: u64,
-    worked: u64,
 }
 
 impl Run<'_> {
-    /// Goes on behind a frame that was decided otherwise.
-    fn note(&mut self, index: usize, found: Found) {
-        self.any |= found.outcome.way();
-        self.all &= found.outcome.way();
-        self.worked |= u64::from(found.plan != 0) << (index % BURST);
-        self.key = NO_KEY;
-    }
-
     /// Decides on frames up to the first that is unusual, or that the first entries of its set do not decide on. Gives
     /// how many.
     #[inline(never)]
-    fn go(
+    fn go<const TCP_FLAGS: bool>(
         &mut self,
         done: usize,
         frames: &[Frame],
@@ -123,35 +230,24 @@ impl Run<'_> {
         cache: &DeepCache,
         stamp: u64,
     ) -> usize {
-        let Run { limit, ingress, mask, more, .. } = *self;
-        let (mut key, mut last) = (self.key, self.last);
-        let (mut any, mut all, mut worked) = (self.any, self.all, 0_u64);
-        let (mut longest, mut bytes) = (self.longest, self.bytes);
+        let Run { limit, ingress, mask, mut alike, mut longest, mut bytes } = *self;
         let mut count = 0;
         let outcomes = places.outcomes.get_mut(done..).unwrap_or(&mut []);
         let founds = places.found.get_mut(done..).unwrap_or(&mut []);
         for ((frame, outcome), found) in frames.iter().zip(outcomes).zip(founds) {
             let size = frame.len();
             let Some(first) = frame.plain_chunk::<PLAIN>().filter(|_| size <= limit) else { break };
-            let flags = if more { frame.head().get(47).copied() } else { None };
-            let Some(this) = DeepKey::of_plain(first, ingress, mask, flags) else { break };
-            if !this.is(&key) {
-                let Some(looked_up) = cache.glance(&this, stamp) else { break };
-                (key, last) = (this, looked_up);
-            }
-            any |= last.outcome.way();
-            all &= last.outcome.way();
-            worked |= u64::from(last.plan != 0) << count;
-            *outcome = last.outcome;
-            *found = last;
+            let flags = if TCP_FLAGS { Some(frame.head()) } else { None };
+            let Some(key) = ShortKey::of(first, flags, ingress, mask) else { break };
+            let Some((decided, place)) = cache.glance(&key, stamp) else { break };
+            alike.note(decided);
+            *outcome = decided.outcome;
+            *found = Found { decided: *decided, place };
             longest = size.max(longest);
             bytes += u64::from(size);
             count += 1;
         }
-        (self.key, self.last) = (key, last);
-        (self.any, self.all) = (any, all);
-        self.worked |= worked.checked_shl(done as u32).unwrap_or(0);
-        (self.longest, self.bytes) = (longest, bytes);
+        (self.alike, self.longest, self.bytes) = (alike, longest, bytes);
         count
     }
 }
@@ -165,6 +261,18 @@ fn goes_with(at: &Moment<'_>, frame: &Frame, handles: [u32; 2]) -> bool {
     })
 }
 
+/// Tells a connection what went through one of its flows.
+fn pay(conntrack: &Conntrack, handles: [u32; 2], owed: Owed) {
+    if let Some(handle) = only(handles) {
+        conntrack.credit(handle, (owed.frames.into(), owed.bytes));
+    }
+}
+
+/// The bits of frames from this one on.
+fn from(frame: usize) -> u64 {
+    u32::try_from(frame).ok().and_then(|frame| u64::MAX.checked_shl(frame)).unwrap_or(0)
+}
+
 /// The connection, if it is only one.
 #[inline]
 fn only(handles: [u32; 2]) -> Option<Handle> {
@@ -173,9 +281,6 @@ fn only(handles: [u32; 2]) -> Option<Handle> {
         _ => None,
     }
 }
-
-/// No frame has this key: its flags contradict each other.
-const NO_KEY: DeepKey = DeepKey([u64::MAX; 8]);
 
 /// Where what was decided is kept.
 struct Places<'a> {
@@ -205,14 +310,9 @@ impl Flows {
             limit: ingress.0.longest,
             ingress: u64::from(ingress.1) << 32,
             mask: &at.topology.mask,
-            more: at.topology.needs.intersects(Needs::TTL | Needs::TCP_FLAGS),
-            key: NO_KEY,
-            last: Found::NOTHING,
-            any: 0,
-            all: u32::MAX,
+            alike: Alike::NONE,
             longest: 0,
             bytes: 0,
-            worked: 0,
         };
         self.tagged = 0;
         let (frames, memory) = match burst.source().is_some() {
@@ -222,49 +322,62 @@ impl Flows {
             },
             false => (burst.frames_mut(), None),
         };
-        let mut done = 0;
+        let (mut done, mut plain, mut marked) = (0, 0, false);
         while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
             let mut places = Places { outcomes: &mut self.outcomes, found: &mut self.deep.found };
-            done += run.go(done, left, &mut places, &self.deep.cache, self.stamp);
+            let cache = &self.deep.cache;
+            let went = match at.topology.mask.tcp_flags {
+                false => run.go::<false>(done, left, &mut places, cache, self.stamp),
+                true => run.go::<true>(done, left, &mut places, cache, self.stamp),
+            };
+            (done, plain) = (done + went, plain + went);
             let Some(frame) = frames.get_mut(done).filter(|_| done < BURST) else { break };
             run.bytes += u64::from(frame.len());
             let found = match self.special_deep(at, ingress, (frame, memory), done, &mut walked) {
                 Some((size, found)) => {
                     run.longest = size.max(run.longest);
-                    run.note(done, found);
+                    run.alike.note(&found.decided);
                     found
                 }
                 None => {
-                    run.note(done, Found::NOTHING);
+                    run.alike.note(&Found::NOTHING.decided);
                     // No way at all: the burst is not uniform.
-                    (run.any, run.all) = (u32::MAX, 0);
+                    run.alike.part();
+                    marked = true;
                     Found::NOTHING
                 }
             };
             if let (Some(outcome), Some(place)) = (self.outcomes.get_mut(done), self.deep.found.get_mut(done))
             {
-                (*outcome, *place) = (found.outcome, found);
+                (*outcome, *place) = (found.decided.outcome, found);
             }
             done += 1;
         }
-        self.deep.worked = run.worked;
+        let alike = run.alike;
+        self.deep.common = Common {
+            plan: alike.plan(),
+            handles: alike.handles(),
+            is_worked: alike.is_worked() || marked,
+            is_plain: plain == done,
+        };
+        let mut one_way = alike.one_way();
         if at.topology.needs.contains(Needs::CONNECTIONS)
             && !self.track(at, ingress, (frames, memory), &mut walked)
         {
             // Some have another way than was thought, or none.
-            (run.any, run.all) = (u32::MAX, 0);
+            one_way = false;
         }
         (self.longest, self.bytes) = (run.longest, run.bytes);
-        if at.topology.needs.contains(Needs::FLOWS) {
+        if at.topology.needs.intersects(Needs::FLOWS | Needs::CONNECTIONS) {
             self.deep.count(burst);
         }
-        let uniform = (run.any == run.all).then(|| self.outcome(0).map(|outcome| outcome.target()));
+        let uniform = one_way.then(|| self.outcome(0).map(|outcome| outcome.target()));
         (uniform.flatten(), walked)
     }
 
     /// Asks for the cache lines of the burst's flows.
     #[inline(never)]
-    fn look_ahead_deep(&self, ingress: (u32, [u8; 2]), mask: &[u64; 8], burst: &Burst) {
+    fn look_ahead_deep(&self, ingress: (u32, [u8; 2]), mask: &KeyMask, burst: &Burst) {
         for frame in burst.frames() {
             if let Some(read) = DeepKey::read(frame, ingress, mask) {
                 self.deep.cache.prefetch(&read.key);
@@ -315,19 +428,22 @@ impl Flows {
         (frames, memory): (&mut [Frame], Option<Memory<'_>>),
         walked: &mut Walked,
     ) -> bool {
-        let (mut done, mut all) = (0, true);
-        while done < frames.len().min(BURST) {
-            let handles = self.deep.found(done).handles;
-            if handles == [0; 2] {
-                done += 1;
-                continue;
-            }
+        let mut all = true;
+        let count = frames.len().min(BURST);
+        let mut left = self.deep.cache.untold(self.deep.found.get(..count).unwrap_or(&[]), at.now);
+        while left != 0 {
+            let mut done = left.trailing_zeros() as usize;
+            let Found { decided: Decided { handles, .. }, place } = self.deep.found(done);
             let mut good = false;
             if let Some(handle) = only(handles) {
-                let others = self.deep.found.get(done + 1..).unwrap_or(&[]);
-                let run = 1 + others.iter().take_while(|found| found.handles == handles).count();
-                let run = frames.get(done..).map_or(&[][..], |left| left.get(..run).unwrap_or(left));
-                let tracked = at.tables.conntrack.track_run(handle, run, at.now);
+                let same = self.deep.same_flow(done).min(count - done);
+                let tracked = self.deep.track_run(at, handle, (done, same), frames);
+                if tracked.steady {
+                    // Also those further behind.
+                    left = self.deep.without(left, place);
+                    continue;
+                }
+                left &= from(done + tracked.valid);
                 done += tracked.valid;
                 good = match tracked.then {
                     Some(then) => then == Tracked::Last,
@@ -342,7 +458,7 @@ impl Flows {
                 self.decide_again(at, ingress, (frame, memory), done, walked);
                 all = false;
             }
-            done += 1;
+            left &= from(done + 1);
         }
         all
     }
@@ -359,17 +475,20 @@ impl Flows {
         let Some(read) = DeepKey::read(frame, (ingress.1, ingress.0.tpid), &at.topology.mask) else { return };
         let too_long = size(frame, read.tci.is_some()) > ingress.0.longest;
         let found = self.walk_deep(at, ingress, (frame, memory), &read, walked, too_long);
-        if found.handles != [0; 2] && !goes_with(at, frame, found.handles) && frame.marked().is_none() {
+        let handles = found.decided.handles;
+        if handles != [0; 2] && !goes_with(at, frame, handles) && frame.marked().is_none() {
             // Another worker has ended the connection this very moment.
             frame.mark(DropReason::CtInvalid);
         }
         if let (Some(outcome), Some(place)) = (self.outcomes.get_mut(index), self.deep.found.get_mut(index)) {
-            (*outcome, *place) = (found.outcome, found);
+            (*outcome, *place) = (found.decided.outcome, found);
         }
         // Where it is marked, the engine must see to it.
-        let worked = found.plan != 0 || frame.marked().is_some();
-        let bit = 1_u64 << (index % BURST);
-        self.deep.worked = if worked { self.deep.worked | bit } else { self.deep.worked & !bit };
+        let marked = frame.marked().is_some();
+        let common = &mut self.deep.common;
+        common.is_worked |= found.decided.plan != 0 || marked;
+        common.is_plain &= !marked;
+        (common.plan, common.handles) = (None, None);
     }
 
     /// What is decided for a flow, from the cache or by a walk.
@@ -386,7 +505,7 @@ impl Flows {
         let generation = self.deep.generation;
         let under = Under { generation, tick: at.now, stamp: self.stamp, epoch: self.epoch };
         let Deep { cache, plans, .. } = &mut self.deep;
-        let judge = |made: u64, outcome: Outcome, plan: u32| {
+        let judge = |made: u64, Decided { outcome, plan, .. }: Decided| {
             // Behind a rewrite rules saw other fields than the frame has.
             if plans.ops(plan)?.iter().any(|op| matches!(op, Op::Rewrite(_) | Op::Unjudged)) {
                 return None;
@@ -441,19 +560,23 @@ impl Flows {
             return Found::NOTHING;
         };
         let (handles, mark) = (self.left.handles, self.left.mark);
-        let mut found = Found { outcome, plan, handles, mark, place: u32::MAX };
+        let mut found = Found { decided: Decided { outcome, plan, mark, handles }, place: u32::MAX };
         if self.left.uncached {
             return found;
         }
-        let remember = Remember { outcome, plan, handles, mark, depends: decision.depends };
-        found.place = self.deep.cache.insert(&read.key, &remember, under);
+        let remember = Remember { decided: found.decided, depends: decision.depends };
+        let conntrack = &at.tables.conntrack;
+        found.place = self.deep.cache.insert(&read.key, &remember, under, |handles, owed| {
+            pay(conntrack, handles, owed);
+        });
         found
     }
 
     /// What is due now and then: counters are handed over, plans that are too many forgotten.
-    pub(crate) fn housekeeping(&mut self, now: u32) {
+    pub(crate) fn housekeeping(&mut self, conntrack: &Conntrack, now: u32) {
         self.grow_if_crowded();
-        self.deep.cache.grow_if_crowded();
+        self.deep.settle(conntrack, Some(now), SETTLED_AT_ONCE);
+        self.deep.cache.grow_if_crowded(|handles, owed| pay(conntrack, handles, owed));
         self.deep.plans.settle(now);
         if self.deep.plans.are_many() {
             self.deep.forget(now);

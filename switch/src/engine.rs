@@ -29,6 +29,7 @@ use crate::floods::{self, Aside, Floods};
 use crate::flows::{Flows, size};
 use crate::meter::{Charge, Marking};
 use crate::multicast::Recipients;
+use crate::needs::Needs;
 use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
@@ -246,14 +247,17 @@ impl Engine {
         if !topology.needs.is_empty() && self.flows.left.origin.is_none() {
             self.flows.left.origin = make();
         }
+        if topology.needs.contains(Needs::CONNECTIONS) {
+            self.flows.deep.cache.prepare_steady();
+        }
         if topology.mirrors.all.iter().any(|mirror| mirror.settings.snap.is_some()) && self.cuts.is_none() {
             self.cuts = make();
         }
     }
 
     /// What is due now and then, between bursts. May allocate.
-    pub(crate) fn housekeeping(&mut self, now: Tick) {
-        self.flows.housekeeping(now);
+    pub(crate) fn housekeeping(&mut self, tables: &Tables, now: Tick) {
+        self.flows.housekeeping(&tables.conntrack, now);
     }
 
     /// Receives one burst from a queue of the port with this index, whose cell the caller has locked; delivers it and
@@ -301,7 +305,7 @@ impl Engine {
         if !member.mirror_ingress.is_empty() || !topology.mirrors.by_vlan.is_empty() {
             self.mirror_ingress(topology, member, burst);
         }
-        if deep && self.flows.deep.worked != 0 && self.operate(at, burst) {
+        if deep && self.flows.deep.common.is_worked && self.operate(at, burst) {
             uniform = None;
         }
         match uniform {
@@ -540,7 +544,7 @@ impl Engine {
             fields: &fields,
             ingress: sender.port,
             vlan,
-            mark: self.flows.deep.found(place).mark,
+            mark: self.flows.deep.found(place).decided.mark,
             len,
             charge: Charge::of(frame),
             now: self.now,
@@ -582,7 +586,7 @@ impl Engine {
         if topology.needs.is_empty() {
             return None;
         }
-        self.flows.deep.plans.recipients(self.flows.deep.found(frame.into()).plan)
+        self.flows.deep.plans.recipients(self.flows.deep.found(frame.into()).decided.plan)
     }
 
     /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
@@ -607,7 +611,7 @@ impl Engine {
             only: only.map(|only| &only.ids),
             tagged: self.dress.tagged(),
             came: &|frame| flows.tag(frame).map(|tag| tag.0),
-            mark: &|frame| flows.deep.found(frame).mark,
+            mark: &|frame| flows.deep.found(frame).decided.mark,
             longest: flows.longest,
         };
         if let Err(reason) = floods.put_aside(burst, &aside) {

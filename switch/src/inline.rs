@@ -94,7 +94,7 @@ impl InlineSwitch {
         self.shared.age(now);
         self.shared.announce(now);
         self.shared.ask_listeners(self.now_ns);
-        self.engine.housekeeping(now);
+        self.engine.housekeeping(&self.shared.tables, now);
     }
 
     /// Moves the fine time, in nanoseconds since the start, and with it the time in seconds.
@@ -225,8 +225,9 @@ impl InlineSwitch {
         (self.engine.counters.hits, self.engine.counters.misses)
     }
 
-    /// The connections that are tracked.
-    pub fn conntrack(&self) -> &Conntrack {
+    /// The connections that are tracked, told of all that went through their flows.
+    pub fn conntrack(&mut self) -> &Conntrack {
+        self.engine.flows.deep.settle(&self.shared.tables.conntrack, None, usize::MAX);
         &self.shared.tables.conntrack
     }
 

@@ -34,6 +34,7 @@ mod conntrack;
 mod damping;
 mod deep;
 mod deep_flows;
+mod deep_key;
 mod dress;
 mod engine;
 mod fdb;

@@ -32,21 +32,3 @@ bitflags! {
         const CONNECTIONS = 1 << 15;
     }
 }
-
-impl Needs {
-    /// What of each word of a [`crate::deep::DeepKey`] tells flows apart.
-    pub(crate) fn mask(self) -> [u64; 8] {
-        let bits = |need: Needs, mask: u64| if self.contains(need) { mask } else { 0 };
-        let third = 0x0fff_0000
-            | bits(Needs::PRIORITY, 0xf000_0000)
-            | bits(Needs::TYPE, 0x0c00_ffff_0000_ffff)
-            | bits(Needs::TCP_FLAGS, 0x00ff_0000_0000_0000)
-            | 0x0300_0000_0000_0000;
-        let ip = bits(Needs::IP, u64::MAX);
-        let last = bits(Needs::PORTS, 0xffff_ffff)
-            | bits(Needs::IP, 0x00ff_00ff_0000_0000)
-            | bits(Needs::TOS, 0x0000_ff00_0000_0000)
-            | bits(Needs::TTL, 0xff00_0000_0000_0000);
-        [u64::MAX, u64::MAX, third, ip, ip, ip, ip, last]
-    }
-}

@@ -22,15 +22,11 @@ impl Engine {
     pub(crate) fn operate(&mut self, at: &Moment<'_>, burst: &mut Burst) -> bool {
         let (mut index, mut marked) = (0, false);
         while index < burst.len() {
-            let plan = self.flows.deep.found(index).plan;
-            let mut end = index + 1;
-            while end < burst.len() && self.flows.deep.found(end).plan == plan {
-                end += 1;
-            }
+            let (same, plan) = self.flows.deep.same_plan(index, burst.len());
+            let end = index + same.max(1);
             let run = burst.frames().get(index..end).unwrap_or(&[]);
-            let mut total = Charge::of_all(run);
+            let (bytes, mut total) = self.amount(run, burst.len());
             if plan != 0 {
-                let bytes = run.iter().map(|frame| u64::from(frame.len())).sum();
                 self.flows.deep.plans.count(plan, run.len() as u64, bytes);
                 if let Some(ops) = self.flows.deep.plans.ops(plan).cloned() {
                     for op in ops.iter() {
@@ -44,6 +40,19 @@ impl Engine {
             index = end;
         }
         marked
+    }
+
+    /// Bytes of a run of a burst's frames, and their charge together if none is marked.
+    #[inline]
+    fn amount(&self, run: &[Frame], burst: usize) -> (u64, Option<Charge>) {
+        let bytes = self.flows.bytes;
+        if run.len() == burst
+            && self.flows.deep.common.is_plain
+            && let Ok(bytes) = u32::try_from(bytes)
+        {
+            return (bytes.into(), Some(Charge { bytes, packets: burst as u32 }));
+        }
+        (run.iter().map(|frame| u64::from(frame.len())).sum(), Charge::of_all(run))
     }
 
     /// One operation on the frames from `from` up to `end`, whose charge together is `total` if none is marked. Gives whether
@@ -114,7 +123,7 @@ impl Engine {
                 continue;
             }
             let offload = frame.offload();
-            let [sender, receiver] = self.flows.deep.found(index).handles;
+            let [sender, receiver] = self.flows.deep.found(index).decided.handles;
             let number = if side == Side::Sender { sender } else { receiver };
             let Some(handle) = Handle::from_number(number) else { continue };
             let head = frame.head_mut();

@@ -9,14 +9,15 @@
 //!   millisecond.
 //! * What an entry counted is gone with the entry: these are the flows that are alive, not a bill.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use fabnic_port::PortId;
-use fabnic_wire::{EtherType, FlowFlags, IpProtocol, MacAddr};
+use fabnic_wire::{EtherType, IpProtocol, MacAddr};
 
 use crate::cache::{Outcome, Target};
-use crate::deep::{DeepKey, FlowCount};
+use crate::deep::FlowCount;
 use crate::deep_flows::Deep;
+use crate::deep_key::DeepKey;
 use crate::topology::Topology;
 
 /// The most flows of one worker that are shown.
@@ -64,34 +65,22 @@ pub struct FlowStats {
 
 impl FlowStats {
     fn of(key: &DeepKey, outcome: Outcome, count: FlowCount, topology: &Topology) -> Option<FlowStats> {
-        let [front, back, third, a, b, c, d, last] = key.0;
-        let [d0, d1, d2, d3, d4, d5, s0, s1] = front.to_le_bytes();
-        let [s2, s3, s4, s5, i0, i1, i2, i3] = back.to_le_bytes();
         let member = |index| topology.member(index).map(|member| member.port.id);
-        let flags = FlowFlags((last >> 48) as u8);
-        let is_ip = flags.has(FlowFlags::IP);
-        let address = |low: u64, high: u64| {
-            let bytes = (u128::from(low) | u128::from(high) << 64).to_ne_bytes();
-            let [a, b, c, d, ..] = bytes;
-            match flags.has(FlowFlags::V6) {
-                true => IpAddr::V6(Ipv6Addr::from(bytes)),
-                false => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-            }
-        };
+        let fields = key.fields(topology.needs);
         let way = match outcome.target() {
             Target::Port(index) => FlowWay::Port(member(index)?),
             Target::Flood => FlowWay::Flood,
             Target::Drop(reason) => FlowWay::Drop(reason),
         };
         Some(FlowStats {
-            ingress: member(u32::from_le_bytes([i0, i1, i2, i3]))?,
-            dst: MacAddr::new([d0, d1, d2, d3, d4, d5]),
-            src: MacAddr::new([s0, s1, s2, s3, s4, s5]),
+            ingress: member(fields.ingress)?,
+            dst: fields.dst,
+            src: fields.src,
             vlan: outcome.vid(),
-            ethertype: EtherType(third as u16),
-            addresses: is_ip.then(|| (address(a, b), address(c, d))),
-            protocol: is_ip.then_some(IpProtocol((last >> 32) as u8)),
-            ports: flags.has(FlowFlags::PORTS).then_some((last as u16, (last >> 16) as u16)),
+            ethertype: fields.ethertype,
+            addresses: fields.addresses,
+            protocol: fields.protocol,
+            ports: fields.ports,
             way,
             frames: count.frames,
             bytes: count.bytes,

@@ -8,6 +8,7 @@ use fabnic_wire::{MacAddr, Vid};
 
 use crate::answer::{Gateway, LldpIdentity, PortAnswers};
 use crate::conntrack::Tracking;
+use crate::deep_key::KeyMask;
 use crate::fdb::PortQuota;
 use crate::flood::{FloodLists, Members};
 use crate::metering::{Meters, PortMeters};
@@ -63,7 +64,7 @@ pub(crate) struct Topology {
     /// What of a frame is read beyond addresses and VLAN.
     pub(crate) needs: Needs,
     /// The same, for the words of a deep key.
-    pub(crate) mask: [u64; 8],
+    pub(crate) mask: KeyMask,
     by_id: HashMap<PortId, u32>,
     /// The ports by index.
     pub(crate) ids: Arc<[PortId]>,
@@ -92,7 +93,7 @@ impl Topology {
             lldp: LldpIdentity::default(),
             snooped: None,
             needs,
-            mask: needs.mask(),
+            mask: KeyMask::of(needs),
             by_id,
             ids,
             flood,

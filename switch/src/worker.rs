@@ -545,7 +545,7 @@ impl Worker {
     fn housekeeping(&mut self, topology: &Topology, now: u64) {
         self.next_housekeeping = now + (self.counts_a_us * (HOUSEKEEPING_MS * 1000) as f64) as u64;
         self.engine.flows.refresh = self.switch.refresh();
-        self.engine.housekeeping(self.switch.tick.load(Ordering::Relaxed));
+        self.engine.housekeeping(&self.switch.tables, self.switch.tick.load(Ordering::Relaxed));
         self.publish();
         if topology.needs.contains(Needs::FLOWS)
             && let Some(flows) = self.pass.step(&self.engine.flows.deep, topology)

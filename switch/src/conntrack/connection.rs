@@ -292,42 +292,55 @@ impl Inner {
     }
 
     /// Takes frames of one flow into account, one behind the other, up to the first with which more is to be done: gives
-    /// how many came before that one, and what it did. Ends at a packet that is not plain, too.
+    /// how many came before that one, and what it did. Ends at a packet that is not plain, too, unless `all_plain` says that
+    /// there is none.
     #[inline]
     pub(crate) fn run<'f>(
         &mut self,
         timed: &Timed,
         direction: Direction,
-        frames: &'f [Frame],
+        (frames, all_plain): (&'f [Frame], bool),
         now: u32,
     ) -> (usize, Option<(Tracked, Packet<'f>)>) {
-        let mut valid = 0;
         let plain = |frame: &'f Frame| {
             let plain = frame.marked().is_none().then(|| Packet::of_plain(frame.head(), frame.len()));
             plain.flatten()
         };
-        let mut left = frames.iter();
-        for frame in left.by_ref() {
+        for (valid, frame) in frames.iter().enumerate() {
             let Some(packet) = plain(frame) else { return (valid, None) };
             let tracked = self.packet(timed, direction, &packet, now);
             if tracked != (Tracked::Valid { changed: false }) || timed.is_misplaced() {
                 return (valid, Some((tracked, packet)));
             }
-            valid += 1;
-            if self.live.as_ref().is_some_and(|live| live.tcp.is_none()) {
-                break;
+            if let Some(live) = self.live.as_mut().filter(|live| live.tcp.is_none()) {
+                // Without a state of its own, a protocol's second packet of a moment does nothing that the first has not done.
+                let left = frames.get(valid + 1..).unwrap_or(&[]);
+                let alike = match all_plain {
+                    true => left.len(),
+                    false => left.iter().take_while(|frame| plain(frame).is_some()).count(),
+                };
+                let bytes = left.iter().take(alike).map(|frame| u64::from(frame.len())).sum();
+                live.count(direction, alike as u64, bytes);
+                return (valid + 1 + alike, None);
             }
         }
-        // Without a state of its own, a protocol's second packet of a moment does nothing that the first has not done.
-        let (mut packets, mut bytes) = (0, 0);
-        for frame in left.take_while(|frame| plain(frame).is_some()) {
-            packets += 1;
-            bytes += u64::from(frame.len());
-        }
-        if let Some(live) = self.live.as_mut().filter(|_| packets > 0) {
+        (frames.len(), None)
+    }
+
+    /// Counts packets and bytes, and nothing else.
+    #[inline]
+    pub(crate) fn credit(&mut self, direction: Direction, (packets, bytes): (u64, u64)) {
+        if packets > 0
+            && let Some(live) = &mut self.live
+        {
             live.count(direction, packets, bytes);
         }
-        (valid + packets as usize, None)
+    }
+
+    /// Whether its protocol has no state that packets move: within a second all packets of one direction are as the first.
+    #[inline]
+    pub(crate) fn is_stateless(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.tcp.is_none())
     }
 
     /// What it looks like at this moment.
@@ -430,7 +443,7 @@ pub struct ConnectionEntry {
     pub expires: u32,
     /// Seconds since its first packet.
     pub age: u32,
-    /// Packets, original and reply.
+    /// Packets, original and reply. All but those of TCP may be counted two seconds later.
     pub packets: [u64; 2],
     /// Bytes of their frames, original and reply.
     pub bytes: [u64; 2],

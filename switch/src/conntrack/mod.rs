@@ -60,4 +60,4 @@ pub use tuple::Tuple;
 
 pub(crate) use connection::{Handle, Packet, Tracked};
 pub(crate) use port::Tracking;
-pub(crate) use table::{Connected, Refusal, Standing};
+pub(crate) use table::{Connected, Refusal, Standing, TrackedRun};

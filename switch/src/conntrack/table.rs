@@ -31,6 +31,8 @@ use crate::versions::{Version, Versions};
 mod commit;
 mod track;
 
+pub(crate) use track::TrackedRun;
+
 const SHARDS: usize = 64;
 
 /// What the table has counted since the start.

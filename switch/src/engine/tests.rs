@@ -537,7 +537,7 @@ fn rules_of_both_domains_and_directions_have_their_say_in_order() {
     let got = bench.take();
     assert_eq!((&got[1], &got[2]), (&vec![], &vec![all]));
     assert_eq!(bench.drops(1), [("rule_infrastructure", 1)]);
-    bench.engine.housekeeping(2);
+    bench.engine.housekeeping(&bench.shared.tables, 2);
     let seen = |domain, id| bench.shared.tables.rules.get(domain, RuleId(id)).unwrap().counts.packets;
     assert_eq!((seen(infra, 1), seen(one, 2), seen(two, 3), seen(infra, 4)), (8, 2, 3, 2));
     bench.assert_balance();

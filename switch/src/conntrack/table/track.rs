@@ -26,25 +26,47 @@ pub(crate) struct TrackedRun {
     pub(crate) valid: usize,
     /// What the one behind them was, if it does not: it was taken into account.
     pub(crate) then: Option<Tracked>,
+    /// More of them in this second would do nothing but count.
+    pub(crate) steady: bool,
 }
 
 impl Conntrack {
     /// Takes frames of a cached flow into account, up to the first that does not go with the connection any more. Those that
-    /// are not plain (fragments, ICMP errors, marked ones) end the run without being looked at.
+    /// are not plain (fragments, ICMP errors, marked ones) end the run without being looked at; `all_plain`: there are none.
+    /// `owed` packets and bytes came before them and were not told yet.
     #[inline]
-    pub(crate) fn track_run(&self, handle: Handle, frames: &[Frame], now: u32) -> TrackedRun {
-        let none = TrackedRun { valid: 0, then: Some(Tracked::Stale) };
+    pub(crate) fn track_run(
+        &self,
+        handle: Handle,
+        (frames, all_plain): (&[Frame], bool),
+        owed: (u64, u64),
+        now: u32,
+    ) -> TrackedRun {
+        let none = TrackedRun { valid: 0, then: Some(Tracked::Stale), steady: false };
         let Some(slot) = self.slab.slot(handle.slot()) else { return none };
         let mut inner = slot.inner.lock();
         if !handle.is_of(inner.generation) {
             return none;
         }
-        let (valid, seldom) = inner.run(&slot.timed, handle.direction(), frames, now);
-        let Some((tracked, packet)) = seldom else { return TrackedRun { valid, then: None } };
+        inner.credit(handle.direction(), owed);
+        let (valid, seldom) = inner.run(&slot.timed, handle.direction(), (frames, all_plain), now);
+        let Some((tracked, packet)) = seldom else {
+            return TrackedRun { valid, then: None, steady: valid == frames.len() && inner.is_stateless() };
+        };
         self.after(handle, inner, tracked, &packet, now);
         match tracked {
-            Tracked::Valid { .. } => TrackedRun { valid: valid + 1, then: None },
-            _ => TrackedRun { valid, then: Some(tracked) },
+            Tracked::Valid { .. } => TrackedRun { valid: valid + 1, then: None, steady: false },
+            _ => TrackedRun { valid, then: Some(tracked), steady: false },
+        }
+    }
+
+    /// Counts packets and bytes that were not told when they came, if the connection is still there.
+    pub(crate) fn credit(&self, handle: Handle, owed: (u64, u64)) {
+        if let Some(slot) = self.slab.slot(handle.slot()) {
+            let mut inner = slot.inner.lock();
+            if handle.is_of(inner.generation) {
+                inner.credit(handle.direction(), owed);
+            }
         }
     }
 

@@ -1,0 +1,132 @@
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const UNDER: Under = Under { generation: 1, tick: 0, stamp: 1, epoch: 0 };
+
+fn key(number: u64) -> DeepKey {
+    DeepKey([number, 0, 0, 0, 0, 0, 0, 1])
+}
+
+fn remember(handle: u32) -> Remember {
+    let decided = Decided { outcome: Outcome::NOTHING, plan: 0, mark: 0, handles: [handle, 0] };
+    Remember { decided, depends: [Version { slot: 0, value: 0 }; DEPENDENCIES] }
+}
+
+fn cache() -> DeepCache {
+    let mut cache = DeepCache::new(1, [1, 2]);
+    cache.prepare_steady();
+    cache
+}
+
+fn found(place: u32, handle: u32) -> Found {
+    Found { decided: remember(handle).decided, place }
+}
+
+#[test]
+fn what_a_steady_flow_owes_is_paid_when_its_second_is_over() {
+    let mut cache = cache();
+    let place = cache.insert(&key(1), &remember(7), UNDER, |_, _| panic!("nothing is owed"));
+    let frames = [found(place, 7)];
+    assert_eq!(cache.untold(&frames, 0), 1, "its first packet is told");
+    cache.becomes_steady((place, [7, 0]), (1, 60), 0);
+    cache.count(place, 60);
+    assert_eq!(cache.untold(&frames, 0), 0);
+    cache.count(place, 100);
+    cache.count(place, 200);
+    cache.settle(Some(0), usize::MAX, |_, _| panic!("its second is not over"));
+    let mut paid = Vec::new();
+    cache.settle(Some(1), usize::MAX, |handles, owed| paid.push((handles, owed)));
+    assert_eq!(paid, [([7, 0], Owed { frames: 2, bytes: 300 })]);
+    assert!(cache.steady.is_empty());
+    assert_eq!(cache.untold(&frames, 1), 1, "and the next packet is told again");
+    cache.settle(None, usize::MAX, |_, _| panic!("it was paid"));
+}
+
+#[test]
+fn a_flow_whose_place_another_has_taken_does_not_make_that_one_steady() {
+    let mut cache = cache();
+    let place = cache.insert(&key(1), &remember(7), UNDER, |_, _| {});
+    cache.becomes_steady((place, [8, 0]), (1, 60), 0);
+    assert_eq!(cache.untold(&[found(place, 7)], 0), 1);
+}
+
+#[test]
+fn there_is_a_most_of_steady_flows() {
+    let mut cache = DeepCache::new(1, [1, 2]);
+    let place = cache.insert(&key(1), &remember(7), UNDER, |_, _| {});
+    // Nobody made room.
+    cache.becomes_steady((place, [7, 0]), (1, 60), 0);
+    assert_eq!(cache.untold(&[found(place, 7)], 0), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// So many packets of a flow, decided on anew or not.
+    Send {
+        flow: u32,
+        packets: u8,
+        anew: bool,
+        steady: bool,
+    },
+    Second,
+    Grow,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => (0..3000_u32, 1..5_u8, any::<bool>(), prop::bool::weighted(0.8))
+            .prop_map(|(flow, packets, anew, steady)| Step::Send { flow, packets, anew, steady }),
+        2 => Just(Step::Second),
+        1 => Just(Step::Grow),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever is crowded out, grown or silent: in the end each connection was told of each packet, once.
+    #[test]
+    fn every_packet_is_told_once(steps in prop::collection::vec(step(), 1..3000)) {
+        let mut cache = cache();
+        let told = RefCell::new(vec![0_u64; 3000]);
+        let pay = |handles: [u32; 2], owed: Owed| told.borrow_mut()[handles[0] as usize - 1] += u64::from(owed.frames);
+        let mut sent = vec![0_u64; 3000];
+        let versions = Versions::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Second => {
+                    now += 1;
+                    cache.settle(Some(now), 7, pay);
+                }
+                Step::Grow => cache.grow_if_crowded(pay),
+                Step::Send { flow, packets, anew, steady } => {
+                    let (handle, index) = (flow + 1, flow as usize);
+                    let key = key(u64::from(flow) + 1);
+                    let known = cache.find(&key, &versions, UNDER, u32::MAX, |_, _| None);
+                    let place = match known {
+                        Some(known) if !anew => known.place,
+                        _ => cache.insert(&key, &remember(handle), UNDER, pay),
+                    };
+                    for _ in 0..packets {
+                        if cache.untold(&[found(place, handle)], now) != 0 {
+                            pay([handle, 0], cache.owed(place));
+                            told.borrow_mut()[index] += 1;
+                            match steady {
+                                true => cache.becomes_steady((place, [handle, 0]), (1, 60), now),
+                                false => cache.is_not_steady(place),
+                            }
+                        }
+                        cache.count(place, 60);
+                        sent[index] += 1;
+                    }
+                }
+            }
+        }
+        cache.settle(None, usize::MAX, pay);
+        prop_assert_eq!(told.into_inner(), sent);
+    }
+}
