@@ -13,32 +13,32 @@
 //! * Each frame ends as exactly one drop, or as one copy for each target, and every copy is delivered or dropped.
 //! * Frames of one flow to one port keep their order: groups are filled in order, and one flow always has one queue.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use fabnic_port::{
-    BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, PortId, Tally, Verdict,
-};
-use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid, flow_hash};
-
-use crate::switch::Tables;
+use fabnic_port::{BURST, Burst, Cell, Direction, DropReason, Fault, Frame, Ingress, Port, Tally, Verdict};
+use fabnic_wire::{MacAddr, Vid, flow_hash};
 
 use crate::cache::Target;
 use crate::dress::Dress;
 use crate::fdb::Tick;
-use crate::floods::{self, Aside, Floods};
+use crate::floods::{self, Floods};
 use crate::flows::{Flows, size};
 use crate::meter::{Charge, Marking};
-use crate::multicast::Recipients;
 use crate::needs::Needs;
-use crate::operate::rewrite_frame;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
-use crate::receive::Flooded;
-use crate::rules::{Connection, RuleSet};
+use crate::rules::RuleSet;
 use crate::shaper::{Admission, FairShare, Toward};
 use crate::stage::egress;
-use crate::stage::rules::{Copied, FloodedCopy};
+use crate::switch::Tables;
 use crate::topology::{Member, Topology};
+
+mod flooding;
+mod picks;
+
+pub(crate) use picks::Picks;
+
+use picks::Groups;
 
 /// Counters of one worker's decisions. Written by the worker, copied out by it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,125 +84,11 @@ pub(crate) struct Engine {
     toward: Option<Toward>,
 }
 
-/// Frame indexes, up to a burst.
-#[derive(Clone, Copy)]
-pub(crate) struct Picks {
-    frames: [u8; BURST],
-    pub(crate) len: usize,
-}
-
-impl Picks {
-    pub(crate) const NONE: Picks = Picks { frames: [0; BURST], len: 0 };
-
-    /// Every frame of a full burst.
-    const ALL: Picks = {
-        let mut all = Picks { frames: [0; BURST], len: BURST };
-        let mut index = 0;
-        while index < BURST {
-            all.frames[index] = index as u8;
-            index += 1;
-        }
-        all
-    };
-
-    #[inline(always)]
-    pub(crate) fn push(&mut self, frame: usize) {
-        if let Some(place) = self.frames.get_mut(self.len) {
-            *place = frame as u8;
-            self.len += 1;
-        }
-    }
-
-    /// One bit for each frame.
-    fn mask(&self) -> u64 {
-        self.as_slice().iter().fold(0, |mask, frame| mask | 1 << (usize::from(*frame) % BURST))
-    }
-
-    #[inline(always)]
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        self.frames.get(..self.len).unwrap_or(&[])
-    }
-}
-
-/// The frames of a burst by target.
-struct Groups {
-    /// For each port index, the number of its group plus one while a burst is grouped; else 0.
-    of_port: Vec<u8>,
-    ports: [u32; BURST],
-    picks: Box<[Picks; BURST]>,
-    used: usize,
-}
-
-impl Groups {
-    fn clear(&mut self) {
-        for port in self.ports.iter().take(self.used) {
-            if let Some(group) = self.of_port.get_mut(*port as usize) {
-                *group = 0;
-            }
-        }
-        self.used = 0;
-    }
-
-    #[inline(always)]
-    fn push(&mut self, port: u32, frame: usize) {
-        let Some(group) = self.of_port.get_mut(port as usize) else { return };
-        if *group == 0
-            && let (Some(slot), Some(picks)) = (self.ports.get_mut(self.used), self.picks.get_mut(self.used))
-        {
-            *slot = port;
-            picks.len = 0;
-            self.used += 1;
-            *group = self.used as u8;
-        }
-        if let Some(picks) = self.picks.get_mut(usize::from(*group).wrapping_sub(1)) {
-            picks.push(frame);
-        }
-    }
-}
-
 /// Where frames are delivered from: the topology, and what their sender says of priorities.
 type From<'a> = (&'a Topology, &'a PrioritySettings);
 
-/// Who sent a flooded frame.
-#[derive(Clone, Copy)]
-struct Sender {
-    port: PortId,
-    /// The kind of its tags.
-    tpid: [u8; 2],
-}
-
-impl Sender {
-    fn of(member: &Member) -> Sender {
-        Sender { port: member.port.id, tpid: member.tpid }
-    }
-}
-
-/// What a sender said of priorities that is no more.
-static UNTOLD: LazyLock<PrioritySettings> = LazyLock::new(PrioritySettings::default);
-
 fn destination(frame: &Frame) -> MacAddr {
     frame.head().first_chunk().map_or(MacAddr::ZERO, |to| MacAddr(*to))
-}
-
-/// Flooded frames that go to a port, those that it filters, and those that it did not ask for. Others are not flooded to
-/// it at all.
-#[inline(never)]
-fn choose(member: &Member, picks: &Picks, burst: &Burst, now: Tick) -> [Picks; 3] {
-    let [mut goes, mut filtered, mut unsolicited] = [Picks::NONE; 3];
-    let tracking = member.tracking.as_ref();
-    for &index in picks.as_slice() {
-        let place = usize::from(index);
-        let Some(frame) = burst.frames().get(place) else { continue };
-        match member.settings.receive.judge(&member.port, destination(frame)) {
-            Flooded::Goes if tracking.is_some_and(|it| !it.takes_copy(frame.head(), frame.len(), now)) => {
-                unsolicited.push(place);
-            }
-            Flooded::Goes => goes.push(place),
-            Flooded::Filtered => filtered.push(place),
-            Flooded::NotFor => {}
-        }
-    }
-    [goes, filtered, unsolicited]
 }
 
 impl Engine {
@@ -310,12 +196,7 @@ impl Engine {
         }
         match uniform {
             Some(Target::Port(index)) if topology.member(index).is_some() => {
-                self.deliver(
-                    (topology, &member.settings.priority),
-                    index,
-                    &Picks { len: burst.len(), ..Picks::ALL },
-                    burst,
-                );
+                self.deliver((topology, &member.settings.priority), index, &Picks::first(burst.len()), burst);
             }
             _ => self.deliver_groups(topology, member, ingress, burst),
         }
@@ -423,253 +304,6 @@ impl Engine {
         }
         drops.clear();
         self.tally = drops;
-    }
-
-    /// Delivers frames to all members of their VLAN but the sender.
-    fn flood(
-        &mut self,
-        topology: &Topology,
-        (sender, ingress): (&Member, u32),
-        mut left: Picks,
-        burst: &mut Burst,
-        drops: &mut Tally,
-    ) {
-        while let Some(first) = left.as_slice().first().copied() {
-            let vid = self.vid_of(first);
-            let only = self.confined_to(topology, first).cloned();
-            let (mut group, mut rest) = (Picks::NONE, Picks::NONE);
-            for &index in left.as_slice() {
-                let same = self.vid_of(index) == vid
-                    && match (self.confined_to(topology, index), &only) {
-                        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                        (one, other) => one.is_none() && other.is_none(),
-                    };
-                if same { group.push(index.into()) } else { rest.push(index.into()) }
-            }
-            left = rest;
-            let Some(vlan) = vid else { continue };
-            let only = only.as_deref();
-            let reach = match only {
-                Some(only) => only.indexes.len(),
-                None => topology.flood(vlan).map_or(0, |all| all.reach(sender.settings.isolated)),
-            };
-            if self.floods.is_some() && self.put_aside((reach, only), sender, vlan, &group, burst, drops) {
-                continue;
-            }
-            let all = group.mask();
-            let (mut copies, mut reached) = (0_u64, 0_u64);
-            let priority = &sender.settings.priority;
-            for port in topology.reached((sender, ingress), vlan, only) {
-                let for_it = self.flood_to((topology, priority), Sender::of(sender), port, &group, burst);
-                copies += u64::from(for_it.count_ones());
-                reached |= for_it;
-            }
-            // Of each frame the first copy is no further one.
-            self.counters.replicated += copies - u64::from(reached.count_ones());
-            if reached != all {
-                for place in (0..BURST).filter(|place| all & !reached & 1 << place != 0) {
-                    keep(&sender.port, self.now, Direction::In, DropReason::NoMember, burst, place);
-                    drops.drop(DropReason::NoMember, 1);
-                }
-            }
-        }
-    }
-
-    /// Delivers flooded frames to one port, as far as they are flooded to it. Gives those that had a copy, one bit each.
-    #[inline(always)]
-    fn flood_to(
-        &mut self,
-        from: From<'_>,
-        sender: Sender,
-        port: u32,
-        picks: &Picks,
-        burst: &mut Burst,
-    ) -> u64 {
-        let Some(member) = from.0.member(port) else { return 0 };
-        if !member.is_choosy() {
-            self.flood_by_rules((from, sender), port, member, picks, burst);
-            return picks.mask();
-        }
-        let [goes, filtered, unsolicited] = choose(member, picks, burst, self.now);
-        self.refuse(from.1, member, DropReason::Filtered, &filtered, burst);
-        self.refuse(from.1, member, DropReason::CtUnsolicited, &unsolicited, burst);
-        self.flood_by_rules((from, sender), port, member, &goes, burst);
-        goes.mask() | filtered.mask() | unsolicited.mask()
-    }
-
-    /// Delivers copies of flooded frames, as rules of direction out let them.
-    #[inline(always)]
-    fn flood_by_rules(
-        &mut self,
-        (from, sender): (From<'_>, Sender),
-        port: u32,
-        member: &Member,
-        picks: &Picks,
-        burst: &mut Burst,
-    ) {
-        if self.rules.has_out() {
-            for frame in picks.as_slice() {
-                self.copy_by_rules((from, sender), port, member, *frame, burst);
-            }
-        } else {
-            self.deliver(from, port, picks, burst);
-        }
-    }
-
-    /// One copy of one frame.
-    #[inline(never)]
-    fn copy_by_rules(
-        &mut self,
-        (from, sender): (From<'_>, Sender),
-        port: u32,
-        member: &Member,
-        index: u8,
-        burst: &mut Burst,
-    ) {
-        let mut pick = Picks::NONE;
-        pick.push(index.into());
-        let place = usize::from(index);
-        // Rules see the frame as it came, not as it was written for the port before.
-        self.dress.take_off(burst);
-        let (Some(frame), Some(vlan)) = (burst.frames().get(place), self.vid_of(index)) else { return };
-        let tag = self.flows.tag(place).map(|tci| (sender.tpid, tci));
-        let fields = as_it_came(frame.head(), self.dress.is_tagged(index), tag);
-        let (len, Some(fields)) = (frame.len(), fields) else { return };
-        let connection = member
-            .tracking
-            .as_ref()
-            .map_or(Connection::default(), |it| it.connection(&fields, frame.head(), len, self.now));
-        let copied = Copied {
-            connection,
-            fields: &fields,
-            ingress: sender.port,
-            vlan,
-            mark: self.flows.deep.found(place).decided.mark,
-            len,
-            charge: Charge::of(frame),
-            now: self.now,
-            now_ns: self.now_ns,
-        };
-        let rules = Arc::clone(&self.rules);
-        let answer = FloodedCopy::ask(&rules, from.0, member, &copied);
-        for mirror in &answer.mirrors {
-            self.mirror(from.0, mirror, &pick, burst);
-        }
-        if let Some(reason) = answer.refused {
-            return self.refuse(from.1, member, reason, &pick, burst);
-        }
-        let to = answer.redirect.unwrap_or(port);
-        if answer.rewrites.is_empty() {
-            return self.deliver(from, to, &pick, burst);
-        }
-        // The other copies are of the frame as it was.
-        let dressed = self.dress.state();
-        let Some(before) = burst.frames().get(place).cloned() else { return };
-        let mut failed = None;
-        if let Some(frame) = burst.frames_mut().get_mut(place) {
-            answer.rewrites.iter().for_each(|rewrite| rewrite_frame(rewrite, frame));
-            failed = frame.marked();
-        }
-        match failed {
-            Some(reason) => self.refuse(from.1, member, reason, &pick, burst),
-            None => self.deliver(from, to, &pick, burst),
-        }
-        if let Some(frame) = burst.frames_mut().get_mut(place) {
-            *frame = before;
-        }
-        self.dress.restore(dressed);
-    }
-
-    /// The ports of the VLAN that a flooded frame is confined to, if not to all.
-    fn confined_to(&self, topology: &Topology, frame: u8) -> Option<&Arc<Recipients>> {
-        // Without the deep path there are no plans.
-        if topology.needs.is_empty() {
-            return None;
-        }
-        self.flows.deep.plans.recipients(self.flows.deep.found(frame.into()).decided.plan)
-    }
-
-    /// Keeps a flood for later, or drops it, if it is too much for now. `false`: it is to be delivered at once.
-    #[inline(never)]
-    fn put_aside(
-        &mut self,
-        (ports, only): (usize, Option<&Recipients>),
-        member: &Member,
-        vlan: Vid,
-        group: &Picks,
-        burst: &Burst,
-        drops: &mut Tally,
-    ) -> bool {
-        let Engine { floods: Some(floods), flows, .. } = self else { return false };
-        if !floods::is_much(burst, group.as_slice(), ports) && !floods.is_waiting(vlan) {
-            return false;
-        }
-        let aside = Aside {
-            vlan,
-            from: member.port.id,
-            picks: group.as_slice(),
-            only: only.map(|only| &only.ids),
-            tagged: self.dress.tagged(),
-            came: &|frame| flows.tag(frame).map(|tag| tag.0),
-            mark: &|frame| flows.deep.found(frame).decided.mark,
-            longest: flows.longest,
-        };
-        if let Err(reason) = floods.put_aside(burst, &aside) {
-            drops.drop(reason, group.len);
-            if let Some(frame) = group.as_slice().last() {
-                keep(&member.port, self.now, Direction::In, reason, burst, usize::from(*frame));
-            }
-        }
-        true
-    }
-
-    /// Whether floods wait to be delivered.
-    #[inline(always)]
-    pub(crate) fn has_floods(&self) -> bool {
-        self.floods.as_ref().is_some_and(|floods| !floods.is_empty())
-    }
-
-    /// Delivers one slice of the floods that wait, between two bursts. Gives the number of copies.
-    #[inline(never)]
-    pub(crate) fn deliver_slice(&mut self, topology: &Topology, now: Tick) -> u64 {
-        let Some(mut floods) = self.floods.take() else { return 0 };
-        self.now = now;
-        let copies = if floods.begin(topology) { self.deliver_ports(topology, &mut floods) } else { 0 };
-        self.floods = Some(floods);
-        copies
-    }
-
-    fn deliver_ports(&mut self, topology: &Topology, floods: &mut Floods) -> u64 {
-        let Some(mut current) = floods.current else { return 0 };
-        let frames = floods.burst.len();
-        self.flows.recall(&current, frames);
-        self.dress.begin(current.tagged);
-        let picks = Picks { len: frames, ..Picks::ALL };
-        let sender = topology.index_of(current.from).and_then(|index| topology.member(index));
-        let told =
-            sender.map_or(Sender { port: current.from, tpid: EtherType::VLAN.0.to_be_bytes() }, Sender::of);
-        let priority = sender.map_or(&*UNTOLD, |sender| &sender.settings.priority);
-        let (mut copies, before) = (0, current.reached);
-        for _ in 0..current.ports_a_slice {
-            let Some(port) = floods.next_port() else { break };
-            let for_it = self.flood_to((topology, priority), told, port, &picks, &mut floods.burst);
-            copies += u64::from(for_it.count_ones());
-            current.reached |= for_it;
-        }
-        // A frame is not kept between two slices with what was written for one port.
-        self.dress.take_off(&mut floods.burst);
-        current.tagged = self.dress.tagged();
-        floods.current = Some(current);
-        // Of each frame the first copy is no further one.
-        self.counters.replicated += copies - u64::from((current.reached & !before).count_ones());
-        if floods.is_done() {
-            let nowhere = u64::from((picks.mask() & !current.reached).count_ones());
-            if let (Some(member), true) = (sender, nowhere > 0) {
-                member.port.rx_drops.add(DropReason::NoMember, nowhere);
-            }
-            floods.end();
-        }
-        copies
     }
 
     fn vid_of(&self, frame: u8) -> Option<Vid> {
@@ -840,14 +474,6 @@ impl Engine {
             hand_over(&mut self.tally, self.now, port, chosen.into(), group.as_slice(), burst);
         }
     }
-}
-
-/// What a frame said when it came, with this tag or none: now it may have one that was written for another port.
-fn as_it_came(head: &[u8], is_tagged: bool, tag: Option<([u8; 2], Tci)>) -> Option<Fields> {
-    let (addresses, rest) = head.split_at_checked(12)?;
-    let rest = rest.get(if is_tagged { 4 } else { 0 }..)?;
-    let tag = tag.map(|(tpid, tci)| [tpid, tci.0.to_be_bytes()].concat()).unwrap_or_default();
-    Fields::of(&[addresses, &tag, rest].concat())
 }
 
 /// Hands a group to a queue, under its lock.
