@@ -143,28 +143,39 @@ pub const fn fold(sum: u64) -> u16 {
 
 /// Adds up words in memory order. RFC 1071 section 2(B): the order of bytes does not matter until the end, so the
 /// loop adds 32-bit halves of 64-bit words in lanes that the compiler turns into vectors. A lane gains less than
-/// 2^32 a step: it cannot overflow below 2^32 steps, 128 GiB.
+/// 2^32 a step: it cannot overflow below 2^32 steps, 128 GiB. For [`Sum::from_memory_order`], or to go on adding.
 #[inline]
-fn sum_memory_order(bytes: &[u8]) -> u64 {
+pub fn sum_memory_order(bytes: &[u8]) -> u64 {
+    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
     let (blocks, rest) = bytes.as_chunks::<32>();
-    let mut lanes = [0_u64; 4];
-    for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            let word = u64::from_ne_bytes(*word);
-            *lane += (word & 0xffff_ffff) + (word >> 32);
+    let mut sum = 0;
+    if !blocks.is_empty() {
+        let mut lanes = [0_u64; 4];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += halves(u64::from_ne_bytes(*word));
+            }
         }
+        sum = lanes.iter().map(|&lane| halves(lane)).sum();
     }
-    let mut sum: u64 = lanes.iter().map(|&lane| (lane & 0xffff_ffff) + (lane >> 32)).sum();
-    let (words, rest) = rest.as_chunks::<4>();
+    let (words, rest) = rest.as_chunks::<8>();
     for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
+        sum += halves(u64::from_ne_bytes(*word));
     }
-    let mut last = [0; 4];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+    if rest.is_empty() {
+        return sum;
     }
-    sum + u64::from(u32::from_ne_bytes(last))
+    let last = match bytes.last_chunk::<8>() {
+        // The last eight bytes, less those that were added already.
+        Some(last) if cfg!(target_endian = "little") => u64::from_ne_bytes(*last) >> (64 - 8 * rest.len()),
+        _ => {
+            let mut last = [0; 8];
+            last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            u64::from_ne_bytes(last)
+        }
+    };
+    sum + halves(last)
 }
 
 /// A checksum field after a 16-bit word under it changed from `old` to `new` (RFC 1624, equation 3).

@@ -15,18 +15,20 @@ mod sealed {
     impl Sealed for u64 {}
     impl Sealed for [u32; 2] {}
     impl Sealed for [u64; 2] {}
+    impl Sealed for [u64; 4] {}
 }
 
-/// What a ring can be made of: words of 16, 32 and 64 bits, entries of two 32-bit words and descriptors of two 64-bit
-/// words, in the host's byte order (virtio is little endian; callers convert with `from_le`, which costs nothing on x86).
+/// What a ring can be made of: words of 16, 32 and 64 bits, entries of two 32-bit words, descriptors of two and of four
+/// 64-bit words, in the host's byte order (virtio is little endian; callers convert with `from_le`, which costs nothing on x86).
 pub trait Plain: sealed::Sealed + Copy + Default + Send + Sync + 'static {
-    /// Loads one item; a pair is loaded as two words, each exactly once.
+    /// Loads one item; a pair, or four, word by word, each exactly once.
     ///
     /// # Safety
     /// `p` must be valid for atomic access and aligned for the type's widest word.
     #[doc(hidden)]
     unsafe fn load(p: NonNull<Self>, order: Ordering) -> Self;
-    /// Stores one item; of a pair the *second* word is stored last, with the given ordering: in a descriptor it holds the flags.
+    /// Stores one item; of several words the *second* is stored last, with the given ordering: in a descriptor it holds the
+    /// flags.
     ///
     /// # Safety
     /// As for `load`.
@@ -82,6 +84,44 @@ macro_rules! plain_pair {
 }
 plain_pair!(u32);
 plain_pair!(u64);
+
+impl Plain for [u64; 4] {
+    #[inline(always)]
+    unsafe fn load(p: NonNull<Self>, order: Ordering) -> Self {
+        // SAFETY: the caller's promise covers all words. The second one is read first, as in a pair.
+        unsafe {
+            let words = p.cast::<u64>();
+            let second = <u64>::load(words.add(1), order);
+            let word = |n| <u64>::load(words.add(n), Ordering::Relaxed);
+            [word(0), second, word(2), word(3)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: NonNull<Self>, value: Self, order: Ordering) {
+        let [first, second, third, fourth] = value;
+        // SAFETY: the caller's promise covers all words.
+        unsafe {
+            let words = p.cast::<u64>();
+            <u64>::store(words, first, Ordering::Relaxed);
+            <u64>::store(words.add(2), third, Ordering::Relaxed);
+            <u64>::store(words.add(3), fourth, Ordering::Relaxed);
+            <u64>::store(words.add(1), second, order);
+        }
+    }
+}
+
+impl Table<[u64; 4]> {
+    /// Loads the first word of an item, unordered: the address in a descriptor that was not used yet.
+    #[inline(always)]
+    pub fn first(&self, index: usize) -> u64 {
+        match self.at(index) {
+            // SAFETY: `at` gave a place inside the table, aligned for words.
+            Some(p) => unsafe { u64::load(p.cast(), Ordering::Relaxed) },
+            None => 0,
+        }
+    }
+}
 
 /// `len` items of type `T` in guest memory. Keeps its map alive.
 ///

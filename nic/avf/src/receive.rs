@@ -13,7 +13,7 @@ use std::sync::Arc;
 use fabnic_avf_spec::receive::{Cast, Found};
 use fabnic_memory::{Map, Slice};
 use fabnic_port::finish::{Accepts, finish};
-use fabnic_port::{Burst, DropReason, Egress, Fault, Frame, Tally};
+use fabnic_port::{BURST, Burst, DropReason, Egress, Fault, Frame, Tally};
 use fabnic_wire::Layers;
 
 use crate::classify::{Kind, Transport, classify};
@@ -25,7 +25,7 @@ use crate::queues::MAX_QUEUES;
 use crate::receive_ring::{Plan, Refusal, Ring};
 use crate::rss::Hasher;
 use crate::stats::Counts;
-use crate::usual::{self, FlowCache};
+use crate::usual::{self, FlowCache, Usual};
 
 /// What the control side says of what is received, and how.
 #[derive(Debug)]
@@ -47,6 +47,13 @@ pub(crate) struct Receive {
     counts: [Counts; MAX_QUEUES],
     /// The lowest ring there is: for frames that the table sends to one that is not.
     lowest: usize,
+    /// There is but that one.
+    is_single: bool,
+    /// The longest frame that a buffer of every ring takes as it is.
+    longest: u32,
+    /// Frames of the burst in work, and room for what the usual ones of them are.
+    expected: usize,
+    usual: Box<[Usual]>,
     pub(crate) rules: ReceiveRules,
     doorbells: Arc<Doorbells>,
     vectors: Arc<Vectors>,
@@ -64,6 +71,10 @@ impl Receive {
             rings: [const { None }; MAX_QUEUES],
             counts: [Counts::default(); MAX_QUEUES],
             lowest: 0,
+            is_single: false,
+            longest: 0,
+            expected: 0,
+            usual: vec![Usual::default(); BURST].into(),
             rules,
             doorbells,
             vectors,
@@ -75,6 +86,9 @@ impl Receive {
         let place = self.rings.get_mut(queue)?;
         let old = core::mem::replace(place, ring);
         self.lowest = self.rings.iter().position(Option::is_some).unwrap_or(0);
+        let rings = || self.rings.iter().flatten();
+        self.is_single = rings().count() == 1;
+        self.longest = rings().map(Ring::longest).min().unwrap_or(0);
         old
     }
 
@@ -83,7 +97,127 @@ impl Receive {
         self.rings.iter().all(Option::is_none)
     }
 
-    /// Delivers one frame, the usual one by the short way. `looked` has a bit for each ring whose tail was looked at in this burst.
+    /// Looks at frames up to the first that is not usual, for our own address, and short enough for one buffer. What they are
+    /// goes to `usual`. Gives how many there are.
+    #[inline(never)]
+    fn look(&mut self, frames: &[Frame], picks: &[u8], usual: &mut [Usual]) -> usize {
+        let ReceiveRules { filter, hasher, flows, director, .. } = &mut self.rules;
+        let mut count = 0;
+        if director.is_some() {
+            return count;
+        }
+        let (hasher, longest) = (&**hasher, self.longest);
+        let own = filter.addresses.first().copied().unwrap_or(u64::MAX);
+        for (pick, place) in picks.iter().zip(usual) {
+            let Some(frame) = frames.get(usize::from(*pick)) else { break };
+            let Some(start) = frame.plain_chunk::<{ usual::LOOKED }>() else { break };
+            let to = start.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)) & 0xffff_ffff_ffff;
+            if frame.len() > longest || to & 1 != 0 || (to != own && !filter.all_unicast) {
+                break;
+            }
+            let Some(found) = usual::look(start, frame.len() as usize, hasher, flows) else { break };
+            *place = found;
+            count += 1;
+        }
+        count
+    }
+
+    /// Delivers frames that are usual, to the first of `picks` that is not. Gives how many of them were looked at.
+    fn deliver_usual(
+        &mut self,
+        frames: &[Frame],
+        from: (&[Slice], &Map),
+        picks: &[u8],
+        tally: &mut Tally,
+        looked: &mut u32,
+    ) -> Result<usize, Fault> {
+        let mut usual = core::mem::take(&mut self.usual);
+        let count = self.look(frames, picks, &mut usual);
+        let found = usual.get(..count).unwrap_or(&[]);
+        let result = self.place_all(frames, from, picks, found, tally, looked);
+        self.usual = usual;
+        result.map(|()| count)
+    }
+
+    /// Puts usual frames into their rings.
+    fn place_all(
+        &mut self,
+        frames: &[Frame],
+        (slices, source): (&[Slice], &Map),
+        picks: &[u8],
+        usual: &[Usual],
+        tally: &mut Tally,
+        looked: &mut u32,
+    ) -> Result<(), Fault> {
+        let mut done = 0;
+        while let Some(first) = usual.get(done) {
+            let left = usual.get(done..).unwrap_or(&[]);
+            let queue = self.queue(first.hash);
+            // With one ring all are for it.
+            let run = match self.is_single {
+                true => left.len(),
+                false => left.iter().take_while(|one| self.queue(one.hash) == queue).count(),
+            };
+            let picks = picks.get(done..done + run).unwrap_or(&[]);
+            let Receive { map, rings, counts, doorbells, .. } = self;
+            let (Some(Some(ring)), Some(counts)) = (rings.get_mut(queue), counts.get_mut(queue)) else {
+                tally.drop(DropReason::NotReady, run);
+                done += run;
+                continue;
+            };
+            if *looked & 1 << queue == 0 {
+                *looked |= 1 << queue;
+                ring.look(map, doorbells, self.expected)?;
+            }
+            if ring.taken() < run {
+                ring.take_ahead(map, run);
+            }
+            let (placed, bytes) = ring.place_usual(map, frames, (slices, source), picks, left);
+            counts.pass_all(Cast::Unicast, placed, bytes);
+            tally.deliver_all(placed, bytes);
+            done += placed;
+            let missing = run - placed;
+            if missing > 0 && ring.is_empty() {
+                counts.discards += missing as u64;
+                tally.drop(DropReason::RingFull, missing);
+                done += missing;
+            } else if missing > 0
+                && let Some(frame) = picks.get(placed).and_then(|pick| frames.get(usize::from(*pick)))
+            {
+                // A buffer that is not inside of one region.
+                self.deliver_any(frame, slices, source, tally, looked)?;
+                done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ring for a hash.
+    #[inline(always)]
+    fn queue(&self, hash: u32) -> usize {
+        let wanted = self.rules.hasher.queue(hash);
+        if matches!(self.rings.get(wanted), Some(Some(_))) { wanted } else { self.lowest }
+    }
+
+    /// Delivers any frame, and counts it.
+    fn deliver_any(
+        &mut self,
+        frame: &Frame,
+        slices: &[Slice],
+        source: &Map,
+        tally: &mut Tally,
+        looked: &mut u32,
+    ) -> Result<(), Fault> {
+        match self.deliver_one(frame, slices, source, looked) {
+            Ok(()) => tally.deliver(frame.len()),
+            Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
+            Err(Refusal::Fault(fault)) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// Delivers any frame.
+    #[inline(never)]
     fn deliver_one(
         &mut self,
         frame: &Frame,
@@ -91,29 +225,15 @@ impl Receive {
         source: &Map,
         looked: &mut u32,
     ) -> Result<(), Refusal> {
-        let head = frame.head();
-        let to = head.first_chunk().copied().map_or(0, number);
+        let to = frame.head().first_chunk().copied().map_or(0, number);
         let cast = cast(to);
-        let rules = &mut self.rules;
-        if !rules.filter.takes(to, cast) {
+        if !self.rules.filter.takes(to, cast) {
             return Err(Refusal::Drop(DropReason::Filtered));
-        }
-        let len = frame.len() as usize;
-        let is_plain = frame.offload().is_plain();
-        if is_plain
-            && rules.director.is_none()
-            && let Some((kind, hash)) =
-                usual::look(head, len, frame.offload().flags, &rules.hasher, &mut rules.flows)
-        {
-            let found = Found { packet_type: kind.packet_type, cast, hash: Some(hash), ..Found::default() };
-            let wanted = rules.hasher.queue(hash);
-            return self.fill(wanted, frame, slices, source, &Plan { found, kind, strip: false }, looked);
         }
         self.deliver_other(frame, slices, source, cast, looked)
     }
 
     /// Delivers any frame that passed the address filter.
-    #[inline(never)]
     fn deliver_other(
         &mut self,
         frame: &Frame,
@@ -186,9 +306,9 @@ impl Receive {
         let map = &self.map;
         if *looked & 1 << queue == 0 {
             *looked |= 1 << queue;
-            ring.look(&self.doorbells)?;
+            ring.look(map, &self.doorbells, self.expected)?;
         }
-        let result = if ring.place_usual(map, frame, slices, source, plan) {
+        let result = if frame.offload().is_plain() && ring.place_one(map, frame, slices, source, plan) {
             Ok(())
         } else if frame.offload().is_plain() {
             ring.place(map, frame, slices, source, plan)
@@ -211,22 +331,36 @@ impl Receive {
         tally: &mut Tally,
         looked: &mut u32,
     ) -> Result<(), Fault> {
-        let own = Arc::clone(&self.map);
-        for pick in picks {
-            let index = usize::from(*pick);
-            let result = match (burst.frames().get(index), burst.source()) {
-                (Some(frame), Some(source)) => self.deliver_one(frame, burst.slices(), source, looked),
-                // The frames of a burst without a sender's memory are private as a whole.
-                (Some(frame), None) => self.deliver_one(frame, &[], &own, looked),
-                (None, _) => continue,
-            };
-            match result {
-                Ok(()) => tally.deliver(burst.frames().get(index).map_or(0, Frame::len)),
-                Err(Refusal::Drop(reason)) => tally.drop(reason, 1),
-                Err(Refusal::Fault(fault)) => return Err(fault),
+        match burst.parts() {
+            Some((frames, slices, source)) => {
+                self.deliver_frames(frames, slices, source, picks, tally, looked)
+            }
+            // The frames of a burst without a sender's memory are private as a whole.
+            None => {
+                let own = Arc::clone(&self.map);
+                self.deliver_frames(burst.frames(), &[], &own, picks, tally, looked)
             }
         }
-        Ok(())
+    }
+
+    fn deliver_frames(
+        &mut self,
+        frames: &[Frame],
+        slices: &[Slice],
+        source: &Map,
+        picks: &[u8],
+        tally: &mut Tally,
+        looked: &mut u32,
+    ) -> Result<(), Fault> {
+        let mut left = picks;
+        loop {
+            let done = self.deliver_usual(frames, (slices, source), left, tally, looked)?;
+            let [pick, others @ ..] = left.get(done..).unwrap_or(&[]) else { return Ok(()) };
+            left = others;
+            if let Some(frame) = frames.get(usize::from(*pick)) {
+                self.deliver_any(frame, slices, source, tally, looked)?;
+            }
+        }
     }
 }
 
@@ -236,6 +370,7 @@ impl Egress for Receive {
             return Err(Fault("a memory file of the guest was truncated while it was in use".to_owned()));
         }
         let mut looked = 0;
+        self.expected = picks.len();
         let result = self.deliver_all(burst, picks, tally, &mut looked);
         while looked != 0 {
             let queue = looked.trailing_zeros() as usize;
@@ -246,6 +381,9 @@ impl Egress for Receive {
             ring.counters.settle(&counts);
             if ring.take_written() {
                 tally.calls += u64::from(self.vectors.cause(Side::Receive, queue));
+            }
+            if picks.len() == BURST {
+                ring.expect_more(&self.map);
             }
         }
         result

@@ -3,22 +3,29 @@
 //! A frame takes consecutive descriptors, each buffer filled but the last. All its bytes are written before the first of
 //! its descriptors is, and of each descriptor the word that says "done" is stored last: the driver never sees half a
 //! frame that does not become a whole one.
+//!
+//! Buffers are taken ahead of frames, a burst at a time: their descriptors are read and translated in one loop, and their
+//! first lines asked for. What is left of them when a burst ends is for the next one.
+//!
+//! ```text
+//!   head                      head + ahead            tail
+//!    |--- buffers[used..] -------|--- posted, not read --|
+//! ```
 
 use std::sync::Arc;
 
-use fabnic_avf_spec::receive::{DESCRIPTOR, Found, rxdid};
+use fabnic_avf_spec::receive::{Found, rxdid};
 use fabnic_memory::{AddressSpace, Cursor, Hint, Map, Slice, Table, copy, copy_sum};
 use fabnic_port::finish::{HEADERS, Piece};
-use fabnic_port::{DropReason, Fault, Frame};
-use fabnic_wire::checksum::Sum;
+use fabnic_port::{BURST, DropReason, Fault, Frame};
+use fabnic_wire::checksum::{Sum, sum_memory_order};
 
 use crate::classify::{Kind, Transport};
 use crate::crc::Crc;
 use crate::doorbell::Doorbells;
 use crate::stats::Counters;
+use crate::usual::{L4, Usual, is_all_ones};
 
-/// Words of a descriptor.
-const WORDS: usize = DESCRIPTOR / 8;
 /// Buffers that one frame may take: a longest frame in the smallest buffers that may be posted.
 pub(crate) const MAX_BUFFERS: usize = 128;
 /// Bytes of a frame check sequence.
@@ -30,6 +37,12 @@ pub(crate) enum Refusal {
     Drop(DropReason),
     /// The guest broke the rules.
     Fault(Fault),
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::Fault(fault)
+    }
 }
 
 impl From<fabnic_port::finish::CannotFinish> for Refusal {
@@ -71,13 +84,16 @@ const TAG: core::ops::Range<usize> = 12..16;
 #[derive(Debug)]
 pub(crate) struct Ring {
     queue: usize,
-    words: Table<u64>,
+    descriptors: Table<[u64; 4]>,
     config: ReceiveConfig,
     /// The next descriptor to be filled.
     head: u16,
     /// The first that the driver has not posted; looked at once a burst.
     tail: u16,
     hint: Hint,
+    /// Buffers of the descriptors from the head on, from `used` on; empty where one is not inside of one region.
+    buffers: Vec<Slice>,
+    used: usize,
     /// The buffers of the frame in work.
     targets: Vec<Slice>,
     /// Something was written back since this was last asked.
@@ -97,20 +113,21 @@ impl Ring {
         head: u16,
         counters: Arc<Counters>,
     ) -> Result<Ring, Fault> {
-        let words = map.table(AddressSpace::Guest, config.ring, WORDS * usize::from(config.len)).map_err(
-            |error| {
+        let descriptors =
+            map.table(AddressSpace::Guest, config.ring, config.len.into()).map_err(|error| {
                 counters.fault();
                 Fault(format!("receive ring {queue}: {error}"))
-            },
-        )?;
+            })?;
         let head = if head < config.len { head } else { 0 };
         Ok(Ring {
             queue,
-            words,
+            descriptors,
             config,
             head,
             tail: head,
             hint: Hint::default(),
+            buffers: Vec::with_capacity(2 * BURST),
+            used: 0,
             targets: Vec::with_capacity(2 * MAX_BUFFERS),
             written: false,
             counters,
@@ -128,18 +145,64 @@ impl Ring {
     }
 
     #[cold]
-    fn broken(&self, what: &str) -> Refusal {
-        Refusal::Fault(Fault(format!("receive queue {} at descriptor {}: {what}", self.queue, self.head)))
+    fn broken(&self, what: &str) -> Fault {
+        Fault(format!("receive queue {} at descriptor {}: {what}", self.queue, self.head))
     }
 
-    /// Looks at the tail, once a burst.
-    pub(crate) fn look(&mut self, doorbells: &Doorbells) -> Result<(), Refusal> {
+    /// Looks at the tail, once a burst, and takes buffers for so many frames of one buffer.
+    pub(crate) fn look(&mut self, map: &Map, doorbells: &Doorbells, frames: usize) -> Result<(), Fault> {
         let tail = doorbells.receive(self.queue);
         if tail >= self.config.len {
             return Err(self.broken(&format!("the tail is {tail}, expected less than {}", self.config.len)));
         }
         self.tail = tail;
+        // A tail that went back takes with it what it had given.
+        self.buffers.truncate(self.used + usize::from(self.posted()));
+        if self.buffers.len() - self.used < frames {
+            self.take_ahead(map, frames);
+        }
         Ok(())
+    }
+
+    /// Takes buffers until there are `frames` of them, as far as they are posted, and asks for their first lines.
+    #[inline(never)]
+    pub(crate) fn take_ahead(&mut self, map: &Map, frames: usize) {
+        self.buffers.drain(..self.used);
+        self.used = 0;
+        let known = self.buffers.len();
+        let missing = frames.min(usize::from(self.posted())).min(BURST).saturating_sub(known);
+        let mut at = self.head + u16::try_from(known).unwrap_or(0);
+        if at >= self.config.len {
+            at -= self.config.len;
+        }
+        let size = u32::from(self.config.buffer_len);
+        let mut window = map.window(&self.hint);
+        for _ in 0..missing {
+            let addr = u64::from_le(self.descriptors.first(at.into()));
+            let buffer = match window.slice(addr, size) {
+                Some(buffer) => buffer,
+                None => {
+                    let found = map.translate(addr, size, &mut self.hint);
+                    window = map.window(&self.hint);
+                    found.unwrap_or(Slice::EMPTY)
+                }
+            };
+            map.prefetch_write_at(&buffer, 0);
+            self.buffers.push(buffer);
+            at = self.after(at);
+        }
+    }
+
+    /// Frames will go on coming: takes the buffers of the next burst, so that their lines come meanwhile.
+    pub(crate) fn expect_more(&mut self, map: &Map) {
+        self.take_ahead(map, BURST);
+        // And the descriptors behind them, two to a line.
+        let mut at = usize::from(self.head) + self.buffers.len();
+        for _ in 0..BURST / 2 {
+            at = if at >= usize::from(self.config.len) { at - usize::from(self.config.len) } else { at };
+            self.descriptors.prefetch_write(at);
+            at += 2;
+        }
     }
 
     fn posted(&self) -> u16 {
@@ -163,12 +226,17 @@ impl Ring {
             return Err(Refusal::Drop(DropReason::BufferTooSmall));
         };
         let (mut at, mut left) = (self.head, len);
-        for _ in 0..count {
-            let addr = u64::from_le(self.words.load(WORDS * usize::from(at)));
+        for n in 0..usize::from(count) {
             let part = left.min(size);
-            match map.translate(addr, part, &mut self.hint) {
-                Some(slice) => self.targets.push(slice),
-                None => self.reserve_pieces(map, addr, part)?,
+            match self.buffers.get(self.used + n) {
+                Some(taken) if taken.len() >= part => self.targets.push(taken.part(0, part)),
+                _ => {
+                    let addr = u64::from_le(self.descriptors.first(at.into()));
+                    match map.translate(addr, part, &mut self.hint) {
+                        Some(slice) => self.targets.push(slice),
+                        None => self.reserve_pieces(map, addr, part)?,
+                    }
+                }
             }
             left -= part;
             at = self.after(at);
@@ -188,7 +256,7 @@ impl Ring {
             return Ok(());
         }
         self.counters.fault();
-        Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")))
+        Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")).into())
     }
 
     /// Writes the descriptors of a frame whose bytes are written.
@@ -196,22 +264,25 @@ impl Ring {
     fn write_back(&mut self, count: u16, len: u32, found: &Found) {
         let size = u32::from(self.config.buffer_len).max(1);
         let mut left = len;
-        self.written = true;
         for n in 1..=count {
             let last = n == count;
             let part = u16::try_from(left.min(size)).unwrap_or(0);
-            let [first, second, third, fourth] = match self.config.format {
-                rxdid::LEGACY_32 => found.legacy(part, last),
-                format => found.flexible(format, part, last),
-            };
-            let at = WORDS * usize::from(self.head);
-            self.words.store(at, first.to_le());
-            self.words.store(at + 2, third.to_le());
-            self.words.store(at + 3, fourth.to_le());
-            self.words.store_release(at + 1, second.to_le());
+            self.store(found, part, last);
             left -= u32::from(part);
-            self.head = self.after(self.head);
         }
+    }
+
+    /// Writes the descriptor at the head, and goes on behind it.
+    #[inline(always)]
+    fn store(&mut self, found: &Found, len: u16, last: bool) {
+        let words = match self.config.format {
+            rxdid::LEGACY_32 => found.legacy(len, last),
+            format => found.flexible(format, len, last),
+        };
+        self.descriptors.store_release(self.head.into(), words.map(u64::to_le));
+        self.head = self.after(self.head);
+        self.used = (self.used + 1).min(self.buffers.len());
+        self.written = true;
     }
 
     /// Bytes that a frame of `len` takes, if it is not too long.
@@ -224,9 +295,80 @@ impl Ring {
         Ok(len - cut + if self.config.keep_crc { FCS } else { 0 })
     }
 
-    /// Delivers a frame that needs nothing but one buffer; `false`, and nothing done, if it needs more.
-    #[inline(always)]
+    /// The longest frame that one buffer takes as it is.
+    pub(crate) fn longest(&self) -> u32 {
+        if self.config.keep_crc { 0 } else { self.config.max_frame.min(self.config.buffer_len.into()) }
+    }
+
+    /// Buffers that are taken and not used.
+    pub(crate) fn taken(&self) -> usize {
+        self.buffers.len() - self.used
+    }
+
+    /// Whether nothing is posted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Delivers usual frames that one buffer takes, up to the first for which there is no buffer at hand. Gives how many,
+    /// and their bytes.
+    #[inline(never)]
     pub(crate) fn place_usual(
+        &mut self,
+        map: &Map,
+        frames: &[Frame],
+        (slices, source): (&[Slice], &Map),
+        picks: &[u8],
+        all: &[Usual],
+    ) -> (usize, u64) {
+        let (reach, format) = (map.reach(), self.config.format);
+        let targets = self.buffers.get(self.used..).unwrap_or(&[]);
+        let (mut head, mut placed, mut bytes) = (self.head, 0, 0);
+        for ((pick, usual), target) in picks.iter().zip(all).zip(targets) {
+            let Some(frame) = frames.get(usize::from(*pick)) else { break };
+            let (len, first) = (frame.len(), frame.head());
+            let mut bad_l4 = false;
+            if !reach.write_both(target, &[], first) {
+                break;
+            }
+            if !frame.is_private() {
+                if let Some(next) = picks.get(placed + 1).and_then(|next| frames.get(usize::from(*next))) {
+                    announce(next, slices, source);
+                }
+                let covered = Covered { from: L4, len: usual.covered.into(), seed: usual.seed };
+                let sum = copy_rest(map, frame, slices, source, target, &covered);
+                bad_l4 = covered.len > 0 && !is_all_ones(sum);
+            } else if usual.covered > 0 {
+                let covered = first.get(L4..L4 + usize::from(usual.covered)).unwrap_or(&[]);
+                bad_l4 = !is_all_ones(usual.seed + sum_memory_order(covered));
+            }
+            let found = Found {
+                packet_type: usual.packet_type,
+                checked: true,
+                bad_ip: usual.bad_ip,
+                bad_l4,
+                hash: Some(usual.hash),
+                ..Found::default()
+            };
+            let words = match format {
+                rxdid::LEGACY_32 => found.legacy((len & 0xffff) as u16, true),
+                format => found.flexible(format, (len & 0xffff) as u16, true),
+            };
+            self.descriptors.store_release(head.into(), words.map(u64::to_le));
+            head = if head + 1 >= self.config.len { 0 } else { head + 1 };
+            placed += 1;
+            bytes += u64::from(len);
+        }
+        self.head = head;
+        self.used += placed;
+        self.written |= placed > 0;
+        (placed, bytes)
+    }
+
+    /// Delivers any frame that nobody has to finish, if it needs but the next buffer; `false`, and nothing done, if it is not
+    /// so.
+    #[inline]
+    pub(crate) fn place_one(
         &mut self,
         map: &Map,
         frame: &Frame,
@@ -234,61 +376,33 @@ impl Ring {
         source: &Map,
         plan: &Plan,
     ) -> bool {
-        let (len, head, rest) = (frame.len(), frame.head(), frame.rest_len());
-        let size = u16::try_from(len).unwrap_or(u16::MAX);
-        let is_usual = frame.offload().is_plain() && !plan.strip && !self.config.keep_crc;
-        if !is_usual
-            || size > self.config.buffer_len
-            || len > self.config.max_frame
-            || self.head == self.tail
-            || matches!(plan.kind.transport, Transport::Sctp { .. })
+        let (len, head) = (frame.len(), frame.head());
+        let Some(target) = self.buffers.get(self.used).copied() else { return false };
+        if plan.strip || len > self.longest() || len > target.len() {
+            return false;
+        }
+        let covered = match plan.kind.transport {
+            Transport::Sum { from, len, seed } => Covered { from, len, seed: seed.word().to_be().into() },
+            Transport::Good | Transport::Unknown => Covered { from: 0, len: 0, seed: 0 },
+            Transport::Sctp { .. } => return false,
+        };
+        // What lies behind the head is summed as if it began at an even place.
+        if !frame.is_private() && covered.len > 0 && head.len() % 2 != covered.from % 2
+            || !map.reach().write_both(&target, &[], head)
         {
             return false;
         }
-        let at = WORDS * usize::from(self.head);
-        let addr = u64::from_le(self.words.load(at));
-        let Some(target) = map.translate(addr, len, &mut self.hint) else { return false };
-        let (own, before) = frame.rest_slices(slices);
-        let from = match own {
-            [one] if one.len() >= before + rest => one.part(before, rest),
-            _ if rest == 0 => Slice::EMPTY,
-            _ => return false,
+        let sum = match frame.is_private() {
+            true => covered.of_head(head),
+            false => copy_rest(map, frame, slices, source, &target, &covered),
         };
-        let to = target.part(len - rest, rest);
-        let mut found = plan.found;
-        found.bad_ip = plan.kind.bad_ip;
-        found.checked = true;
-        map.write(&target, 0, head);
-        match plan.kind.transport {
-            Transport::Sum { from: start, len: covered, seed } => {
-                let end = (start + covered).min(head.len());
-                let mut sum = seed + Sum::of(head.get(start..end).unwrap_or(&[]));
-                let covered =
-                    u32::try_from((start + covered).saturating_sub(head.len())).unwrap_or(0).min(rest);
-                if covered > 0 {
-                    let (_, more) = copy_sum(source, &from.part(0, covered), map, &to.part(0, covered));
-                    sum += Sum::from_memory_order(more).at(head.len().saturating_sub(start));
-                }
-                if covered < rest {
-                    copy(source, &from.part(covered, rest), map, &to.part(covered, rest));
-                }
-                found.bad_l4 = !sum.is_valid();
-            }
-            other => {
-                found.checked = !matches!(other, Transport::Unknown);
-                copy(source, &from, map, &to);
-            }
-        }
-        let [first, second, third, fourth] = match self.config.format {
-            rxdid::LEGACY_32 => found.legacy(size, true),
-            format => found.flexible(format, size, true),
+        let found = Found {
+            checked: !matches!(plan.kind.transport, Transport::Unknown),
+            bad_ip: plan.kind.bad_ip,
+            bad_l4: covered.len > 0 && !is_all_ones(sum),
+            ..plan.found
         };
-        self.words.store(at, first.to_le());
-        self.words.store(at + 2, third.to_le());
-        self.words.store(at + 3, fourth.to_le());
-        self.words.store_release(at + 1, second.to_le());
-        self.head = self.after(self.head);
-        self.written = true;
+        self.store(&found, (len & 0xffff) as u16, true);
         true
     }
 
@@ -475,5 +589,93 @@ impl Ring {
         self.add_written(map, &mut crc, 0, usize::try_from(at).unwrap_or(0));
         let written = self.cursor(at).write(map, &crc.finish());
         if written == 4 { Ok(()) } else { Err(Refusal::Drop(DropReason::BufferTooSmall)) }
+    }
+}
+
+/// What a transport's checksum covers: `len` bytes from `from` on, and a sum to begin with, in memory order.
+struct Covered {
+    from: usize,
+    len: usize,
+    seed: u64,
+}
+
+impl Covered {
+    /// The sum of what of it is in the head.
+    #[inline(always)]
+    fn of_head(&self, head: &[u8]) -> u64 {
+        let end = (self.from + self.len).min(head.len());
+        self.seed + sum_memory_order(head.get(self.from..end).unwrap_or(&[]))
+    }
+
+    /// Bytes of it that are behind the head.
+    #[inline(always)]
+    fn behind(&self, head: &[u8]) -> u32 {
+        match self.len {
+            0 => 0,
+            len => u32::try_from((self.from + len).saturating_sub(head.len())).unwrap_or(0),
+        }
+    }
+}
+
+/// Copies what is not private of a frame behind its head, in `target`. Gives the sum of all that is covered, if anything is;
+/// what of it is not in the head must begin at an even place.
+#[inline(always)]
+fn copy_rest(
+    map: &Map,
+    frame: &Frame,
+    slices: &[Slice],
+    source: &Map,
+    target: &Slice,
+    covered: &Covered,
+) -> u64 {
+    let (head, rest) = (frame.head(), frame.rest_len());
+    let to = target.part(frame.len() - rest, rest);
+    let (own, before) = frame.rest_slices(slices);
+    let from = match own {
+        [one] if one.len() >= before + rest => one.part(before, rest),
+        _ => return copy_pieces(map, frame, slices, source, &to, covered),
+    };
+    if covered.len == 0 {
+        copy(source, &from, map, &to);
+        return 0;
+    }
+    // Behind what is covered there may be padding.
+    let summed = covered.behind(head);
+    let (_, more) = copy_sum(source, &from.part(0, summed), map, &to.part(0, summed));
+    if summed < rest {
+        copy(source, &from.part(summed, rest), map, &to.part(summed, rest));
+    }
+    covered.of_head(head) + more
+}
+
+/// The same for a frame in several pieces.
+#[inline(never)]
+fn copy_pieces(
+    map: &Map,
+    frame: &Frame,
+    slices: &[Slice],
+    source: &Map,
+    to: &Slice,
+    covered: &Covered,
+) -> u64 {
+    let (head, mut rest, to) = (frame.head(), frame.rest(slices), [*to]);
+    let mut to = Cursor::new(&to);
+    let summed = covered.behind(head);
+    let (_, more) = to.copy_sum_from(map, source, &mut rest, summed);
+    to.copy_from(map, source, &mut rest, frame.rest_len() - summed);
+    covered.of_head(head) + more
+}
+
+/// Bytes of a frame that are asked for ahead: a standard one's. A longer copy gets ahead of itself.
+const ANNOUNCED: u32 = 1536;
+
+/// Asks for the lines that a frame will be copied from, while the frame before it is copied. The first ones are on their
+/// way since its buffer was taken.
+#[inline(always)]
+fn announce(frame: &Frame, slices: &[Slice], source: &Map) {
+    let (own, skip) = frame.rest_slices(slices);
+    let Some(from) = own.first() else { return };
+    for at in (0..frame.rest_len().min(ANNOUNCED)).step_by(64) {
+        source.prefetch_at(from, skip + at);
     }
 }

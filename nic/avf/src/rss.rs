@@ -235,11 +235,11 @@ impl Hasher {
         self.lut.get((hash & 63) as usize).copied().map_or(0, usize::from)
     }
 
-    /// Whether TCP or UDP over IPv4 is hashed as it usually is.
+    /// Whether TCP, or UDP, over IPv4 is hashed as it usually is.
     #[inline(always)]
-    pub(crate) fn is_usual(&self, protocol: IpProtocol) -> bool {
-        let [tcp, udp] = self.usual;
-        if protocol == IpProtocol::TCP { tcp } else { udp }
+    pub(crate) fn is_usual(&self, tcp: bool) -> bool {
+        let [of_tcp, of_udp] = self.usual;
+        if tcp { of_tcp } else { of_udp }
     }
 
     /// The bare hash.

@@ -33,6 +33,15 @@ impl Counts {
         }
     }
 
+    /// So many frames passed, of so many bytes together.
+    #[inline(always)]
+    pub(crate) fn pass_all(&mut self, cast: Cast, frames: usize, bytes: u64) {
+        self.bytes += bytes;
+        if let Some(count) = self.casts.get_mut(cast as usize) {
+            *count += frames as u64;
+        }
+    }
+
     /// Adds others.
     pub(crate) fn add(&mut self, other: &Counts) {
         self.bytes += other.bytes;

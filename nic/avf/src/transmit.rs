@@ -4,6 +4,9 @@
 //! the one marked as its end. Each is read once. A packet that is not there as a whole yet is left for later. Descriptors
 //! that ask for it (RS) are written back as done when the burst was delivered, so when their buffers may be used again.
 //!
+//! The usual packet is one descriptor that asks for nothing. Those are read in runs, while bursts are full one burst ahead,
+//! so that the first lines of their frames have come by the time they are copied (see [`Transmit::take_plain`]).
+//!
 //! What a guest sends is judged on the private bytes. A frame that must not go on stays in the burst with its reason. A
 //! ring that hardware would call malicious (descriptors of no type, buffers outside the guest's memory, a tail outside
 //! the ring) ends the port.
@@ -12,8 +15,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use fabnic_avf_spec::transmit::{Context, Data, cmd, dtype};
-use fabnic_memory::{AddressSpace, Hint, Map, Table};
-use fabnic_port::{Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
+use fabnic_memory::{AddressSpace, Hint, Map, Slice, Table};
+use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
 
 use crate::doorbell::Doorbells;
 use crate::filter::{cast, number};
@@ -27,6 +30,13 @@ const SHORTEST: u32 = 14;
 const MAX_BUFFERS: usize = 512;
 /// VLAN tags are put in behind the addresses.
 const TAG_AT: usize = 12;
+
+/// Bits of the second word of a data descriptor that make a packet plain: its only one, with nothing to be put in, computed
+/// or held back. The network header may be IPv4 whose checksum is right; the bit of IPv6 is also in "compute it".
+const PLAIN_MASK: u64 = 0xf | ((cmd::EOP | cmd::IL2TAG1 | cmd::DUMMY | cmd::L4_MASK | cmd::IPV6) as u64) << 4;
+const PLAIN: u64 = dtype::DATA | (cmd::EOP as u64) << 4;
+/// Bytes that a plain packet has at least.
+const PLAIN_LEAST: u32 = 16;
 
 /// What the control side says of what may be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +76,10 @@ pub(crate) struct Transmit {
     /// The same memory, by words.
     words: Table<u64>,
     len: u16,
+    /// The next descriptor to be read: behind those that were taken ahead.
     next: u16,
+    /// Packets of the burst after the one in flight, as far as they were taken ahead.
+    ahead: Ahead,
     /// The tail at which a packet without an end was found.
     stalled: Option<u16>,
     /// Descriptors to be written back when the burst is done.
@@ -76,6 +89,14 @@ pub(crate) struct Transmit {
     doorbells: Arc<Doorbells>,
     vectors: Arc<Vectors>,
     counters: Arc<Counters>,
+}
+
+/// Packets of one descriptor each, taken before their burst.
+#[derive(Debug, Default)]
+struct Ahead {
+    slices: Vec<Slice>,
+    /// Descriptors among them that are to be written back.
+    report: Vec<u16>,
 }
 
 /// What of a packet was read so far.
@@ -109,6 +130,7 @@ impl Transmit {
             words,
             len,
             next: if next < len { next } else { 0 },
+            ahead: Ahead { slices: Vec::with_capacity(BURST), report: Vec::with_capacity(usize::from(len)) },
             stalled: None,
             report: Vec::with_capacity(usize::from(len)),
             counts: Counts::default(),
@@ -119,9 +141,11 @@ impl Transmit {
         })
     }
 
-    /// The next descriptor to be read: where another queue on this ring goes on.
+    /// The next packet's descriptor: where another queue on this ring goes on. What was taken ahead is read again there.
     pub(crate) fn position(&self) -> u16 {
-        self.next
+        // One descriptor each, and less than a burst of them.
+        let ahead = u16::try_from(self.ahead.slices.len()).unwrap_or(0);
+        if self.next >= ahead { self.next - ahead } else { self.next + self.len - ahead }
     }
 
     #[inline(always)]
@@ -132,6 +156,52 @@ impl Transmit {
     #[cold]
     fn broken(&self, what: &str) -> Fault {
         Fault(format!("transmit queue {} at descriptor {}: {what}", self.queue, self.next))
+    }
+
+    /// Takes packets of one descriptor of which nothing is asked, as long as they are such, at most `most`; asks for their
+    /// frames' first lines. Their buffers go to `slices`, what is to be written back to `report`.
+    #[inline(never)]
+    fn take_plain(&mut self, most: usize, tail: u16, slices: &mut Vec<Slice>, report: &mut Vec<u16>) {
+        let window = self.map.window(&self.hint);
+        let run = usize::from(self.waiting(tail)).min(most);
+        let mut at = self.next;
+        for _ in 0..run {
+            let words = self.descriptors.load(usize::from(at));
+            let len = data_len(words[1]);
+            if words[1] & PLAIN_MASK != PLAIN || len < PLAIN_LEAST {
+                break;
+            }
+            let Some(slice) = window.slice(words[0], len) else { break };
+            self.map.prefetch(&slice);
+            if len > 64 {
+                self.map.prefetch_at(&slice, 64);
+            }
+            slices.push(slice);
+            if words[1] & u64::from(cmd::RS) << 4 != 0 {
+                report.push(at);
+            }
+            at = if at + 1 == self.len { 0 } else { at + 1 };
+        }
+        self.next = at;
+    }
+
+    /// Makes frames of buffers of plain packets: the burst's slices from `first` on.
+    #[inline(never)]
+    fn fill_plain(&mut self, burst: &mut Burst, first: usize) {
+        let Transmit { counts, rules, .. } = self;
+        let sources = rules.sources.as_deref();
+        burst.fill_run::<0>(first, core::iter::repeat(true), |frame| {
+            let Some([t0, t1, t2, t3, t4, t5, s0, s1, s2, s3, s4, s5]) = frame.head().first_chunk().copied()
+            else {
+                return;
+            };
+            if sources.is_some_and(|sources| !sources.contains(&number([s0, s1, s2, s3, s4, s5]))) {
+                frame.mark(DropReason::BadSource);
+                counts.discards += 1;
+                return;
+            }
+            counts.pass(cast(number([t0, t1, t2, t3, t4, t5])), frame.len());
+        });
     }
 
     /// Reads one packet from `at` on, its buffers into the burst's slices. Gives where it ends.
@@ -200,6 +270,42 @@ impl Transmit {
         Err(self.broken(&format!("a buffer of {len} bytes at {addr:#x} is not in the guest's memory")))
     }
 
+    /// Takes packets up to the tail or until the burst is full.
+    fn gather(&mut self, burst: &mut Burst, tail: u16) -> Result<(), Fault> {
+        let mut first = 0;
+        loop {
+            // The usual ones in a run; behind one that is not, as many as come again.
+            let missing = burst.room().saturating_sub(burst.slices().len() - first);
+            let mut report = core::mem::take(&mut self.report);
+            self.take_plain(missing, tail, burst.slices_mut(), &mut report);
+            self.report = report;
+            self.fill_plain(burst, first);
+            if burst.room() == 0 || self.next == tail {
+                return Ok(());
+            }
+            first = burst.slices().len();
+            if first + 2 * MAX_BUFFERS > MAX_SLICES {
+                return Ok(());
+            }
+            let reported = self.report.len();
+            let mut packet = Packet::default();
+            let at = self.read(self.next, tail, burst, &mut packet)?;
+            if !packet.done {
+                if self.waiting(tail) + 1 >= self.len {
+                    return Err(self.broken("a packet as long as the ring, without an end"));
+                }
+                // The rest will come.
+                burst.slices_mut().truncate(first);
+                self.report.truncate(reported);
+                self.stalled = Some(tail);
+                return Ok(());
+            }
+            self.next = at;
+            self.push(burst, first, &packet);
+            first = burst.slices().len();
+        }
+    }
+
     /// Makes a frame of a packet whose buffers are the burst's slices from `first` on.
     #[inline]
     fn push(&mut self, burst: &mut Burst, first: usize, packet: &Packet) {
@@ -251,6 +357,12 @@ impl Transmit {
     }
 }
 
+/// Bytes of a data descriptor's buffer.
+#[inline(always)]
+fn data_len(second: u64) -> u32 {
+    u32::from(Data::parse(second).len)
+}
+
 /// The rules of the port, and the tag.
 #[inline]
 fn finish(frame: &mut Frame, rules: &SendRules, data: &Data) -> Result<(), DropReason> {
@@ -283,7 +395,8 @@ impl Ingress for Transmit {
             // `receive` says what is wrong with it.
             return 1;
         }
-        if self.stalled == Some(tail) { 0 } else { usize::from(self.waiting(tail)) }
+        let ahead = self.ahead.slices.len();
+        if self.stalled == Some(tail) { ahead } else { ahead + usize::from(self.waiting(tail)) }
     }
 
     fn receive(&mut self, burst: &mut Burst) -> Result<(), Fault> {
@@ -297,30 +410,23 @@ impl Ingress for Transmit {
         if tail >= self.len {
             return Err(self.broken(&format!("the tail is {tail}, expected less than {}", self.len)));
         }
-        if self.stalled == Some(tail) {
+        // What was taken ahead comes first, and its lines have come.
+        burst.slices_mut().append(&mut self.ahead.slices);
+        core::mem::swap(&mut self.report, &mut self.ahead.report);
+        if burst.slices().is_empty() && self.stalled == Some(tail) {
             return Ok(());
         }
-        self.stalled = None;
-        while burst.room() > 0 && self.next != tail {
-            let first = burst.slices().len();
-            if first + 2 * MAX_BUFFERS > MAX_SLICES {
-                break;
-            }
-            let reported = self.report.len();
-            let mut packet = Packet::default();
-            let at = self.read(self.next, tail, burst, &mut packet)?;
-            if !packet.done {
-                if self.waiting(tail) + 1 >= self.len {
-                    return Err(self.broken("a packet as long as the ring, without an end"));
-                }
-                // The rest will come.
-                burst.slices_mut().truncate(first);
-                self.report.truncate(reported);
-                self.stalled = Some(tail);
-                break;
-            }
-            self.next = at;
-            self.push(burst, first, &packet);
+        if self.stalled != Some(tail) {
+            self.stalled = None;
+            self.gather(burst, tail)?;
+        } else {
+            self.fill_plain(burst, 0);
+        }
+        if burst.len() == BURST {
+            // The lines of the next burst's frames come from the guest's CPU while this burst is in work.
+            let Ahead { mut slices, mut report } = core::mem::take(&mut self.ahead);
+            self.take_plain(BURST, tail, &mut slices, &mut report);
+            self.ahead = Ahead { slices, report };
         }
         if burst.is_empty() && !self.report.is_empty() {
             // Nobody completes what holds no frame.

@@ -4,16 +4,26 @@
 
 use fabnic_avf_spec::packet_type;
 use fabnic_wire::IpProtocol;
-use fabnic_wire::checksum::{fold, pseudo_header_v4};
-use fabnic_wire::offload::DATA_VALID;
 
-use crate::classify::{Kind, Transport};
 use crate::rss::Hasher;
 
 /// Bytes that are looked at: Ethernet, IPv4, and the first eight of the transport.
-const LOOKED: usize = 42;
+pub(crate) const LOOKED: usize = 42;
 /// Where the transport begins.
-const L4: usize = 34;
+pub(crate) const L4: usize = 34;
+
+/// What such a frame is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usual {
+    pub(crate) hash: u32,
+    /// Bytes from [`L4`] on that the transport's checksum covers; 0 if there is no checksum.
+    pub(crate) covered: u16,
+    pub(crate) packet_type: u8,
+    /// The IPv4 header checksum is wrong.
+    pub(crate) bad_ip: bool,
+    /// What the sum of the covered bytes begins with: the pseudo header's, in memory order, not folded.
+    pub(crate) seed: u64,
+}
 
 /// Flows whose hash is remembered.
 const FLOWS: usize = 64;
@@ -21,99 +31,88 @@ const FLOWS: usize = 64;
 /// Hashes of flows that were seen lately: computing one takes longer than all the rest.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
-    /// Addresses, ports, hash.
+    /// Addresses, ports, hash. Those that hold nothing yet are right too: the hash of zeros is zero.
     entries: [(u64, u32, u32); FLOWS],
-    /// Entries that hold something, one a bit.
-    filled: u64,
 }
 
 impl FlowCache {
     pub(crate) fn new() -> FlowCache {
-        FlowCache { entries: [(0, 0, 0); FLOWS], filled: 0 }
+        FlowCache { entries: [(0, 0, 0); FLOWS] }
     }
 
     #[inline(always)]
-    fn get(&mut self, addresses: u64, ports: u32, compute: impl FnOnce() -> u32) -> u32 {
+    fn get(&mut self, addresses: u64, ports: u32, hasher: &Hasher) -> u32 {
         let mixed = (addresses ^ u64::from(ports).rotate_left(20)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let at = mixed >> 58;
-        let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else {
-            return compute();
-        };
-        if self.filled & 1 << at == 0 || (entry.0, entry.1) != (addresses, ports) {
-            *entry = (addresses, ports, compute());
-            self.filled |= 1 << at;
+        let Some(entry) = self.entries.get_mut((mixed >> 58) as usize) else { return 0 };
+        if (entry.0, entry.1) != (addresses, ports) {
+            *entry = (addresses, ports, compute(addresses, ports, hasher));
         }
         entry.2
     }
 }
 
-/// What such a frame of `len` bytes is, and its hash; `None` if it is not one. `flags` are those of its offload, which has
-/// nothing left to do.
+/// The hash of addresses and ports as they lie in a packet.
+#[inline(never)]
+fn compute(addresses: u64, ports: u32, hasher: &Hasher) -> u32 {
+    let mut input = [0; 12];
+    let all = addresses.to_le_bytes().into_iter().chain(ports.to_le_bytes());
+    input.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+    hasher.toeplitz(&input)
+}
+
+/// Whether a sum of 16-bit words, not folded and not of zeros only, is all ones when it is.
 #[inline(always)]
-pub(crate) fn look(
-    head: &[u8],
-    len: usize,
-    flags: u8,
-    hasher: &Hasher,
-    flows: &mut FlowCache,
-) -> Option<(Kind, u32)> {
-    let b: &[u8; LOOKED] = head.first_chunk()?;
-    let word = |at: [u8; 4]| u32::from_le_bytes(at);
-    let half = |at: [u8; 2]| u16::from_be_bytes(at);
-    // IPv4, five words, no fragment.
-    if [b[12], b[13], b[14]] != [8, 0, 0x45] || b[20] & 0x3f != 0 || b[21] != 0 {
+pub(crate) fn is_all_ones(sum: u64) -> bool {
+    sum.is_multiple_of(0xffff)
+}
+
+/// What a frame of `len` bytes is that begins with these; `None` if it is not a usual one. Nothing is left to be done on it,
+/// and nothing known of its checksums.
+#[inline(always)]
+pub(crate) fn look(b: &[u8; LOOKED], len: usize, hasher: &Hasher, flows: &mut FlowCache) -> Option<Usual> {
+    // As they lie there, so little endian; the sums do not mind.
+    let word = |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u32::from_le_bytes(*at));
+    let long = |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u64::from_le_bytes(*at));
+    // EtherType, IHL, TOS, length, identification; fragment, TTL, protocol, checksum, half an address; addresses.
+    let (first, second, addresses) = (long(12), long(20), long(26));
+    let l4 = word(38);
+    // IPv4, five words, no fragment, and the protocol.
+    if first & 0x00ff_ffff != 0x0045_0008 {
         return None;
     }
-    let protocol = IpProtocol(b[23]);
-    let (packet_type, least) = match protocol {
-        IpProtocol::UDP => (packet_type::IPV4_UDP, 8),
-        IpProtocol::TCP => (packet_type::IPV4_TCP, 20),
+    let size_be = ((first >> 32) & 0xffff) as u16;
+    let size = size_be.swap_bytes().checked_sub(20)?;
+    let (packet_type, least, covered) = match second & 0xff00_ff3f {
+        // UDP's own length says the same; without a checksum its field is zero.
+        UDP if (l4 & 0xffff) as u16 == size.swap_bytes() => {
+            (packet_type::IPV4_UDP, 8, if l4 >> 16 == 0 { 0 } else { size })
+        }
+        TCP => (packet_type::IPV4_TCP, 20, size),
         _ => return None,
     };
-    if !hasher.is_usual(protocol) {
+    if !hasher.is_usual(packet_type == packet_type::IPV4_TCP) || size < least || L4 + usize::from(size) > len
+    {
         return None;
     }
-    let total = half([b[16], b[17]]);
-    let size = total.checked_sub(20)?;
-    let end = L4 + usize::from(size);
-    if size < least || end > len {
-        return None;
-    }
-    let (source, destination) = ([b[26], b[27], b[28], b[29]], [b[30], b[31], b[32], b[33]]);
-    let header = u64::from(word([b[14], b[15], b[16], b[17]]))
-        + u64::from(word([b[18], b[19], b[20], b[21]]))
-        + u64::from(word([b[22], b[23], b[24], b[25]]))
-        + u64::from(word(source))
-        + u64::from(word(destination));
-    let bad_ip = fold(header) != 0xffff;
-    let is_udp = protocol == IpProtocol::UDP;
-    let transport = if is_udp && half([b[38], b[39]]) != size {
-        return None;
-    } else if flags & DATA_VALID != 0 || (is_udp && [b[40], b[41]] == [0, 0]) {
-        Transport::Good
-    } else {
-        Transport::Sum {
-            from: L4,
-            len: size.into(),
-            seed: pseudo_header_v4(source, destination, protocol, size),
-        }
-    };
-    let addresses = u64::from(word(source)) << 32 | u64::from(word(destination));
-    let ports = word([b[34], b[35], b[36], b[37]]);
-    let hash = flows.get(addresses, ports, || {
-        let mut input = [0; 12];
-        let all = source.into_iter().chain(destination).chain([b[34], b[35], b[36], b[37]]);
-        input.iter_mut().zip(all).for_each(|(to, from)| *to = from);
-        hasher.toeplitz(&input)
-    });
-    Some((Kind { packet_type, bad_ip, transport }, hash))
+    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+    // Bytes 14 to 20, to 28, to 34.
+    let bad_ip = !is_all_ones(halves(first >> 16) + halves(second) + halves(addresses >> 16));
+    let protocol = second >> 16 & 0xff00;
+    let seed = halves(addresses) + protocol + u64::from(size.swap_bytes());
+    let hash = flows.get(addresses, word(34), hasher);
+    Some(Usual { hash, covered, packet_type, bad_ip, seed })
 }
+
+/// Protocols, where they are in the word that is looked at.
+const UDP: u64 = (IpProtocol::UDP.0 as u64) << 24;
+const TCP: u64 = (IpProtocol::TCP.0 as u64) << 24;
 
 #[cfg(test)]
 mod tests {
+    use fabnic_wire::checksum::Sum;
     use fabnic_wire::{Layers, Offload};
 
-    use super::{FlowCache, look};
+    use super::{FlowCache, L4, look};
     use crate::classify::{Transport, classify};
     use crate::rss::{Hasher, Rss};
 
@@ -133,26 +132,22 @@ mod tests {
                 for bit in 0..len * 8 {
                     let mut frame = frame[..len].to_vec();
                     frame[bit / 8] ^= 1 << (bit % 8);
-                    for flags in [0, 2] {
-                        let Some((kind, hash)) = look(&frame, len, flags, &hasher, &mut flows) else {
-                            continue;
-                        };
-                        answers += 1;
-                        let layers = Layers::of(&frame).unwrap();
-                        let offload = Offload { flags, ..Offload::PLAIN };
-                        let long = classify(&frame, len, &layers, &offload);
-                        assert_eq!((kind.packet_type, kind.bad_ip), (long.packet_type, long.bad_ip), "{bit}");
-                        match (kind.transport, long.transport) {
-                            (Transport::Good, Transport::Good) => {}
-                            (
-                                Transport::Sum { from, len, seed },
-                                Transport::Sum { from: from2, len: len2, seed: seed2 },
-                            ) => assert_eq!((from, len, seed), (from2, len2, seed2)),
-                            other => panic!("{bit}: {other:?}"),
+                    let Some(first) = frame.first_chunk() else { continue };
+                    let Some(usual) = look(first, len, &hasher, &mut flows) else { continue };
+                    answers += 1;
+                    let layers = Layers::of(&frame).unwrap();
+                    let long = classify(&frame, len, &layers, &Offload::PLAIN);
+                    assert_eq!((usual.packet_type, usual.bad_ip), (long.packet_type, long.bad_ip), "{bit}");
+                    match (usual.covered, long.transport) {
+                        (0, Transport::Good) => {}
+                        (covered, Transport::Sum { from, len, seed }) => {
+                            let sum = Sum::from_memory_order(usual.seed);
+                            assert_eq!((L4, usize::from(covered), sum), (from, len, seed));
                         }
-                        let ip = layers.ip.unwrap();
-                        assert_eq!(hasher.hash(&frame, 14, &ip), Some(hash), "{bit}");
+                        other => panic!("{bit}: {other:?}"),
                     }
+                    let ip = layers.ip.unwrap();
+                    assert_eq!(hasher.hash(&frame, 14, &ip), Some(usual.hash), "{bit}");
                 }
             }
         }

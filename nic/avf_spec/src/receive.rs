@@ -58,7 +58,7 @@ const EOP: u64 = 2;
 impl Found {
     /// The words of a descriptor whose buffer holds `len` bytes of a frame, in the legacy format. `last` is for its last
     /// buffer, the only one that says what was found.
-    #[inline]
+    #[inline(always)]
     pub const fn legacy(&self, len: u16, last: bool) -> [u64; 4] {
         let mut words = [0, DD | (len as u64 & 0x3fff) << 38, 0, 0];
         if !last {
@@ -89,7 +89,7 @@ impl Found {
     }
 
     /// The same in a flexible format: 2 has the hash beside the status, 22 the mark there and the hash behind.
-    #[inline]
+    #[inline(always)]
     pub const fn flexible(&self, format: u8, len: u16, last: bool) -> [u64; 4] {
         let first = format as u64 & 0x3f | (len as u64 & 0x3fff) << 32;
         if !last {
