@@ -1,10 +1,10 @@
 //! The cost of the whole path in one thread: instructions and allocations.
 //!
-//! Two light guests and the switch between them, without sockets and threads:
+//! Two light guests and the switch between them, without sockets and threads, on any of the cards:
 //!
 //! ```text
-//!   LightTransmit --ring--> Transmit -> InlineSwitch -> Receive --ring--> LightReceive
-//!        a                              (vlan, learning, counters)              b     and the other way
+//!   driver --ring--> Transmit -> InlineSwitch -> Receive --ring--> driver
+//!     a                  (vlan, learning, counters)                  b     and the other way
 //! ```
 //!
 //! Time would say little on a shared machine, so what is counted is what repeats: instructions, by callgrind
@@ -15,37 +15,65 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fabnic_memory::{Map, RegionSpec};
-use fabnic_port::{Port, PortId, PortKind};
+use fabnic_port::{Port, PortId};
 use fabnic_switch::{
     Action, Algorithm, BoundAddress, Change, ColorAction, CtState, Direction, Domain, GuardSettings,
     InlineSwitch, Match, MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit,
     StormSettings, SwitchConfig, TenantPolicy, Term, Unit, VlanSnooping,
 };
-use fabnic_testkit::driver::RingOptions;
-use fabnic_testkit::driver::light::{
-    FlowFields, LightReceive, LightTransmit, Prebuilt, flow_mac, flow_ports,
-};
-use fabnic_testkit::front_end::RingPlace;
-use fabnic_testkit::memory::{Backing, GuestMemory};
+use fabnic_testkit::driver::light::{FlowFields, Prebuilt, flow_mac, flow_ports};
+use fabnic_testkit::memory::GuestMemory;
 use fabnic_testkit::packets::{Packet, tcp};
-use fabnic_virtio_net::{Features, QueueSetup, open_receive, open_transmit};
-use fabnic_virtqueue::RingConfig;
 use fabnic_wire::offload::{GSO_TCPV4, NEEDS_CSUM};
 use fabnic_wire::{Offload, Vid};
+
+mod cards;
+mod virtio;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Packed rings instead of split ones.
-    pub packed: bool,
-    /// IN_ORDER negotiated.
-    pub in_order: bool,
+    /// The guests' cards.
+    pub nic: Nic,
     /// Bytes of a frame. One that is longer than [`LONGEST`] is a TCP frame that its sender leaves to be segmented (TSO).
     pub size: usize,
     /// Flows, told apart by both addresses; with [`On::All`] by their ports, so that each is a connection.
     pub flows: u32,
     /// What else the switch is to do.
     pub on: On,
+}
+
+/// A card and its rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nic {
+    /// virtio-net with split rings.
+    Split {
+        /// IN_ORDER negotiated.
+        in_order: bool,
+    },
+    /// virtio-net with packed rings.
+    Packed {
+        /// IN_ORDER negotiated.
+        in_order: bool,
+    },
+    /// An Adaptive Virtual Function.
+    Avf,
+    /// An 82540EM.
+    E1000,
+}
+
+impl std::str::FromStr for Nic {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Nic> {
+        match text {
+            "split" => Ok(Nic::Split { in_order: false }),
+            "packed" => Ok(Nic::Packed { in_order: false }),
+            "avf" => Ok(Nic::Avf),
+            "e1000" => Ok(Nic::E1000),
+            other => anyhow::bail!("`{other}` is not one of split, packed, avf, e1000"),
+        }
+    }
 }
 
 /// What the switch does besides forwarding.
@@ -158,41 +186,17 @@ impl std::str::FromStr for On {
 pub const LONGEST: usize = 1518;
 const RING: u16 = 256;
 
-/// The rings of a guest and what lies in them.
-#[derive(Clone, Copy)]
-struct Shape {
-    /// Entries of the ring that it sends with, and bytes of one buffer there at most.
-    transmit: (u16, u32),
-    /// Entries of the ring that it receives with, and bytes of one buffer there.
-    receive: (u16, u32),
-}
-
 impl Case {
-    /// Large frames lie in pieces of 32 KiB, as Linux has them, and there are as many of them as fit into the buffers of
-    /// the receiver.
-    fn shape(self) -> Shape {
-        match self.is_large() {
-            true => Shape { transmit: (64, 32 << 10), receive: (1024, 2048) },
-            false => Shape { transmit: (RING, u32::MAX), receive: (RING, 1526) },
-        }
-    }
-
-    fn is_large(self) -> bool {
+    pub(crate) fn is_large(self) -> bool {
         self.size > LONGEST
     }
 
-    fn fields(self) -> FlowFields {
+    pub(crate) fn fields(self) -> FlowFields {
         match self.on {
             On::All if !self.is_large() => FlowFields::Ip,
             _ => FlowFields::Mac,
         }
     }
-}
-
-struct Guest {
-    transmit: LightTransmit,
-    receive: LightReceive,
-    id: PortId,
 }
 
 /// The path, ready to be driven.
@@ -201,14 +205,27 @@ pub struct Path {
     guests: Vec<Guest>,
 }
 
+struct Guest {
+    driver: Box<dyn Driver>,
+    id: PortId,
+}
+
+/// What a light driver does.
+trait Driver {
+    /// Uses what came and sends a ring full.
+    fn turn(&mut self);
+    /// Frames received.
+    fn received(&self) -> u64;
+}
+
 impl Path {
     /// Sets everything up; every flow was learned when this returns.
     pub fn new(case: Case) -> Result<Path> {
         let mut switch = InlineSwitch::new(&SwitchConfig::default());
         let (mut guests, mut ports) = (Vec::new(), Vec::new());
         for id in 0..2_u8 {
-            let (guest, port) = connect(case, id)?;
-            guests.push(guest);
+            let (driver, port) = connect(case, id)?;
+            guests.push(Guest { driver, id: port.id });
             ports.push((port, case.on.settings(id)));
         }
         switch.configure(ports, case.on.policy());
@@ -224,9 +241,7 @@ impl Path {
     /// Lets both guests use what they got and send a ring full.
     pub fn guests(&mut self) {
         for guest in &mut self.guests {
-            while guest.receive.poll(true) > 0 {}
-            guest.transmit.start();
-            guest.transmit.poll(RING, true);
+            guest.driver.turn();
         }
     }
 
@@ -244,7 +259,7 @@ impl Path {
 
     /// Frames that the guests received.
     pub fn received(&self) -> u64 {
-        self.guests.iter().map(|guest| guest.receive.counts().frames).sum()
+        self.guests.iter().map(|guest| guest.driver.received()).sum()
     }
 
     /// Frames that were dropped anywhere.
@@ -278,48 +293,23 @@ fn frame(case: Case, id: u8, flow: u32) -> Prebuilt {
     Prebuilt { header: offload.encode(0), bytes: packet.build() }
 }
 
-fn connect(case: Case, id: u8) -> Result<(Guest, Arc<Port>)> {
-    let mut memory = GuestMemory::new(16 << 20, Backing::Ordinary)?;
-    let shape = case.shape();
-    let options =
-        |size| RingOptions { size, packed: case.packed, in_order: case.in_order, ..RingOptions::default() };
-    let frame = |place| frame(case, id, place % case.flows.max(1));
-    let (sending, receiving) = (options(shape.transmit.0), options(shape.receive.0));
-    let transmit =
-        LightTransmit::new(&mut memory, sending, shape.transmit.1, case.flows, case.fields(), frame)?;
-    let receive = LightReceive::new(&mut memory, receiving, shape.receive.1)?;
+fn connect(case: Case, id: u8) -> Result<(Box<dyn Driver>, Arc<Port>)> {
+    let is_card = matches!(case.nic, Nic::Avf | Nic::E1000);
+    anyhow::ensure!(!is_card || !case.is_large(), "a turn of large frames overruns the ring of a card");
+    match case.nic {
+        Nic::Split { in_order } => virtio::connect(case, false, in_order, id),
+        Nic::Packed { in_order } => virtio::connect(case, true, in_order, id),
+        Nic::Avf => cards::connect_avf(case, id),
+        Nic::E1000 => cards::connect_e1000(case, id),
+    }
+}
 
+/// The memory of a guest as its VMM shares it: other mappings of the same files.
+fn shared_map(memory: &GuestMemory) -> Result<Arc<Map>> {
     let spec = |(index, region): (usize, &fabnic_testkit::memory::Region)| -> Result<RegionSpec> {
         let file = memory.file(index).context("a region has a file")?.try_clone_to_owned()?;
         let (guest_addr, user_addr, len) = (region.guest_addr, region.user_addr, region.len);
         Ok(RegionSpec { guest_addr, user_addr, len, offset: 0, file })
     };
-    let map = Map::new(memory.regions().iter().enumerate().map(spec).collect::<Result<_>>()?)?;
-    let large = Features::CSUM | Features::GUEST_CSUM | Features::HOST_TSO4 | Features::GUEST_TSO4;
-    let features =
-        Features::VERSION_1 | Features::MRG_RXBUF | if case.is_large() { large } else { Features::empty() };
-    let setup = |place: RingPlace, size| QueueSetup {
-        map: Arc::clone(&map),
-        ring: RingConfig {
-            size,
-            packed: case.packed,
-            desc: memory.user_address(place.descriptors),
-            driver: memory.user_address(place.driver),
-            device: memory.user_address(place.device),
-            event_idx: false,
-            in_order: case.in_order,
-            base: if case.packed { 0x8000_8000 } else { 0 },
-        },
-        features,
-        kick: None,
-        call: None,
-        log: None,
-        log_used: None,
-    };
-    let port = Arc::new(Port::new(PortId(id.into()), &format!("guest{id}"), PortKind::VirtioNet, 1));
-    let (from, to) = (port.ingress().first(), port.egress().first());
-    to.context("a port has queues")?.install(open_receive(setup(receive.place(), shape.receive.0))?);
-    from.context("a port has queues")?.install(open_transmit(setup(transmit.place(), transmit.ring_size()))?);
-    port.refresh_egress();
-    Ok((Guest { transmit, receive, id: port.id }, port))
+    Ok(Map::new(memory.regions().iter().enumerate().map(spec).collect::<Result<_>>()?)?)
 }

@@ -1,6 +1,6 @@
 //! Nothing is allocated while frames move.
 
-use fabnic_benches::{Case, On, Path};
+use fabnic_benches::{Case, Nic, On, Path};
 
 /// Allocations while `f` runs in this thread.
 fn count(f: impl FnOnce()) -> u64 {
@@ -14,23 +14,22 @@ fn the_counter_counts() {
 
 #[test]
 fn moving_frames_allocates_nothing() {
-    for packed in [false, true] {
-        for in_order in [false, true] {
-            for (size, flows) in [(64, 1), (64, 64), (128, 64), (1514, 64)] {
-                let on = if packed { On::Flows } else { On::Plain };
-                let case = Case { packed, in_order, size, flows, on };
-                let mut path = Path::new(case).unwrap();
-                let before = path.received();
-                for _ in 0..20 {
-                    path.guests();
-                    let mut frames = 0;
-                    let allocations = count(|| frames = path.switch());
-                    assert!(frames > 0, "{case:?}");
-                    assert_eq!(allocations, 0, "{case:?}");
-                }
+    let virtio = [false, true].map(|in_order| [Nic::Split { in_order }, Nic::Packed { in_order }]);
+    for nic in virtio.into_iter().flatten().chain([Nic::Avf, Nic::E1000]) {
+        for (size, flows) in [(64, 1), (64, 64), (128, 64), (1514, 64)] {
+            let on = if matches!(nic, Nic::Packed { .. }) { On::Flows } else { On::Plain };
+            let case = Case { nic, size, flows, on };
+            let mut path = Path::new(case).unwrap();
+            let before = path.received();
+            for _ in 0..20 {
                 path.guests();
-                assert!(path.received() > before + 1000, "{case:?}");
+                let mut frames = 0;
+                let allocations = count(|| frames = path.switch());
+                assert!(frames > 0, "{case:?}");
+                assert_eq!(allocations, 0, "{case:?}");
             }
+            path.guests();
+            assert!(path.received() > before + 1000, "{case:?}");
         }
     }
 }

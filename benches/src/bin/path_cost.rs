@@ -1,4 +1,4 @@
-//! Drives the path a fixed number of times, for callgrind to count: `path_cost split|packed SIZE FLOWS ROUNDS
+//! Drives the path a fixed number of times, for callgrind to count: `path_cost split|packed|avf|e1000 SIZE FLOWS ROUNDS
 //! [plain|flows|all]`.
 //!
 //! Prints the number of frames that `Path::switch` moved; with `--toggle-collect='*Path*switch*'` callgrind counts what
@@ -14,13 +14,13 @@ fn main() -> Result<()> {
     let number = |at: usize| -> Result<usize> {
         Ok(args
             .get(at)
-            .context("usage: path_cost split|packed SIZE FLOWS ROUNDS [plain|flows|all]")?
+            .context("usage: path_cost split|packed|avf|e1000 SIZE FLOWS ROUNDS [plain|flows|all]")?
             .parse()?)
     };
-    let packed = args.first().is_some_and(|ring| ring == "packed");
+    let nic = args.first().map_or("", String::as_str).parse()?;
     let on = args.get(4).map_or(Ok(On::Plain), |on| on.parse())?;
     let flows = u32::try_from(number(2)?)?;
-    let mut path = Path::new(Case { packed, in_order: false, size: number(1)?, flows, on })?;
+    let mut path = Path::new(Case { nic, size: number(1)?, flows, on })?;
     let (mut frames, mut cycles) = (0, Vec::new());
     for _ in 0..number(3)? {
         path.guests();

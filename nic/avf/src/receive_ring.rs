@@ -24,7 +24,7 @@ use crate::classify::{Kind, Transport};
 use crate::crc::Crc;
 use crate::doorbell::Doorbells;
 use crate::stats::Counters;
-use crate::usual::{L4, Usual, is_all_ones};
+use crate::usual::{L4, Usual, add, is_all_ones};
 
 /// Buffers that one frame may take: a longest frame in the smallest buffers that may be posted.
 pub(crate) const MAX_BUFFERS: usize = 128;
@@ -340,7 +340,7 @@ impl Ring {
                 bad_l4 = covered.len > 0 && !is_all_ones(sum);
             } else if usual.covered > 0 {
                 let covered = first.get(L4..L4 + usize::from(usual.covered)).unwrap_or(&[]);
-                bad_l4 = !is_all_ones(usual.seed + sum_memory_order(covered));
+                bad_l4 = !is_all_ones(add(usual.seed, sum_memory_order(covered)));
             }
             let found = Found {
                 packet_type: usual.packet_type,
@@ -604,7 +604,7 @@ impl Covered {
     #[inline(always)]
     fn of_head(&self, head: &[u8]) -> u64 {
         let end = (self.from + self.len).min(head.len());
-        self.seed + sum_memory_order(head.get(self.from..end).unwrap_or(&[]))
+        add(self.seed, sum_memory_order(head.get(self.from..end).unwrap_or(&[])))
     }
 
     /// Bytes of it that are behind the head.
@@ -645,7 +645,7 @@ fn copy_rest(
     if summed < rest {
         copy(source, &from.part(summed, rest), map, &to.part(summed, rest));
     }
-    covered.of_head(head) + more
+    add(covered.of_head(head), more)
 }
 
 /// The same for a frame in several pieces.
@@ -663,7 +663,7 @@ fn copy_pieces(
     let summed = covered.behind(head);
     let (_, more) = to.copy_sum_from(map, source, &mut rest, summed);
     to.copy_from(map, source, &mut rest, frame.rest_len() - summed);
-    covered.of_head(head) + more
+    add(covered.of_head(head), more)
 }
 
 /// Bytes of a frame that are asked for ahead: a standard one's. A longer copy gets ahead of itself.

@@ -60,10 +60,21 @@ fn compute(addresses: u64, ports: u32, hasher: &Hasher) -> u32 {
     hasher.toeplitz(&input)
 }
 
-/// Whether a sum of 16-bit words, not folded and not of zeros only, is all ones when it is.
+/// Adds sums of 16-bit words that are not folded: what does not fit comes in again at the low end (RFC 1071, 2^64 being
+/// one more than a multiple of 2^16 - 1).
+#[inline(always)]
+pub(crate) fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u64::from(carry)
+}
+
+/// Whether a sum of 16-bit words, not folded and not of zeros only, is all ones when it is: a multiple of 2^16 - 1, as a
+/// product with that number's inverse tells.
 #[inline(always)]
 pub(crate) fn is_all_ones(sum: u64) -> bool {
-    sum.is_multiple_of(0xffff)
+    const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
+    const { assert!(INVERSE.wrapping_mul(0xffff) == 1) };
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// What a frame of `len` bytes is that begins with these; `None` if it is not a usual one. Nothing is left to be done on it,
@@ -94,11 +105,10 @@ pub(crate) fn look(b: &[u8; LOOKED], len: usize, hasher: &Hasher, flows: &mut Fl
     {
         return None;
     }
-    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
-    // Bytes 14 to 20, to 28, to 34.
-    let bad_ip = !is_all_ones(halves(first >> 16) + halves(second) + halves(addresses >> 16));
+    // Bytes 14 to 20 and 28 to 34, and those between.
+    let bad_ip = !is_all_ones(add((first >> 16) + (addresses >> 16), second));
     let protocol = second >> 16 & 0xff00;
-    let seed = halves(addresses) + protocol + u64::from(size.swap_bytes());
+    let seed = add(addresses, protocol + u64::from(size.swap_bytes()));
     let hash = flows.get(addresses, word(34), hasher);
     Some(Usual { hash, covered, packet_type, bad_ip, seed })
 }
@@ -112,12 +122,28 @@ mod tests {
     use fabnic_wire::checksum::Sum;
     use fabnic_wire::{Layers, Offload};
 
-    use super::{FlowCache, L4, look};
+    use super::{FlowCache, L4, add, is_all_ones, look};
     use crate::classify::{Transport, classify};
     use crate::rss::{Hasher, Rss};
 
     /// Every byte of a usual frame, with every bit of it turned and at many lengths: if this has an answer, it is the
     /// careful one's.
+    #[test]
+    fn sums_are_what_folding_makes_of_them() {
+        let mut seed = 1_u64;
+        for _ in 0..200_000 {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let (a, b) = (seed.rotate_left(17), seed | 1);
+            assert_eq!(is_all_ones(a), Sum::from_memory_order(a).is_valid());
+            let both = Sum::from_memory_order(a) + Sum::from_memory_order(b);
+            assert_eq!(Sum::from_memory_order(add(a, b)), both);
+            // And one that is.
+            let valid = add(a, u64::from(!Sum::from_memory_order(a).word().to_be()));
+            assert!(is_all_ones(valid));
+        }
+        assert!(is_all_ones(0xffff) && is_all_ones(u64::MAX) && !is_all_ones(0xfffe) && !is_all_ones(1));
+    }
+
     #[test]
     fn the_short_way_finds_what_the_long_one_finds() {
         let hasher = Hasher::new(&Rss::new(4));

@@ -39,8 +39,10 @@ pub struct Options {
     pub queues: u16,
     /// Descriptors of each ring, a multiple of 32.
     pub ring_len: u16,
-    /// Bytes of each buffer.
+    /// Bytes of each buffer to receive into, and to send from if that is not said.
     pub buffer_len: u16,
+    /// Bytes of each buffer to send from.
+    pub send_buffer_len: Option<u16>,
     /// Longest frame to be received; 0 is the device's.
     pub max_frame: u32,
     /// Receive the frame check sequence, too.
@@ -56,6 +58,7 @@ impl Default for Options {
             queues: 1,
             ring_len: 256,
             buffer_len: 2048,
+            send_buffer_len: None,
             max_frame: 0,
             keep_crc: false,
             format: rxdid::LEGACY_32,
@@ -285,7 +288,8 @@ impl<B: Bus> Driver<B> {
         let format = if self.has(Caps::RX_FLEX_DESC) { self.options.format } else { rxdid::LEGACY_32 };
         let count = self.options.queues.clamp(1, self.resources.queue_pairs.max(1));
         for queue in 0..count {
-            self.transmit.push(Transmit::new(&mut self.arena, queue, ring_len, buffer_len)?);
+            let send = self.options.send_buffer_len.unwrap_or(buffer_len);
+            self.transmit.push(Transmit::new(&mut self.arena, queue, ring_len, send)?);
             self.receive.push(Receive::new(&mut self.arena, queue, ring_len, buffer_len, format)?);
         }
         for receive in &mut self.receive {

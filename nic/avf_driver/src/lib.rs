@@ -34,6 +34,7 @@ mod driver;
 mod error;
 mod mailbox;
 mod receive;
+mod repeat;
 mod transmit;
 
 pub use bus::{Bus, InProcess};
@@ -41,4 +42,5 @@ pub use driver::{ALL_CAPS, Driver, Link, Options};
 pub use error::Error;
 pub use fabnic_avf_spec as spec;
 pub use receive::{Receive, Received};
+pub use repeat::Recycled;
 pub use transmit::{IpHeader, Transmit, TransportHeader, Work};

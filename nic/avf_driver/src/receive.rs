@@ -9,9 +9,10 @@ use fabnic_memory::{Map, Slice, Table};
 use crate::arena::Arena;
 use crate::{Bus, Error};
 
-const WORDS: usize = DESCRIPTOR / 8;
+/// Words of a descriptor.
+pub(crate) const WORDS: usize = DESCRIPTOR / 8;
 /// Real cards want tails in steps of this.
-const STEP: u16 = 8;
+pub(crate) const STEP: u16 = 8;
 
 /// A frame that came, as long as its buffers are not posted again.
 #[derive(Debug)]
@@ -44,17 +45,19 @@ impl Received<'_> {
 /// A receive ring with a buffer for each descriptor.
 #[derive(Debug)]
 pub struct Receive {
-    queue: u16,
-    map: Arc<Map>,
+    pub(crate) queue: u16,
+    pub(crate) map: Arc<Map>,
     pub(crate) ring: u64,
-    words: Table<u64>,
-    buffers: Vec<(u64, Slice)>,
+    pub(crate) words: Table<u64>,
+    pub(crate) buffers: Vec<(u64, Slice)>,
     pub(crate) len: u16,
     pub(crate) buffer_len: u16,
     pub(crate) format: u8,
     /// The next descriptor to be looked at, and the first that is not posted.
-    next: u16,
-    posted: u16,
+    pub(crate) next: u16,
+    pub(crate) posted: u16,
+    /// The first that never was.
+    pub(crate) fresh: u16,
     pieces: Vec<Slice>,
 }
 
@@ -70,15 +73,28 @@ impl Receive {
         let buffers = arena.buffers(len, buffer_len)?;
         let map = Arc::clone(arena.map());
         let pieces = Vec::with_capacity(usize::from(len));
-        Ok(Receive { queue, map, ring, words, buffers, len, buffer_len, format, next: 0, posted: 0, pieces })
+        Ok(Receive {
+            queue,
+            map,
+            ring,
+            words,
+            buffers,
+            len,
+            buffer_len,
+            format,
+            next: 0,
+            posted: 0,
+            fresh: 0,
+            pieces,
+        })
     }
 
-    fn after(&self, at: u16) -> u16 {
+    pub(crate) fn after(&self, at: u16) -> u16 {
         if at + 1 >= self.len { 0 } else { at + 1 }
     }
 
     /// Buffers that are not posted. One descriptor always stays free.
-    fn free(&self) -> u16 {
+    pub(crate) fn free(&self) -> u16 {
         let posted = if self.posted >= self.next {
             self.posted - self.next
         } else {
@@ -101,6 +117,7 @@ impl Receive {
             let Some((addr, _)) = self.buffers.get(at) else { return };
             self.words.store(WORDS * at, addr.to_le());
             self.words.store(WORDS * at + 1, 0);
+            self.fresh = self.fresh.max(self.posted + 1);
             self.posted = self.after(self.posted);
         }
         if count > 0 {

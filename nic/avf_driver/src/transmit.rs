@@ -7,6 +7,7 @@ use fabnic_avf_spec::transmit::{Context, Data, cmd, context_cmd, dtype};
 use fabnic_memory::{Map, Slice, Table};
 
 use crate::arena::Arena;
+use crate::repeat::Again;
 use crate::{Bus, Error};
 
 /// The network header of a frame.
@@ -54,7 +55,7 @@ pub struct Work {
 }
 
 impl Work {
-    fn cmd(&self) -> u16 {
+    pub(crate) fn cmd(&self) -> u16 {
         let ip = match self.ip {
             IpHeader::None => 0,
             IpHeader::V4 => cmd::IPV4,
@@ -75,15 +76,17 @@ impl Work {
 #[derive(Debug)]
 pub struct Transmit {
     queue: u16,
-    map: Arc<Map>,
+    pub(crate) map: Arc<Map>,
     pub(crate) ring: u64,
-    descriptors: Table<[u64; 2]>,
-    buffers: Vec<(u64, Slice)>,
+    pub(crate) descriptors: Table<[u64; 2]>,
+    pub(crate) buffers: Vec<(u64, Slice)>,
     pub(crate) len: u16,
-    buffer_len: u16,
+    pub(crate) buffer_len: u16,
     /// The next descriptor to be written, and the first that was not given back.
-    next: u16,
-    clean: u16,
+    pub(crate) next: u16,
+    pub(crate) clean: u16,
+    /// What is sent again and again.
+    pub(crate) again: Option<Again>,
     /// Last descriptors of packets that are not given back, in order.
     ends: std::collections::VecDeque<u16>,
 }
@@ -106,6 +109,7 @@ impl Transmit {
             buffer_len,
             next: 0,
             clean: 0,
+            again: None,
             ends: std::collections::VecDeque::with_capacity(usize::from(len)),
         })
     }
@@ -180,7 +184,7 @@ impl Transmit {
         true
     }
 
-    fn put(&mut self, words: [u64; 2]) {
+    pub(crate) fn put(&mut self, words: [u64; 2]) {
         self.descriptors.store(usize::from(self.next), words.map(u64::to_le));
         self.next = self.after(self.next);
     }

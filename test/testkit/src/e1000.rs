@@ -332,6 +332,31 @@ impl<R: Registers> Driver<R> {
         self.transmit.reap(head)
     }
 
+    /// Fills the transmit ring with packets of one length, to be sent with [`Driver::repeat`]: `frame` gives them by number,
+    /// each is cut in `pieces` at least. Gives how many there are.
+    pub fn prepare(&mut self, ask: &Ask, pieces: u32, frame: impl FnMut(u32) -> Vec<u8>) -> u32 {
+        self.transmit.prepare(&self.memory, ask, pieces, frame)
+    }
+
+    /// Sends packets of [`Driver::prepare`] that are done once more, in groups, until there are `most` or none.
+    pub fn repeat(&mut self, most: u32) -> u32 {
+        let sent = self.transmit.repeat(most);
+        if sent > 0 {
+            self.kick();
+        }
+        sent
+    }
+
+    /// Takes frames, up to `most` and if there are at least `gather`, reads the first bytes of each and gives their buffers
+    /// back at once. Gives how many, and their bytes with FCS.
+    pub fn recycle(&mut self, gather: u32, most: u32) -> (u64, u64) {
+        let (frames, bytes, tail) = self.receive.recycle(&self.memory, &self.layout, gather, most);
+        if let Some(tail) = tail {
+            self.registers.set(reg::RDT, tail);
+        }
+        (frames, bytes)
+    }
+
     /// Takes the frames that have arrived, and gives their buffers back.
     pub fn receive(&mut self) -> Result<Vec<Received>, DriverError> {
         let (frames, tail) = self.receive.take(&self.memory, &self.layout)?;

@@ -16,6 +16,7 @@
 //!   memory::GuestMemory              memfds, shared with the back end
 //!
 //!   e1000               a driver for the 82540EM, over whatever carries its register accesses
+//!   vfio                the VMM's part of vfio-user, to carry them: for it and for `fabnic-avf-driver`
 //!   packets             frames to send
 //!   endpoint            as much of a host as ping needs
 //!   reference           what a switch must do with them, slow and obvious
@@ -30,3 +31,4 @@ pub mod guest;
 pub mod memory;
 pub mod packets;
 pub mod reference;
+pub mod vfio;

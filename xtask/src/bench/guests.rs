@@ -12,12 +12,14 @@ use serde::Serialize;
 
 use super::peer::{GUEST_CPU, sockets, with_huge_pages};
 
-/// Rings of the guests.
+/// Rings of the guests: of virtio-net, or of one of the PCI cards that only Fabnic has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Ring {
     Split,
     Packed,
+    Avf,
+    E1000,
 }
 
 impl Ring {
@@ -25,7 +27,23 @@ impl Ring {
         match self {
             Self::Split => "split",
             Self::Packed => "packed",
+            Self::Avf => "avf",
+            Self::E1000 => "e1000",
         }
+    }
+
+    /// The card, as configurations name it.
+    pub(crate) fn nic(self) -> &'static str {
+        match self {
+            Self::Split | Self::Packed => "virtio-net",
+            Self::Avf => "avf",
+            Self::E1000 => "e1000",
+        }
+    }
+
+    /// Whether it is a card over vfio-user.
+    pub(crate) fn is_card(self) -> bool {
+        matches!(self, Self::Avf | Self::E1000)
     }
 }
 

@@ -26,7 +26,7 @@ const ROUNDS: u32 = 100;
 
 const BUDGET: &str = "benches/budget.toml";
 
-/// Cases: the ring, bytes of a frame, flows, what is on.
+/// Cases: the ring or card, bytes of a frame, flows, what is on.
 const CASES: &[(&str, u32, u32, &str)] = &[
     ("split", 64, 64, "plain"),
     ("packed", 64, 64, "plain"),
@@ -35,6 +35,9 @@ const CASES: &[(&str, u32, u32, &str)] = &[
     ("split", TSO, 32, "plain"),
     ("packed", TSO, 32, "plain"),
     ("split", 64, 64, "flows"),
+    ("avf", 64, 64, "plain"),
+    ("avf", 1514, 64, "plain"),
+    ("e1000", 64, 64, "plain"),
 ];
 
 /// Bytes of a frame that is left to be segmented, in 32 receive buffers.

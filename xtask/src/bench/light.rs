@@ -44,6 +44,9 @@ pub(crate) struct PktgenWindow {
     pub(crate) rx_bytes: u64,
     #[serde(default)]
     pub(crate) lost: u64,
+    /// Accesses by which a guest would leave its VM.
+    #[serde(default)]
+    pub(crate) exits: u64,
     #[serde(default)]
     pub(crate) latency_ns: Option<Latency>,
 }
@@ -70,11 +73,17 @@ impl LightGuests {
         // ones it would hold 512: 32 MiB, and the memory be measured.
         let piece = if traffic.tso { ",tx-piece=4096" } else { "" };
         for (index, socket) in sockets(dir).iter().enumerate() {
+            let driver = match traffic.ring.is_card() {
+                true => format!("nic={}", traffic.ring.nic()),
+                false => format!(
+                    "role={},ring={}{piece}",
+                    if listen { "server" } else { "client" },
+                    traffic.ring.name()
+                ),
+            };
             launch.arg("--port").arg(format!(
-                "socket={},role={},ring={},queue-size=1024,mac=02:00:00:00:00:0{},peer=02:00:00:00:00:0{}{piece}",
+                "socket={},{driver},queue-size=1024,mac=02:00:00:00:00:0{},peer=02:00:00:00:00:0{}",
                 socket.display(),
-                if listen { "server" } else { "client" },
-                traffic.ring.name(),
                 index + 1,
                 2 - index,
             ));

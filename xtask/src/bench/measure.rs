@@ -30,6 +30,15 @@ pub(crate) struct Case {
     pub(crate) traffic: Traffic,
     /// Ports that are configured and never used (Fabnic only).
     pub(crate) idle_ports: u32,
+    /// Tails of cards lie on pages that guests map.
+    pub(crate) mapped: bool,
+}
+
+impl Case {
+    /// Light guests and nothing else.
+    pub(crate) fn light(traffic: Traffic) -> Self {
+        Self { guests: GuestKind::Light, traffic, idle_ports: 0, mapped: true }
+    }
 }
 
 /// How long and how often.
@@ -63,6 +72,8 @@ pub(crate) struct Window {
     /// Whether the guests wanted to send more.
     pub(crate) switch_limits: Option<bool>,
     pub(crate) lost: u64,
+    /// Exits a frame that was received, where the guests tell.
+    pub(crate) exits: Option<f64>,
 }
 
 impl Window {
@@ -114,6 +125,7 @@ impl Guests {
             distance_ns: [0, 0],
             switch_limits: None,
             lost: 0,
+            exits: None,
         };
         match self {
             Self::Dpdk(guests) => {
@@ -130,6 +142,7 @@ impl Guests {
                 window.bps = seen.rx_bytes as f64 * 8.0 / seen.seconds;
                 window.latency_ns = seen.latency_ns;
                 window.lost = seen.lost;
+                window.exits = (seen.rx_frames > 0).then(|| seen.exits as f64 / seen.rx_frames as f64);
             }
         }
         Ok(window)
@@ -138,7 +151,7 @@ impl Guests {
 
 fn windows(lab: &Lab, peer: Peer, case: &Case, effort: Effort, dir: &Path) -> Result<Vec<Window>> {
     let guests = || Guests::spawn(lab, dir, peer, case, effort);
-    let start = || Switch::start(peer, lab, dir, case.idle_ports);
+    let start = || Switch::start(peer, lab, dir, case);
     // Who listens comes first.
     let (mut switch, mut guests) = if peer.connects() {
         let guests = guests()?;
@@ -210,6 +223,7 @@ mod tests {
             distance_ns: [before, after],
             switch_limits: None,
             lost: 0,
+            exits: None,
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod instructions;
 mod light;
 mod machine;
 mod measure;
+mod models;
 mod peer;
 mod report;
 pub(crate) mod single;
@@ -41,6 +42,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Throughput, cycles and latency against testpmd and Open vSwitch
     Peers(PeersArgs),
+    /// The cards beside each other: throughput, cycles, latency, exits, memory
+    Models(models::ModelsArgs),
     /// Instructions a frame, against the budget in benches/budget.toml
     Instructions(instructions::InstructionsArgs),
 }
@@ -74,6 +77,7 @@ const HUGE_PAGES: u64 = 1200;
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     match &args.what {
         What::Peers(args) => peers(args),
+        What::Models(args) => models::run(args),
         What::Instructions(args) => instructions::run(args).map(|_| ExitCode::SUCCESS),
     }
 }
@@ -100,7 +104,7 @@ fn peers(args: &PeersArgs) -> Result<ExitCode> {
                     continue;
                 }
                 let traffic = Traffic { ring, size, flows: 64, tso: false, rate: None, sequence: false };
-                let case = Case { guests, traffic, idle_ports: 0 };
+                let case = Case { guests, ..Case::light(traffic) };
                 report.cases.push(paired(&lab, &name, &case, &peers, effort, args.rounds, &progress)?);
             }
         }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use fabnic_lab::{Child, Lab, Launch, output};
 use serde::Serialize;
 
+use super::measure::Case;
 use crate::cargo::release_dir;
 
 /// CPU of the switch.
@@ -71,39 +72,42 @@ pub(crate) fn with_huge_pages(lab: &Lab, program: &str) -> Launch {
 }
 
 impl Switch {
-    /// Starts one, with its files in `dir`. `idle_ports` more ports are configured on Fabnic and never used.
-    pub(crate) fn start(peer: Peer, lab: &Lab, dir: &Path, idle_ports: u32) -> Result<Self> {
+    /// Starts one, with its files in `dir`.
+    pub(crate) fn start(peer: Peer, lab: &Lab, dir: &Path, case: &Case) -> Result<Self> {
         let mut switch = Self { peer, lab: lab.clone(), dir: dir.to_owned(), children: Vec::new() };
         match peer {
-            Peer::Fabnic => switch.start_fabnic(idle_ports)?,
+            Peer::Fabnic => switch.start_fabnic(case)?,
             Peer::Testpmd => switch.start_testpmd()?,
             Peer::OvsFlow | Peer::OvsNormal => switch.start_ovs()?,
         }
         Ok(switch)
     }
 
-    fn start_fabnic(&mut self, idle_ports: u32) -> Result<()> {
+    fn start_fabnic(&mut self, case: &Case) -> Result<()> {
         let api = self.dir.join("api.sock");
         let mut config =
             format!("[daemon]\napi = {:?}\nworkers = [{SWITCH_CPU}]\n", api.display().to_string());
+        let ring = case.traffic.ring;
+        let mut add = |name: String, socket: &Path, mac: String, mapped: bool| {
+            let socket = socket.display().to_string();
+            let transport = match ring.is_card() {
+                true => format!("vfio_user = {{ socket = {socket:?}, mmap = {mapped} }}"),
+                false => format!("vhost_user = {{ socket = {socket:?}, role = \"server\" }}"),
+            };
+            config.push_str(&format!(
+                "\n[[port]]\nname = \"{name}\"\nnic = {:?}\n{transport}\nmac = \"{mac}\"\n\
+                 vlan = {{ access = 10 }}\n",
+                ring.nic()
+            ));
+        };
         for (index, socket) in sockets(&self.dir).iter().enumerate() {
-            config.push_str(&format!(
-                "\n[[port]]\nname = \"guest{index}\"\nnic = \"virtio-net\"\n\
-                 vhost_user = {{ socket = {:?}, role = \"server\" }}\nmac = \"02:00:00:00:00:0{}\"\n\
-                 vlan = {{ access = 10 }}\n",
-                socket.display().to_string(),
-                index + 1
-            ));
+            let mac = format!("02:00:00:00:00:0{}", index + 1);
+            add(format!("guest{index}"), socket, mac, case.mapped);
         }
-        for index in 0..idle_ports {
-            let socket = self.dir.join(format!("idle{index}")).display().to_string();
-            config.push_str(&format!(
-                "\n[[port]]\nname = \"idle{index}\"\nnic = \"virtio-net\"\n\
-                 vhost_user = {{ socket = {socket:?}, role = \"server\" }}\nmac = \"02:00:00:01:{:02x}:{:02x}\"\n\
-                 vlan = {{ access = 10 }}\n",
-                index >> 8,
-                index & 0xff
-            ));
+        for index in 0..case.idle_ports {
+            let mac = format!("02:00:00:01:{:02x}:{:02x}", index >> 8, index & 0xff);
+            // A port whose tails are mapped is never idle.
+            add(format!("idle{index}"), &self.dir.join(format!("idle{index}")), mac, false);
         }
         let file = self.dir.join("fabnic.toml");
         std::fs::write(&file, config).context("cannot write a configuration")?;
@@ -111,7 +115,7 @@ impl Switch {
         launch.arg("--config").arg(&file).log_to(self.dir.join("switch.log"));
         let mut child = launch.spawn()?;
         let ready = sockets(&self.dir);
-        child.wait_until("its sockets", Duration::from_secs(20), || {
+        child.wait_until("its sockets", Duration::from_secs(120), || {
             api.exists() && ready.iter().all(|socket| socket.exists())
         })?;
         self.children.push(child);
@@ -205,6 +209,11 @@ impl Switch {
             }
         }
         Ok(())
+    }
+
+    /// The process of the data path.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.children.last().map(Child::id)
     }
 
     /// Fails, with the end of its log, if the switch has ended.

@@ -161,11 +161,11 @@ impl Report {
     }
 }
 
-fn cell(value: Option<f64>, digits: usize) -> String {
+pub(super) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn cpu_model() -> String {
+pub(super) fn cpu_model() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("model name"))
@@ -186,6 +186,7 @@ mod tests {
             distance_ns: [100, 100],
             switch_limits: None,
             lost: 0,
+            exits: None,
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     distance::bind_to,
     guests::Ring,
     light::Traffic,
-    measure::{Case, Effort, GuestKind, Window, comparable, measure, median},
+    measure::{Case, Effort, Window, comparable, measure, median},
     peer::{Peer, SWITCH_CPU},
     report::{Figure, Report},
     wants,
@@ -108,7 +108,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn windows(&self, peer: Peer, traffic: Traffic, idle_ports: u32) -> Result<Vec<Window>> {
-        let case = Case { guests: GuestKind::Light, traffic, idle_ports };
+        let case = Case { idle_ports, ..Case::light(traffic) };
         Ok(comparable(&measure(self.lab, peer, &case, self.effort)?))
     }
 

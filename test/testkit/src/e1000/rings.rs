@@ -83,13 +83,28 @@ pub(super) struct TransmitRing {
     clean: u32,
     /// The next byte of the arena.
     at: u32,
+    /// What is sent again and again.
+    again: Option<Again>,
+}
+
+/// Groups that a ring of packets is cut into.
+const GROUPS: u32 = 16;
+
+/// Packets that were written once: as `fabnic-avf-driver` has them, of a group only the last asks for its status.
+#[derive(Debug)]
+struct Again {
+    /// Descriptors, and packets, of a group.
+    descriptors: u32,
+    packets: u32,
+    /// The last second word of each group.
+    last: Vec<u64>,
 }
 
 impl TransmitRing {
     pub(super) fn new(memory: &mut GuestMemory, layout: &Layout) -> Result<TransmitRing, MemoryError> {
         let count = layout.transmit;
         let memory = ring_memory(memory, count, layout.arena.into())?;
-        Ok(TransmitRing { memory, count, arena: layout.arena, next: 0, clean: 0, at: 0 })
+        Ok(TransmitRing { memory, count, arena: layout.arena, next: 0, clean: 0, at: 0, again: None })
     }
 
     pub(super) fn addr(&self) -> u64 {
@@ -154,6 +169,70 @@ impl TransmitRing {
             self.add_raw([addr, describe(ask, len, number == last)]);
         }
         true
+    }
+
+    /// Fills the ring with packets, all of one length and each in so many descriptors that they divide the ring. Gives how many
+    /// there are.
+    pub(super) fn prepare(
+        &mut self,
+        memory: &GuestMemory,
+        ask: &Ask,
+        pieces: u32,
+        mut frame: impl FnMut(u32) -> Vec<u8>,
+    ) -> u32 {
+        let context = u32::from(ask.context.is_some());
+        let each = (pieces + context).next_power_of_two();
+        let pieces = each - context;
+        let descriptors = self.count / GROUPS;
+        let mut last = Vec::new();
+        self.next = 0;
+        for packet in 0..self.count / each {
+            let bytes = frame(packet);
+            let len = bytes.len().div_ceil(pieces as usize).max(1);
+            if let Some(context) = ask.context {
+                self.put(context);
+            }
+            for (n, piece) in (1..).zip(bytes.chunks(len)) {
+                let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                memory.map().write(&self.memory.slice, self.at, piece);
+                let addr = self.memory.buffers + u64::from(self.at);
+                // Whole lines, an odd number of them.
+                self.at += (len.div_ceil(64) | 1) * 64;
+                let is_last = (self.next + 1).is_multiple_of(descriptors);
+                let word = describe(&Ask { silent: !is_last, ..*ask }, len, n == pieces);
+                if is_last {
+                    last.push(word);
+                }
+                self.put([addr, word]);
+            }
+        }
+        (self.clean, self.next) = (0, self.count - descriptors);
+        self.again = Some(Again { descriptors, packets: descriptors / each, last });
+        self.count / each
+    }
+
+    fn put(&mut self, words: [u64; 2]) {
+        self.memory.descriptors.store(self.next as usize, words);
+        self.next = (self.next + 1) % self.count;
+    }
+
+    /// Makes groups of packets that are done available again, until there are `most` packets or none.
+    pub(super) fn repeat(&mut self, most: u32) -> u32 {
+        let Some(again) = &self.again else { return 0 };
+        let mut sent = 0;
+        while sent < most {
+            let end = (self.clean + again.descriptors - 1) as usize;
+            let [addr, word] = self.memory.descriptors.load_acquire(end);
+            if word & 1 << 32 == 0 {
+                break;
+            }
+            let word = again.last.get((self.clean / again.descriptors) as usize).copied().unwrap_or(0);
+            self.memory.descriptors.store(end, [addr, word]);
+            self.clean = (self.clean + again.descriptors) % self.count;
+            self.next = (self.next + again.descriptors) % self.count;
+            sent += again.packets;
+        }
+        sent
     }
 
     pub(super) fn reap(&mut self, head: u32) -> Result<u32, DriverError> {
@@ -238,6 +317,38 @@ impl ReceiveRing {
         self.partial.clear();
         (0..self.count).for_each(|at| self.give(layout, at));
         Ok(())
+    }
+
+    /// Takes frames, up to `most` and if there are at least `gather`, reads the first bytes of each and gives their buffers
+    /// back at once. Gives frames and bytes, and where the tail is to be if it moves.
+    pub(super) fn recycle(
+        &mut self,
+        memory: &GuestMemory,
+        layout: &Layout,
+        gather: u32,
+        most: u32,
+    ) -> (u64, u64, Option<u32>) {
+        let is_done = |word: u64| word & 1 << 32 != 0;
+        let last = (self.next + gather.clamp(1, self.count - 1) - 1) % self.count;
+        let (mut frames, mut bytes) = (0, 0);
+        if !is_done(self.memory.descriptors.load_acquire(last as usize)[1]) {
+            return (frames, bytes, None);
+        }
+        for _ in 0..most.min(self.count - 1) {
+            let at = self.next;
+            let [_, word] = self.memory.descriptors.load_acquire(at as usize);
+            if !is_done(word) {
+                break;
+            }
+            memory.map().prefetch_at(&self.memory.slice, (at + 8) % self.count * layout.buffer);
+            let mut first = [0; 8];
+            memory.map().read(&self.memory.slice, at * layout.buffer, &mut first);
+            frames += u64::from(word & 1 << 33 != 0 && first != [0; 8]);
+            bytes += word & 0xffff;
+            self.give(layout, at);
+            self.next = (at + 1) % self.count;
+        }
+        (frames, bytes, Some((self.next + self.count - 1) % self.count))
     }
 
     /// Frames that are whole, and where the tail is to be if it moves.

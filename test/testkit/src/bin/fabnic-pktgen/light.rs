@@ -240,7 +240,7 @@ impl Traffic for LightTraffic {
         }
     }
 
-    fn totals(&self) -> Totals {
+    fn totals(&mut self) -> Totals {
         let mut totals = Totals { reconnects: self.reconnects, busy: self.busy, ..Totals::default() };
         for pair in self.ports.iter().flat_map(|port| &port.pairs) {
             let (sent, received) = (pair.transmit.counts(), pair.receive.counts());
@@ -251,6 +251,7 @@ impl Traffic for LightTraffic {
             totals.rx_starved += received.starved;
             totals.disorder += sent.disorder + received.disorder;
             totals.kicks += sent.kicks + received.kicks;
+            totals.exits += sent.kicks + received.kicks;
         }
         totals.lost = totals.tx_frames.saturating_sub(totals.rx_frames);
         totals

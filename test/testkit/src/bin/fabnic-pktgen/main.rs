@@ -1,4 +1,4 @@
-//! fabnic-pktgen: traffic against any vhost-user back end, ours or a peer's.
+//! fabnic-pktgen: traffic against any vhost-user back end, ours or a peer's, and against our PCI cards over vfio-user.
 //!
 //! It is two guests on one CPU: a driver with its front end on each of two (or more) ports, and between them the switch
 //! that is measured. Everything it prints counts windows of time.
@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod attach;
+mod card;
 mod flow;
 mod light;
 mod memcpy;
@@ -31,6 +33,8 @@ enum Command {
     Run(Box<options::RunOptions>),
     /// Copy the same bytes between the same sort of buffers, without a switch: the rate to compare with.
     Memcpy(memcpy::MemcpyOptions),
+    /// Attach drivers to many ports and do nothing.
+    Attach(attach::AttachOptions),
     /// Be a guest that answers ARP and ICMP echo.
     Responder(Box<ping::ResponderOptions>),
     /// Be a guest that pings another one.
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Memcpy(options) => memcpy::memcpy(&options),
+        Command::Attach(options) => attach::attach(&options),
         Command::Responder(options) => ping::responder(&options),
         Command::Ping(options) => ping::ping(&options),
     };

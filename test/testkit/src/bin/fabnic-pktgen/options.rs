@@ -9,11 +9,24 @@ use fabnic_testkit::front_end::Sequence;
 use fabnic_testkit::memory::Backing;
 use fabnic_wire::MacAddr;
 
-/// One port: a guest on one vhost-user socket.
+/// A port's card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nic {
+    /// virtio-net, over vhost-user.
+    VirtioNet,
+    /// An Adaptive Virtual Function, over vfio-user.
+    Avf,
+    /// An 82540EM, over vfio-user.
+    E1000,
+}
+
+/// One port: a guest on one vhost-user or vfio-user socket.
 #[derive(Clone, Debug)]
 pub(crate) struct PortOptions {
     /// The socket.
     pub(crate) socket: PathBuf,
+    /// The card behind it.
+    pub(crate) nic: Nic,
     /// Listen there instead of connecting.
     pub(crate) server: bool,
     /// Packed rings.
@@ -54,6 +67,7 @@ impl PortOptions {
     pub(crate) fn new(socket: PathBuf) -> PortOptions {
         PortOptions {
             socket,
+            nic: Nic::VirtioNet,
             server: false,
             packed: false,
             queue_size: 1024,
@@ -101,6 +115,14 @@ impl FromStr for PortOptions {
             };
             match key {
                 "socket" => options.socket = PathBuf::from(value),
+                "nic" => {
+                    options.nic = match value {
+                        "virtio-net" => Nic::VirtioNet,
+                        "avf" => Nic::Avf,
+                        "e1000" => Nic::E1000,
+                        _ => bail!("nic={value}: expected virtio-net, avf or e1000"),
+                    }
+                }
                 "role" => {
                     options.server = match value {
                         "server" => true,
@@ -145,7 +167,7 @@ impl FromStr for PortOptions {
                     }
                 }
                 _ => bail!(
-                    "{key}: no such key; expected socket, role, ring, queue-size, queues, mac, peer, mergeable, \
+                    "{key}: no such key; expected socket, nic, role, ring, queue-size, queues, mac, peer, mergeable, \
                      in-order, event-idx, indirect, rx-buffer, tx-piece, vlan, ip, peer-ip, sequence or memory"
                 ),
             }
@@ -182,7 +204,7 @@ pub(crate) enum Fields {
 }
 
 /// What a port is told.
-const PORT_HELP: &str = "A port: socket=PATH[,role=client|server][,ring=split|packed][,queue-size=1024][,queues=1][,mac=..][,peer=..] \
+const PORT_HELP: &str = "A port: socket=PATH[,nic=virtio-net|avf|e1000][,role=client|server][,ring=split|packed][,queue-size=1024][,queues=1][,mac=..][,peer=..] \
     [,mergeable=on][,in-order=off][,event-idx=off][,indirect=off][,rx-buffer=2048][,tx-piece=32768][,vlan=ID] \
     [,sequence=virtio-user|qemu|cloud-hypervisor][,memory=auto|huge|ordinary]";
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use fabnic_memory::clock;
 
+use crate::card::CardTraffic;
 use crate::light::LightTraffic;
-use crate::options::{Mode, RunOptions};
+use crate::options::{Mode, Nic, RunOptions};
 use crate::seq::SeqTraffic;
 use crate::window::{Latency, Report, Totals, Window};
 
@@ -17,7 +18,7 @@ pub(crate) trait Traffic {
     /// Sends and receives until the clock says `until` (in counts of [`clock::tsc`]).
     fn drive(&mut self, until: u64) -> anyhow::Result<()>;
     /// What was counted since the start.
-    fn totals(&self) -> Totals;
+    fn totals(&mut self) -> Totals;
     /// Where the rings stand, in words, a line each.
     fn describe(&self) -> Vec<String>;
     /// Latencies since the last call; `None` if they are not measured.
@@ -50,6 +51,9 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
     pin(options.cpu)?;
     clock::tsc_hz();
     let mut traffic: Box<dyn Traffic> = match options.mode {
+        _ if options.ports.iter().any(|port| port.nic != Nic::VirtioNet) => {
+            Box::new(CardTraffic::new(options)?)
+        }
         Mode::Light => Box::new(LightTraffic::new(options)?),
         Mode::Seq => Box::new(SeqTraffic::new(options)?),
     };

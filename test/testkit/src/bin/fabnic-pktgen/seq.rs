@@ -73,12 +73,12 @@ pub(crate) struct SeqTraffic {
     all: Histogram<u64>,
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
     // Up to a minute, three digits.
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
-fn latency(histogram: &Histogram<u64>) -> Option<Latency> {
+pub(crate) fn latency(histogram: &Histogram<u64>) -> Option<Latency> {
     (!histogram.is_empty()).then(|| Latency {
         p50: histogram.value_at_quantile(0.5),
         p90: histogram.value_at_quantile(0.9),
@@ -292,7 +292,7 @@ impl Traffic for SeqTraffic {
         }
     }
 
-    fn totals(&self) -> Totals {
+    fn totals(&mut self) -> Totals {
         Totals {
             tx_frames: self.ports.iter().flat_map(|port| &port.sequences).sum(),
             rx_frames: self.received,

@@ -23,6 +23,8 @@ pub(crate) struct Totals {
     pub(crate) rx_starved: u64,
     pub(crate) disorder: u64,
     pub(crate) kicks: u64,
+    /// Accesses by which a guest in a VM would leave it: kicks, register accesses.
+    pub(crate) exits: u64,
     pub(crate) reconnects: u64,
     /// Clock counts of turns in which there was something to do.
     pub(crate) busy: u64,
@@ -42,6 +44,7 @@ impl Totals {
             rx_starved: self.rx_starved - start.rx_starved,
             disorder: self.disorder - start.disorder,
             kicks: self.kicks - start.kicks,
+            exits: self.exits - start.exits,
             reconnects: self.reconnects - start.reconnects,
             busy: self.busy - start.busy,
         }
@@ -74,6 +77,7 @@ pub(crate) struct Window {
     rx_starved: u64,
     disorder: u64,
     kicks: u64,
+    exits: u64,
     reconnects: u64,
     rx_mpps: f64,
     rx_gbps: f64,
@@ -106,6 +110,7 @@ impl Window {
             rx_starved: counted.rx_starved,
             disorder: counted.disorder,
             kicks: counted.kicks,
+            exits: counted.exits,
             reconnects: counted.reconnects,
             rx_mpps: per_second(counted.rx_frames) / 1e6,
             rx_gbps: per_second(counted.rx_bytes) * 8.0 / 1e9,
