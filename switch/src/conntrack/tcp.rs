@@ -15,9 +15,13 @@
 //! window allows it; `max_window`, the largest window it has offered. A segment is in window if
 //!
 //! 1. `seq <= sender.max_end`: it does not begin behind the receiver's window;
-//! 2. `seq + len >= sender.end - receiver.max_window`: it is not older than what could still be unacknowledged;
-//! 3. `ack <= receiver.end`: it acknowledges nothing that was not sent;
+//! 2. `ack <= receiver.end`: it acknowledges nothing that was not sent;
+//! 3. `seq + len >= sender.end - receiver.max_window`: it is not older than what could still be unacknowledged;
 //! 4. `ack >= receiver.end - max(sender.max_window, 66000)`: nor something long gone.
+//!
+//! What breaks rule 3 or 4 is late or sent again, and harms nobody: it is let through, and nothing is learned from it. So is
+//! what breaks rule 1 by no more than a window: there are TCPs that send too much, and receivers that take it. What they then
+//! acknowledge was sent. These are also Linux' exceptions, as of 7.2.
 //!
 //! # Invariants
 //! - All arithmetic on sequence numbers is modulo 2^32.
@@ -203,7 +207,15 @@ impl Side {
         self.max_window = segment.window.max(1);
         let options = segment.syn_options();
         self.scale = options.scale.unwrap_or(0);
-        self.flags = options.flags();
+        self.flags = options.flags() | self.flags & LIBERAL;
+    }
+
+    /// Window scaling is used by both or none (RFC 7323, section 1.3); known when the second one answers.
+    fn agree(&mut self, other: &mut Side, reply: bool) {
+        if reply && self.flags & other.flags & SCALES == 0 {
+            self.scale = 0;
+            other.scale = 0;
+        }
     }
 }
 
@@ -255,13 +267,18 @@ pub(crate) enum Invalid {
     /// Rule 1.
     BeyondWindow,
     /// Rule 2.
-    BelowWindow,
-    /// Rule 3.
     AckOfUnsent,
-    /// Rule 4.
-    AckTooOld,
     /// A RST with a sequence number that was acknowledged already.
     Rst,
+}
+
+/// Why a segment is not in window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misfit {
+    /// It cannot be right.
+    Wrong(Invalid),
+    /// It harms nobody, but tells nothing.
+    Harmless,
 }
 
 /// How long a connection is kept after a packet.
@@ -354,9 +371,11 @@ impl Tcp {
         }
         if check && let Err(why) = self.window(direction, kind, segment) {
             let (sender, _) = self.pair(direction);
-            let lenient = strictness.liberal || sender.flags & LIBERAL != 0;
-            if !lenient || kind == Kind::Rst {
-                return Effect::Invalid(why);
+            let lenient = sender.flags & LIBERAL != 0 || strictness.liberal && kind != Kind::Rst;
+            match why {
+                _ if lenient => {}
+                Misfit::Harmless => return Effect::Ignored,
+                Misfit::Wrong(why) => return Effect::Invalid(why),
             }
         }
         self.last.kind = kind;
@@ -451,7 +470,9 @@ impl Tcp {
                 scale: last.scale,
                 flags: last.flags & (SCALES | SACK),
             };
-            let answer = Side::default();
+            let flags =
+                self.pair(if reply { Direction::Reply } else { Direction::Original }).0.flags & LIBERAL;
+            let answer = Side { flags, ..Side::default() };
             self.sides = if reply { [side, answer] } else { [answer, side] };
             self.state = TcpState::SynSent;
             return Ok(TcpState::SynRecv);
@@ -461,7 +482,11 @@ impl Tcp {
         self.last.seq = segment.seq;
         self.last.end = segment.end;
         self.last.window = segment.window;
-        if kind == Kind::Syn {
+        if kind == Kind::Ack && reply && self.state == TcpState::SynSent {
+            // A challenge to a SYN; who sent that resets with this number (RFC 5961, section 4).
+            self.last.ack = segment.ack;
+        }
+        if kind == Kind::Syn && !reply {
             let options = segment.syn_options();
             self.last.scale = options.scale.unwrap_or(0);
             self.last.flags = options.flags();
@@ -512,15 +537,21 @@ impl Tcp {
                 return RstVerdict::Stay;
             }
         }
-        let answers_ignored =
-            (known.replied && self.last.kind == Kind::Syn) || (!known.assured && self.last.kind == Kind::Ack);
-        if answers_ignored && segment.ack == self.last.end { RstVerdict::Pass } else { RstVerdict::Check }
+        let answers_ignored = (known.replied && self.last.kind == Kind::Syn && self.last.reply != reply)
+            || (!known.assured && self.last.kind == Kind::Ack);
+        let answers_challenge = self.state == TcpState::SynSent
+            && self.last.kind == Kind::Ack
+            && self.last.reply
+            && segment.seq == self.last.ack;
+        let pass = answers_ignored && segment.ack == self.last.end || answers_challenge;
+        if pass { RstVerdict::Pass } else { RstVerdict::Check }
     }
 
     /// The window check; takes the segment into account if it passes.
     #[inline(always)]
-    fn window(&mut self, direction: Direction, kind: Kind, segment: &Segment<'_>) -> Result<(), Invalid> {
+    fn window(&mut self, direction: Direction, kind: Kind, segment: &Segment<'_>) -> Result<(), Misfit> {
         let state = self.state;
+        let is_reply = direction == Direction::Reply;
         let (sender, receiver) = self.pair(direction);
         let Segment { mut seq, mut ack, mut end, mut window, .. } = *segment;
         let mut sack = if receiver.flags & SACK != 0 { segment.sack() } else { ack };
@@ -529,11 +560,7 @@ impl Tcp {
         if sender.max_window == 0 {
             if is_syn {
                 sender.open(segment);
-                if sender.flags & receiver.flags & SCALES == 0 {
-                    // Both or none (RFC 7323 section 1.3).
-                    sender.scale = 0;
-                    receiver.scale = 0;
-                }
+                sender.agree(receiver, is_reply);
                 if !has_ack {
                     return Ok(());
                 }
@@ -545,38 +572,49 @@ impl Tcp {
                 if receiver.max_window == 0 {
                     receiver.end = sack;
                     receiver.max_end = sack;
+                } else if sack == receiver.end.wrapping_add(1) {
+                    // What was seen of the other side was a keep-alive, one byte behind.
+                    receiver.end = sack;
                 }
             }
         } else if is_syn
-            && (state == TcpState::SynSent && direction == Direction::Original
-                || state == TcpState::SynRecv && direction == Direction::Reply)
+            && matches!(state, TcpState::SynSent | TcpState::SynRecv)
             && is_after(end, sender.end)
         {
             // Started again with higher numbers.
             sender.open(segment);
+            sender.agree(receiver, is_reply);
+            if is_reply && !has_ack {
+                return Ok(());
+            }
         }
         if !has_ack || (kind == Kind::Rst && ack == 0) {
             ack = receiver.end;
             sack = ack;
         }
-        if seq == end && (kind != Kind::Rst || (seq == 0 && state == TcpState::SynSent)) {
-            // No data: only the acknowledgment tells.
+        if kind == Kind::Rst && seq == 0 && state == TcpState::SynSent {
+            // Refused by who has no number to refuse with.
             seq = sender.end;
             end = seq;
         }
         let oldest = sender.end.wrapping_sub(receiver.max_window);
         let oldest_ack = receiver.end.wrapping_sub(sender.max_window.max(LEAST_ACK_WINDOW));
+        let (late, late_ack) = (is_after(oldest, end), is_after(oldest_ack, sack));
+        let ack_of_unsent = is_after(sack, receiver.end);
         if is_after(seq, sender.max_end) {
-            return Err(Invalid::BeyondWindow);
+            let beyond = end.wrapping_sub(sender.max_end).wrapping_add(1);
+            if late || late_ack || ack_of_unsent || beyond > receiver.max_window {
+                return Err(Misfit::Wrong(Invalid::BeyondWindow));
+            }
+            sender.end = end;
+            sender.flags |= UNACKNOWLEDGED;
+            return Err(Misfit::Harmless);
         }
-        if is_after(oldest, end) {
-            return Err(Invalid::BelowWindow);
+        if ack_of_unsent {
+            return Err(Misfit::Wrong(Invalid::AckOfUnsent));
         }
-        if is_after(sack, receiver.end) {
-            return Err(Invalid::AckOfUnsent);
-        }
-        if is_after(oldest_ack, sack) {
-            return Err(Invalid::AckTooOld);
+        if late_ack || late && receiver.max_window != 0 {
+            return Err(Misfit::Harmless);
         }
         if !is_syn {
             window <<= sender.scale;
@@ -603,13 +641,13 @@ impl Tcp {
         if kind == Kind::Ack {
             let reply = direction == Direction::Reply;
             let last = &mut self.last;
-            let same =
-                last.reply == reply && (last.seq, last.ack, last.end, last.window) == (seq, ack, end, window);
+            let same = last.reply == reply
+                && (last.seq, last.ack, last.end, last.window) == (seq, ack, end, segment.window);
             last.repeated = if same { last.repeated.saturating_add(1) } else { 0 };
             last.seq = seq;
             last.ack = ack;
             last.end = end;
-            last.window = window;
+            last.window = segment.window;
         }
         Ok(())
     }

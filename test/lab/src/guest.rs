@@ -75,6 +75,7 @@ impl Part {
                 "act_skbedit",
                 "act_vlan",
                 "nf_conntrack",
+                "nf_conntrack_ftp",
                 "nf_defrag_ipv6",
             ],
         }

@@ -21,6 +21,7 @@
 //!   to be waited for.
 
 mod bridge;
+mod conntrack;
 mod dice;
 mod fabric;
 mod flower;
@@ -31,6 +32,7 @@ mod verdict;
 mod vlans;
 
 pub use bridge::{Bridge, BridgePort, Filtering};
+pub use conntrack::compare_connections;
 pub use fabric::Fabric;
 pub use flower::compare_rules;
 pub use namespace::{INSIDE, Inside, in_guest, in_namespace};

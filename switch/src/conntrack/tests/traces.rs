@@ -200,16 +200,21 @@ fn what_is_out_of_the_window_is_invalid() {
     open(&mut bed);
     let lines: &[Line<'_>] = &[
         // Rule 1: the window is 1000.
-        ('>', seg("PA", 101 + 1001, 501, 10), "inv", ES),
         ('>', seg("PA", 101 + 999, 501, 1), "est", ES),
-        // Rule 2: a window's worth older than the end.
-        ('>', seg("PA", 60, 501, 10), "inv", ES),
-        ('>', seg("PA", 101, 501, 10), "est", ES),
-        // Rule 3: acknowledges what was never sent.
-        ('>', seg("A", 111, 502, 0), "inv", ES),
-        // Rule 4: acknowledges what is long gone.
-        ('>', seg("A", 111, 501_u32.wrapping_sub(66_001), 0), "inv", ES),
-        ('>', seg("A", 111, 501_u32.wrapping_sub(66_000), 0), "est", ES),
+        // Too much, by more than another window.
+        ('>', seg("PA", 101 + 1001, 501, 1000), "inv", ES),
+        ('>', seg("PA", 101 + 3000, 501, 1), "inv", ES),
+        // By less: it may be taken, and what is acknowledged then was sent.
+        ('<', seg("A", 501, 101 + 1011, 0), "inv", ES),
+        ('>', seg("PA", 101 + 1001, 501, 10), "est", ES),
+        ('<', seg("A", 501, 101 + 1011, 0), "est+rpl", ES),
+        // Rule 2: acknowledges what was never sent.
+        ('>', seg("A", 1112, 502, 0), "inv", ES),
+        // Rules 3 and 4: older than a window, acknowledges what is long gone. Let through, and nothing is learned from it.
+        ('>', seg("PA", 60, 501, 10), "est", ES),
+        ('>', seg("A", 1112, 501_u32.wrapping_sub(66_001), 0), "est", ES),
+        // Also a segment without data has its place.
+        ('>', seg("A", 1112 + 5000, 501, 0), "inv", ES),
     ];
     run(&mut bed, lines);
     let before = bed.zone.counters().invalid;

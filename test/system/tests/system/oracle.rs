@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fabnic_lab::{GuestKernel, Vm, VmSpec};
-use fabnic_oracle::{CASES, Filtering, Inside, Verdict, compare_rules, compare_vlans, in_guest};
+use fabnic_oracle::{
+    CASES, Filtering, Inside, Verdict, compare_connections, compare_rules, compare_vlans, in_guest,
+};
 use fabnic_system::Rig;
 
 /// Where this program and its libraries are in the guest, whose own may be others.
@@ -58,14 +60,16 @@ fn compared(test: &str, compare: impl FnOnce(&Inside) -> Result<Verdict>) -> Res
     let mut vm = Vm::boot(rig.lab(), &spec, rig.dir())?;
     let cases = std::env::var(CASES).map_or_else(|_| String::new(), |cases| format!("{CASES}={cases}"));
     let command = format!(
-        "modprobe tun; {}=1 {cases} {PLACE}/loader --library-path {PLACE} {PLACE}/test --exact oracle::{test} --nocapture --test-threads=1",
+        "modprobe tun; modprobe nf_conntrack_ftp; {}=1 {cases} {PLACE}/loader --library-path {PLACE} {PLACE}/test --exact oracle::{test} --nocapture --test-threads=1",
         fabnic_oracle::INSIDE
     );
     let patience = if cases.is_empty() { Duration::from_secs(240) } else { Duration::from_secs(3600) };
     let reply = vm.shell().run(&command, patience)?;
-    let said = reply.text.lines().find(|line| line.contains("the same:"));
-    anyhow::ensure!(reply.status == 0 && said.is_some(), "kernel {}: {}", vm.kernel_version(), reply.text);
-    eprintln!("  kernel {}: {}", vm.kernel_version(), said.unwrap_or_default());
+    let is_same = reply.status == 0 && reply.text.contains("the same:");
+    anyhow::ensure!(is_same, "kernel {}: {}", vm.kernel_version(), reply.text);
+    eprintln!("  kernel {}", vm.kernel_version());
+    let told = |line: &&str| line.contains("the same:") || line.contains("meant to differ");
+    reply.text.lines().filter(told).for_each(|line| eprintln!("  {line}"));
     vm.power_off()
 }
 
@@ -82,4 +86,9 @@ fn vlans_are_as_in_a_bridge_that_filters_them() -> Result<()> {
 #[test]
 fn rules_are_as_of_tc_flower() -> Result<()> {
     compared("rules_are_as_of_tc_flower", |inside| compare_rules(inside, 24))
+}
+
+#[test]
+fn connections_are_as_of_the_kernel() -> Result<()> {
+    compared("connections_are_as_of_the_kernel", |inside| compare_connections(inside, 60))
 }
