@@ -300,7 +300,7 @@ fn other(dice: &mut Dice<'_>, hosts: Hosts, sent: &[Step]) -> Step {
                 from,
                 what: format!("error {kind}/{code} about the packet {back} before"),
                 frame,
-                tcp: None,
+                tcp: about.and_then(|about| about.tcp).map(|(port, _)| (port, 0)),
             };
         }
     };

@@ -17,7 +17,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use fabnic_lab::{GuestKernel, Vm, VmSpec};
 use fabnic_oracle::{
-    CASES, Filtering, Inside, Verdict, compare_connections, compare_rules, compare_vlans, in_guest,
+    CASES, Filtering, Inside, Verdict, compare_connections, compare_groups, compare_rules, compare_vlans,
+    in_guest,
 };
 use fabnic_system::Rig;
 
@@ -77,18 +78,23 @@ fn compared(test: &str, compare: impl FnOnce(&Inside) -> Result<Verdict>) -> Res
 fn vlans_are_as_in_a_bridge_that_filters_them() -> Result<()> {
     compared("vlans_are_as_in_a_bridge_that_filters_them", |inside| {
         let kinds = &[0x8100, 0x88a8];
-        let customer = compare_vlans(inside, Filtering::Dot1Q, kinds, 24).context("802.1Q")?;
-        let service = compare_vlans(inside, Filtering::Dot1Ad, kinds, 24).context("802.1ad")?;
+        let customer = compare_vlans(inside, Filtering::Dot1Q, kinds, 20).context("802.1Q")?;
+        let service = compare_vlans(inside, Filtering::Dot1Ad, kinds, 20).context("802.1ad")?;
         Ok(customer + service)
     })
 }
 
 #[test]
 fn rules_are_as_of_tc_flower() -> Result<()> {
-    compared("rules_are_as_of_tc_flower", |inside| compare_rules(inside, 24))
+    compared("rules_are_as_of_tc_flower", |inside| compare_rules(inside, 16))
 }
 
 #[test]
 fn connections_are_as_of_the_kernel() -> Result<()> {
-    compared("connections_are_as_of_the_kernel", |inside| compare_connections(inside, 60))
+    compared("connections_are_as_of_the_kernel", |inside| compare_connections(inside, 50))
+}
+
+#[test]
+fn groups_are_as_of_a_bridge_that_snoops() -> Result<()> {
+    compared("groups_are_as_of_a_bridge_that_snoops", |inside| compare_groups(inside, 16))
 }
