@@ -325,7 +325,7 @@ fn conversation(case: u16, bytes: &[Vec<u8>]) -> Vec<Step> {
 }
 
 /// The state of the connection that the client has from this port, in the switch.
-fn state(fabric: &Fabric, port: u16) -> Option<TcpState> {
+fn state(fabric: &mut Fabric, port: u16) -> Option<TcpState> {
     let entries = fabric.switch.conntrack().entries(0);
     entries.iter().find(|entry| [entry.original.src_port, entry.original.dst_port].contains(&port))?.tcp
 }
@@ -385,7 +385,7 @@ pub fn compare_connections(inside: &Inside, cases: u32) -> Result<Verdict> {
             }
             let kernel = bridge.send(step.from, &step.frame)?;
             verdict.count(&kernel);
-            let before = step.tcp.and_then(|(port, _)| state(&fabric, port));
+            let before = step.tcp.and_then(|(port, _)| state(&mut fabric, port));
             let own = fabric.send(step.from, &step.frame)?;
             let (here, there) = (said(&own), said(&kernel));
             if let (Some(why), Some((port, _))) = (meant(step, before, &here, &there), step.tcp) {
