@@ -18,6 +18,12 @@ pub(crate) struct Bell {
     armed: AtomicBool,
 }
 
+impl Default for Bell {
+    fn default() -> Bell {
+        Bell::new()
+    }
+}
+
 impl Bell {
     pub(crate) fn new() -> Bell {
         Bell { armed: AtomicBool::new(false) }

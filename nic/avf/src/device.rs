@@ -74,11 +74,8 @@ impl Avf {
     pub fn new(port: Arc<Port>, mut settings: Settings) -> Result<Avf, Fault> {
         let cells = port.ingress().len().min(port.egress().len()).min(MAX_QUEUES);
         settings.queues = settings.queues.clamp(1, u16::try_from(cells).unwrap_or(1));
-        let doorbells =
-            Doorbells::new(MAX_QUEUES, settings.share_doorbells).map_err(|error| match error {
-                NoDoorbells::Map(error) => Fault(format!("no memory for tail registers: {error}")),
-                NoDoorbells::Event(error) => Fault(format!("no eventfd for a queue: {error}")),
-            })?;
+        let doorbells = Doorbells::new(MAX_QUEUES, settings.share_doorbells)
+            .map_err(|NoDoorbells(error)| Fault(format!("no memory for tail registers: {error}")))?;
         let vectors = Arc::new(Vectors::new(Arc::clone(&doorbells)));
         let control =
             Control::new(&settings).map_err(|error| Fault(format!("no eventfd for settings: {error}")))?;

@@ -5,7 +5,7 @@
 //! sleeps. The ITR registers lie in one of these pages and are kept in it too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fabnic_avf_spec::registers::{BAR0_SIZE, QRX_TAIL, QTX_TAIL};
 use fabnic_memory::{AddressSpace, Map, MapError, Table};
@@ -22,10 +22,12 @@ pub(crate) const AREAS: [(u64, u64); 2] = [(QTX_TAIL, PAGE), (QRX_TAIL, PAGE)];
 const TAIL: u32 = 0x1fff;
 
 /// What a transmit queue and the register side share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
     bell: Bell,
-    event: OwnedFd,
+    /// Made when the queue is first used: a host with thousands of functions would run out of descriptors for queues that
+    /// nobody has.
+    event: OnceLock<OwnedFd>,
 }
 
 /// The tails of all queues.
@@ -40,22 +42,15 @@ pub(crate) struct Doorbells {
 
 /// Why there are none.
 #[derive(Debug)]
-pub(crate) enum NoDoorbells {
-    Map(MapError),
-    Event(rustix::io::Errno),
-}
+pub(crate) struct NoDoorbells(pub(crate) MapError);
 
 impl Doorbells {
     /// Tails for so many transmit queues.
     pub(crate) fn new(queues: usize, shared: bool) -> Result<Arc<Doorbells>, NoDoorbells> {
-        let (map, file) = Map::anonymous(BAR0_SIZE).map_err(NoDoorbells::Map)?;
+        let (map, file) = Map::anonymous(BAR0_SIZE).map_err(NoDoorbells)?;
         let words = usize::try_from(BAR0_SIZE / 4).unwrap_or(0);
-        let words = map.table(AddressSpace::Guest, 0, words).map_err(NoDoorbells::Map)?;
-        let line = |_| {
-            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-            Ok(Line { bell: Bell::new(), event: event.map_err(NoDoorbells::Event)? })
-        };
-        let lines = (0..queues.min(MAX_QUEUES)).map(line).collect::<Result<_, _>>()?;
+        let words = map.table(AddressSpace::Guest, 0, words).map_err(NoDoorbells)?;
+        let lines = (0..queues.min(MAX_QUEUES)).map(|_| Line::default()).collect();
         Ok(Arc::new(Doorbells { words, file, lines, shared }))
     }
 
@@ -82,9 +77,12 @@ impl Doorbells {
     pub(crate) fn write(&self, offset: u64, value: u32) {
         self.words.store_release(Doorbells::index(offset), value.to_le());
         let Some(line) = self.lines.get(Doorbells::index(offset.wrapping_sub(QTX_TAIL))) else { return };
-        if line.bell.ring() {
+        // A bell is armed by a queue that was opened, and so has its event.
+        if line.bell.ring()
+            && let Some(event) = line.event.get()
+        {
             // The only error that can be is EAGAIN: the counter is full, and so the descriptor readable.
-            let _ = rustix::io::write(&line.event, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
         }
     }
 
@@ -139,8 +137,23 @@ impl Doorbells {
         }
     }
 
+    /// Makes what wakes the queue, if it was not made yet.
+    ///
+    /// # Errors
+    /// No more file descriptors can be had.
+    pub(crate) fn open(&self, queue: usize) -> Result<(), rustix::io::Errno> {
+        if let Some(line) = self.lines.get(queue)
+            && line.event.get().is_none()
+        {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            // Only the register side opens queues: nobody else made one meanwhile.
+            let _ = line.event.set(event);
+        }
+        Ok(())
+    }
+
     /// What wakes the queue.
     pub(crate) fn wake(&self, queue: usize) -> Option<BorrowedFd<'_>> {
-        self.lines.get(queue).map(|line| line.event.as_fd())
+        self.lines.get(queue).and_then(|line| line.event.get()).map(AsFd::as_fd)
     }
 }

@@ -120,6 +120,8 @@ impl Transmit {
             counters.fault();
             Fault(format!("transmit ring {queue}: {error}"))
         };
+        let no_event = |error| Fault(format!("transmit queue {queue}: no eventfd: {error}"));
+        doorbells.open(queue).map_err(no_event)?;
         let descriptors = map.table(AddressSpace::Guest, ring, usize::from(len)).map_err(outside)?;
         let words = map.table(AddressSpace::Guest, ring, 2 * usize::from(len)).map_err(outside)?;
         Ok(Transmit {
