@@ -74,10 +74,8 @@ impl Touched {
 
     /// All rules that speak of this group.
     pub(crate) fn users_of(&mut self, desired: &Desired, group: &fabnic_model::Group) {
-        for (number, rule) in desired.numbered_rules() {
-            if rule.tenant == group.tenant && groups_of(rule).any(|name| *name == group.name) {
-                self.0.insert(number, (rule.tenant.clone(), rule.qualified()));
-            }
+        for (number, rule) in desired.rules_of_group(&group.qualified()) {
+            self.0.insert(number, (rule.tenant.clone(), rule.qualified()));
         }
     }
 
@@ -99,7 +97,7 @@ impl Touched {
                 || rule.action.iter().any(
                     |action| matches!(action, ModelAction::Redirect(port) if ports.contains(port.as_str())),
                 )
-                || groups_of(rule).any(|group| changed.contains(&(rule.tenant(), group.as_str())));
+                || rule.groups().any(|group| changed.contains(&(rule.tenant(), group)));
             if !is_same || speaks {
                 touched.0.insert(number, (rule.tenant.clone(), name));
             }
@@ -112,13 +110,6 @@ impl Touched {
         }
         touched
     }
-}
-
-fn groups_of(rule: &Rule) -> impl Iterator<Item = &String> {
-    [&rule.matching.src_ip, &rule.matching.dst_ip].into_iter().flatten().filter_map(|address| match address {
-        Address::Group(name) => Some(name),
-        Address::Prefix(_) => None,
-    })
 }
 
 /// What the switch has to be told for the touched rules to be as they are desired.

@@ -1,4 +1,5 @@
-//! What a large configuration costs: `cargo run --release -p fabnic-model --example scale [PORTS [RULES]]`.
+//! What a large configuration costs: `cargo run --release -p fabnic-model --example scale [PORTS [RULES [FILE]]]`. With a
+//! FILE, only writes the configuration there, to start a daemon with or to apply.
 //!
 //! 10,000 ports and 100,000 rules unless said: reading the text, checking it, comparing it with what runs, and changing
 //! one rule of it.
@@ -18,7 +19,7 @@ fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
 }
 
 fn main() {
-    let mut sizes = std::env::args().skip(1).map(|n| n.parse::<usize>().unwrap());
+    let mut sizes = std::env::args().skip(1).take(2).map(|n| n.parse::<usize>().unwrap());
     let (ports, rules) = (sizes.next().unwrap_or(10_000), sizes.next().unwrap_or(100_000));
     let mut config = Config::default();
     for i in 0..ports {
@@ -39,6 +40,9 @@ fn main() {
         );
         let words: Vec<&str> = text.split(' ').collect();
         config.rule.push(Rule::of_words(&format!("r{i}"), &words).unwrap().into());
+    }
+    if let Some(file) = std::env::args().nth(3) {
+        return std::fs::write(file, config.to_toml().unwrap()).unwrap();
     }
     println!("{ports} ports, {rules} rules");
     timed("check", || config.check()).unwrap();

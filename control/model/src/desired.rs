@@ -19,7 +19,10 @@
 //!
 //! Invariants: the configuration is one that passed [`Config::check`], and carrying out a planned change leaves it so.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -142,6 +145,8 @@ pub struct Desired {
     /// The numbers of the rules, in their order: ascending.
     numbers: Vec<u64>,
     next_number: u64,
+    /// The numbers of the rules that speak of a group, by its qualified name.
+    speakers: HashMap<String, BTreeSet<u64>>,
     groups: HashMap<String, usize>,
     meters: HashMap<String, usize>,
     mirrors: HashMap<String, usize>,
@@ -198,6 +203,7 @@ impl Desired {
     fn numbered(config: Config, known: &HashMap<String, u64>, mut next: u64) -> Self {
         let mut rules = HashMap::with_capacity(config.rule.len());
         let mut numbers = Vec::with_capacity(config.rule.len());
+        let mut speakers = HashMap::new();
         for rule in &config.rule {
             let name = rule.qualified();
             let number = known.get(&name).copied().unwrap_or_else(|| {
@@ -205,6 +211,7 @@ impl Desired {
                 next
             });
             numbers.push(number);
+            note_speaker(&mut speakers, rule, number);
             rules.insert(name, number);
         }
         let mut used: HashMap<String, Used> = HashMap::new();
@@ -223,6 +230,7 @@ impl Desired {
             rules,
             numbers,
             next_number: next,
+            speakers,
             groups: places(&config.group),
             meters: places(&config.meter),
             mirrors: places(&config.mirror),
@@ -259,6 +267,15 @@ impl Desired {
     /// All rules with their numbers, in their order.
     pub fn numbered_rules(&self) -> impl Iterator<Item = (u64, &Arc<Rule>)> {
         self.numbers.iter().copied().zip(&self.config.rule)
+    }
+
+    /// The rules that speak of the group with this qualified name, with their numbers, in their order.
+    pub fn rules_of_group(&self, group: &str) -> impl Iterator<Item = (u64, &Arc<Rule>)> {
+        let numbers = self.speakers.get(group).into_iter().flatten();
+        numbers.filter_map(|number| {
+            let place = self.numbers.binary_search(number).ok()?;
+            Some((*number, self.config.rule.get(place)?))
+        })
     }
 
     fn place_of_rule(&self, name: &str) -> Option<usize> {
@@ -547,21 +564,27 @@ impl Desired {
                 self.next_number += 1;
                 self.rules.insert(rule.qualified(), self.next_number);
                 self.numbers.push(self.next_number);
+                note_speaker(&mut self.speakers, rule, self.next_number);
                 self.count(rule.tenant(), |used| used.rules += 1);
                 self.config.rule.push(Arc::clone(rule));
             }
             Change::RuleSet { name, rule, .. } => {
-                if let Some(slot) = self.place_of_rule(name).and_then(|place| self.config.rule.get_mut(place))
-                {
-                    *slot = Arc::clone(rule);
-                }
+                let Some(place) = self.place_of_rule(name) else { return };
+                let (Some(slot), Some(&number)) = (self.config.rule.get_mut(place), self.numbers.get(place))
+                else {
+                    return;
+                };
+                let before = std::mem::replace(slot, Arc::clone(rule));
+                self.forget_speaker(&before, number);
+                note_speaker(&mut self.speakers, rule, number);
             }
             Change::RuleDel { name } => {
                 let Some(place) = self.place_of_rule(name) else { return };
                 self.rules.remove(name);
                 // Moves what is behind: some microseconds for a hundred thousand rules.
-                self.numbers.remove(place);
+                let number = self.numbers.remove(place);
                 let rule = self.config.rule.remove(place);
+                self.forget_speaker(&rule, number);
                 self.count(rule.tenant(), |used| used.rules = used.rules.saturating_sub(1));
             }
             Change::GroupAdd { group } => {
@@ -628,8 +651,21 @@ impl Desired {
                 let Err(place) = self.numbers.binary_search(&number) else { return };
                 self.rules.insert(rule.qualified(), number);
                 self.numbers.insert(place, number);
+                note_speaker(&mut self.speakers, &rule, number);
                 self.count(rule.tenant(), |used| used.rules += 1);
                 self.config.rule.insert(place, rule);
+            }
+        }
+    }
+
+    fn forget_speaker(&mut self, rule: &Rule, number: u64) {
+        for group in rule.groups() {
+            let name = qualified(rule.tenant(), group);
+            if let Some(numbers) = self.speakers.get_mut(&name) {
+                numbers.remove(&number);
+                if numbers.is_empty() {
+                    self.speakers.remove(&name);
+                }
             }
         }
     }
@@ -638,6 +674,12 @@ impl Desired {
         if let Some(tenant) = tenant {
             change(self.used.entry(tenant.to_owned()).or_default());
         }
+    }
+}
+
+fn note_speaker(speakers: &mut HashMap<String, BTreeSet<u64>>, rule: &Rule, number: u64) {
+    for group in rule.groups() {
+        speakers.entry(qualified(rule.tenant(), group)).or_default().insert(number);
     }
 }
 

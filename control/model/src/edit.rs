@@ -1,6 +1,8 @@
 //! Changes of one thing in a configuration: what the API's and the command line's `add`, `set` and `del` come to.
 
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -217,6 +219,27 @@ impl Config {
     /// # Errors
     /// When a value cannot be written as TOML: a number above `i64::MAX`.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
+        let Self { daemon, port, fdb, vlan, lldp, tenant, group, meter, mirror, rule } = self;
+        let single = Self { daemon: daemon.clone(), lldp: lldp.clone(), ..Self::default() };
+        let mut text = toml::to_string(&single)?;
+        append(&mut text, "port", port)?;
+        append(&mut text, "fdb", fdb)?;
+        append(&mut text, "vlan", vlan)?;
+        append(&mut text, "tenant", tenant)?;
+        append(&mut text, "group", group)?;
+        append(&mut text, "meter", meter)?;
+        append(&mut text, "mirror", mirror)?;
+        append(&mut text, "rule", rule)?;
+        Ok(text)
     }
+}
+
+/// Appends a list of tables to a file, some at a time: for each table, the writer moves all that it has written.
+fn append<T: Serialize>(text: &mut String, name: &str, list: &[T]) -> Result<(), toml::ser::Error> {
+    const AT_ONCE: usize = 32;
+    for some in list.chunks(AT_ONCE) {
+        text.push('\n');
+        text.push_str(&toml::to_string(&BTreeMap::from([(name, some)]))?);
+    }
+    Ok(())
 }

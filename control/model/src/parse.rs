@@ -34,18 +34,22 @@ pub fn parse(text: &str) -> Result<Config, Refused> {
     let root = document.get_ref();
 
     let mut unknown = Vec::new();
-    unknown_in_table(schema(), root, &mut Vec::new(), &lines, &mut unknown);
+    unknown_in_table(schema(), root, Where::Root, &lines, &mut unknown);
     if !unknown.is_empty() {
         unknown.sort_by_key(|r: &Refusal| r.line);
         return Err(Refused(unknown));
     }
 
-    let config = Config::deserialize(Deserializer::from(document.clone()))
-        .map_err(|e| Refused(vec![of_serde(&lines, root, e.message(), e.span())]))?;
+    // Not a copy of it, which takes as long as reading it: who needs to find something in it reads it once more.
+    let config = Config::deserialize(Deserializer::from(document)).map_err(|e| {
+        let (document, _) = DeTable::parse_recoverable(text);
+        Refused(vec![of_serde(&lines, document.get_ref(), e.message(), e.span())])
+    })?;
 
     config.check().map_err(|Refused(mut refusals)| {
+        let (document, _) = DeTable::parse_recoverable(text);
         for refusal in &mut refusals {
-            refusal.line = locate(root, &refusal.path.0).map(|span| lines.at(span.start));
+            refusal.line = locate(document.get_ref(), &refusal.path.0).map(|span| lines.at(span.start));
         }
         refusals.sort_by_key(|r| r.line);
         Refused(refusals)
@@ -79,23 +83,49 @@ pub(crate) fn resolve(schema: &Value) -> &Value {
     at
 }
 
+/// A place in a document, as the way to it: made into a [`Path`] only when something is wrong there.
+#[derive(Clone, Copy)]
+enum Where<'a> {
+    Root,
+    Key(&'a Where<'a>, &'a str),
+    Element(&'a Where<'a>, usize, &'a DeValue<'a>),
+}
+
+impl Where<'_> {
+    fn path(&self) -> Path {
+        match self {
+            Where::Root => Path::new(),
+            Where::Key(outer, name) => {
+                let mut path = outer.path();
+                path.push(Step::Key(shortened(name)));
+                path
+            }
+            Where::Element(outer, index, value) => {
+                let mut path = outer.path();
+                path.push(Step::Element(*index, name_of(value)));
+                path
+            }
+        }
+    }
+}
+
 fn unknown_in_table(
     schema: &Value,
     table: &DeTable<'_>,
-    path: &mut Path,
+    at: Where<'_>,
     lines: &Lines,
     found: &mut Vec<Refusal>,
 ) {
     let Some(properties) = resolve(schema).get("properties").and_then(Value::as_object) else { return };
     for (key, value) in table {
         let name: &str = key.get_ref();
-        path.push(Step::Key(shortened(name)));
+        let here = Where::Key(&at, name);
         match properties.get(name) {
-            Some(inner) => unknown_in_value(resolve(inner), value, path, lines, found),
+            Some(inner) => unknown_in_value(resolve(inner), value, here, lines, found),
             None => {
                 let known: Vec<&str> = properties.keys().map(String::as_str).collect();
                 let mut refusal = Refusal::at(
-                    path.clone(),
+                    here.path(),
                     format!("unknown key `{}`", shortened(name)),
                     format!("one of {}", known.join(", ")),
                 );
@@ -104,25 +134,23 @@ fn unknown_in_table(
                 found.push(refusal);
             }
         }
-        path.pop();
     }
 }
 
 fn unknown_in_value(
     schema: &Value,
     value: &Spanned<DeValue<'_>>,
-    path: &mut Path,
+    at: Where<'_>,
     lines: &Lines,
     found: &mut Vec<Refusal>,
 ) {
     match value.get_ref() {
-        DeValue::Table(table) => unknown_in_table(schema, table, path, lines, found),
+        DeValue::Table(table) => unknown_in_table(schema, table, at, lines, found),
         DeValue::Array(list) => {
-            if let Some(items) = schema.get("items") {
+            if let Some(items) = schema.get("items").map(resolve) {
                 for (index, element) in list.iter().enumerate() {
-                    path.push(Step::Element(index, name_of(element.get_ref())));
-                    unknown_in_value(resolve(items), element, path, lines, found);
-                    path.pop();
+                    let here = Where::Element(&at, index, element.get_ref());
+                    unknown_in_value(items, element, here, lines, found);
                 }
             }
         }

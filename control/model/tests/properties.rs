@@ -194,3 +194,56 @@ fn every_mistake_in_a_long_file_has_its_line() {
     assert_eq!(refused.0.len(), 7_999);
     assert_eq!(refused.0.last().unwrap().line, Some(3 * 500 + 4 * 4_000));
 }
+
+proptest! {
+    /// The rules of a group are found by an index: the same that a look at all rules finds, whatever was changed and undone.
+    #[test]
+    fn the_rules_of_a_group_are_those_that_speak_of_it(
+        steps in prop::collection::vec((0_u8..6, 0_u8..5, 0_u8..4, any::<bool>()), 1..40),
+    ) {
+        let mut desired = fabnic_model::Desired::new(Config::default());
+        let rule = |name: u8, speaks: u8| {
+            let words: &[&str] = match speaks {
+                0 => &["dst_ip", "group:a", "action", "drop"],
+                1 => &["src_ip", "group:b", "action", "drop"],
+                2 => &["src_ip", "group:a", "dst_ip", "group:b", "action", "drop"],
+                _ => &["action", "drop"],
+            };
+            std::sync::Arc::new(fabnic_model::Rule::of_words(&format!("r{name}"), words).unwrap())
+        };
+        for (name, speaks, kind, undone) in steps {
+            let rule = rule(name, speaks);
+            let old = desired.find_rule(&rule.name).cloned();
+            let change = match (kind, old) {
+                (0 | 1, None) => fabnic_model::Change::RuleAdd { rule },
+                (0 | 1, Some(old)) => fabnic_model::Change::RuleSet {
+                    name: old.name.clone(),
+                    fields: Vec::new(),
+                    rule,
+                },
+                (2, Some(old)) => fabnic_model::Change::RuleDel { name: old.name.clone() },
+                (2, None) => continue,
+                // All of it, as when a file is applied.
+                _ => {
+                    desired = desired.next(desired.config().clone());
+                    continue;
+                }
+            };
+            let undo = desired.reverse(&change).unwrap();
+            desired.carry_out(&change);
+            if undone {
+                desired.undo(undo);
+            }
+            for group in ["a", "b"] {
+                let found: Vec<u64> = desired.rules_of_group(group).map(|(number, _)| number).collect();
+                let speaks = |rule: &fabnic_model::Rule| rule.groups().any(|name| name == group);
+                let expected: Vec<u64> = desired
+                    .numbered_rules()
+                    .filter(|(_, rule)| speaks(rule))
+                    .map(|(number, _)| number)
+                    .collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}

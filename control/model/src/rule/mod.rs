@@ -85,6 +85,15 @@ impl Rule {
             action: vec![Action::Pass],
         }
     }
+
+    /// The names of the groups that it speaks of, as they stand in it: groups of its own domain.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        let given = [&self.matching.src_ip, &self.matching.dst_ip].into_iter().flatten();
+        given.filter_map(|address| match address {
+            value::Address::Group(name) => Some(name.as_str()),
+            value::Address::Prefix(_) => None,
+        })
+    }
 }
 
 /// Which way packets go, seen from the switch.
