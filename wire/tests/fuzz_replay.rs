@@ -6,6 +6,8 @@ use std::{fs, path::Path};
 mod control_parse;
 #[path = "fuzz/frame_parse.rs"]
 mod frame_parse;
+#[path = "fuzz/membership_parse.rs"]
+mod membership_parse;
 #[path = "fuzz/offload_segment.rs"]
 mod offload_segment;
 
@@ -32,6 +34,11 @@ fn control_parse() {
 #[test]
 fn frame_parse() {
     replay("frame_parse", frame_parse::run);
+}
+
+#[test]
+fn membership_parse() {
+    replay("membership_parse", membership_parse::run);
 }
 
 #[test]
