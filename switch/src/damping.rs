@@ -94,6 +94,8 @@ pub(crate) struct Damping {
     pub(crate) refused: Events,
     freezes: Events,
     pub(crate) aged: Events,
+    pub(crate) full_ports: Events,
+    pub(crate) full_table: Events,
 }
 
 impl Damping {
@@ -154,6 +156,8 @@ impl Damping {
             refused_moves: self.refused.get(),
             freezes: self.freezes.get(),
             aged: self.aged.get(),
+            full_ports: self.full_ports.get(),
+            full_table: self.full_table.get(),
         }
     }
 }

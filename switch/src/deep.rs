@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!   line 1   key ([`crate::deep_key`])
-//!   line 2   | stamp | outcome plan mark handles | generation seen | four slots | four values | epoch |
+//!   line 2   | stamp | outcome plan mark handles | generation seen | four slots, sum of values | epoch, sum of cells |
 //! ```
 //!
 //! # Invariants
 //! * An entry with an older generation is as good as empty: another topology, or plans that were forgotten since.
+//! * Versions and cells only grow: a sum of them is the same if and only if all of them are. (32 bits: an entry is decided anew
+//!   long before a sum could come round.)
 //! * Counters of a flow are beside the entries, not in them: they are written once for a run of frames.
 //! * A flow is *steady* in the second in which its connection was told of one of its packets, and the next of them would do
 //!   nothing but count (`conntrack`: no TCP). Those are counted here, and the connection is told in the next second. A flow that
@@ -53,6 +55,8 @@ impl Decided {
 pub(crate) struct Remember {
     pub(crate) decided: Decided,
     pub(crate) depends: [Version; DEPENDENCIES],
+    /// The sum of what changes of rules can concern it, if there is one: [`crate::rules::Concerns`].
+    pub(crate) concern: Option<u32>,
 }
 
 /// Under what it was decided or is to be judged.
@@ -94,32 +98,53 @@ struct Entry {
     /// Tick at which the source was last refreshed in the FDB.
     seen: u32,
     slots: [u16; DEPENDENCIES],
-    values: [u32; DEPENDENCIES],
-    /// Lower half of the epoch of the rules that it was made under.
+    /// The sum of their values.
+    values: u32,
+    /// Lower half of the epoch of the rules that it was last good under.
     epoch: u32,
+    /// The sum of what changes of rules can concern it.
+    concern: u32,
+    /// Whether there is such a sum; 0 or 1.
+    has_concern: u32,
 }
 
 impl Entry {
-    /// Looks at all that the decision depends on, and stamps the entry if it is good. `judge` is asked about one that was made
-    /// under an older epoch of the rules: whether it is good, and up to which epoch.
+    /// Whether the rules that changed since the entry was last good do not concern it, as far as sums tell.
+    #[inline(always)]
+    fn is_unconcerned(&mut self, under: &Under, sum: impl FnOnce(Outcome) -> u32) -> bool {
+        let good = self.has_concern != 0 && self.concern == sum(self.decided.outcome);
+        if good {
+            self.epoch = under.epoch as u32;
+        }
+        good
+    }
+
+    /// Looks at all that the decision depends on, and stamps the entry if it is good. Of one that was made under an older epoch
+    /// of the rules `sum` gives what its sum is now, and, if that is another one, `judge` is asked whether it is good.
     fn revalidate(
         &mut self,
         versions: &Versions,
         under: Under,
         refresh: u32,
-        judge: impl FnOnce(u64, &Entry) -> Option<u64>,
+        sum: impl FnOnce(Outcome) -> u32,
+        judge: impl FnOnce(u64, &Entry) -> bool,
     ) -> bool {
-        let current = |(slot, value): (&u16, &u32)| versions.value(u32::from(*slot)) == *value;
+        let values = self.slots.iter().map(|slot| versions.value(u32::from(*slot)));
         let good = self.generation == under.generation
-            && self.slots.iter().zip(&self.values).all(current)
+            && values.fold(0, u32::wrapping_add) == self.values
             && under.tick.wrapping_sub(self.seen) < refresh;
         if !good {
             return false;
         }
         let behind = (under.epoch as u32).wrapping_sub(self.epoch);
         if behind != 0 {
-            let Some(until) = judge(under.epoch.saturating_sub(behind.into()), self) else { return false };
-            self.epoch = until as u32;
+            let now = sum(self.decided.outcome);
+            if !self.is_unconcerned(&under, |_| now) {
+                if !judge(under.epoch.saturating_sub(behind.into()), self) {
+                    return false;
+                }
+                (self.concern, self.has_concern, self.epoch) = (now, 1, under.epoch as u32);
+            }
         }
         self.stamp = under.stamp;
         true
@@ -158,6 +183,14 @@ pub(crate) struct Owed {
 /// The most flows that are steady at once: a packet of others is tracked by itself.
 const MOST_STEADY: usize = 1 << 16;
 
+/// Ports whose new flows are counted apart.
+const PORTS: usize = 256;
+
+/// The place of a flow's port among the counted.
+fn port_of(key: &DeepKey) -> usize {
+    key.ingress() as usize % PORTS
+}
+
 /// The cache of one worker.
 pub(crate) struct DeepCache {
     sets: Vec<[Entry; WAYS]>,
@@ -166,7 +199,8 @@ pub(crate) struct DeepCache {
     max_sets: usize,
     secret: [u64; 8],
     crowded: usize,
-    victim: usize,
+    /// How many flows were remembered lately, by the place of the port that they came from among as many.
+    newcomers: Box<[u32; PORTS]>,
     /// Places of steady flows, and of some that were. Never grows beyond its first capacity.
     steady: Vec<u32>,
     /// Where [`DeepCache::settle`] goes on.
@@ -191,7 +225,7 @@ impl DeepCache {
             max_sets,
             secret,
             crowded: 0,
-            victim: 0,
+            newcomers: Box::new([0; PORTS]),
             steady: Vec::new(),
             cursor: 0,
         };
@@ -231,20 +265,49 @@ impl DeepCache {
         }
     }
 
-    /// What was decided for a key, if one of the first two entries that are looked at says so and is stamped.
+    /// What was decided for a key, if one of the first two entries that are looked at says so, is stamped, and is not concerned
+    /// by rules that changed since. `sum`: see [`Entry::revalidate`].
     #[inline(always)]
-    pub(crate) fn glance(&self, key: &ShortKey, stamp: u64) -> Option<(&Decided, u32)> {
-        let (place, way) = self.place(key.hash(&self.secret));
-        let set = self.sets.get(place)?;
-        let look = |way: usize| {
-            let entry = set.get(way)?;
-            let good = entry.stamp == stamp && key.is_at(&entry.key);
-            good.then_some((&entry.decided, (place * WAYS + way) as u32))
+    pub(crate) fn glance(
+        &mut self,
+        key: &ShortKey,
+        under: &Under,
+        sum: impl FnOnce(Outcome) -> u32,
+    ) -> Option<(&Decided, u32)> {
+        let (place, first) = self.place(key.hash(&self.secret));
+        let set = self.sets.get_mut(place)?;
+        let is = |way: usize| {
+            set.get(way).is_some_and(|entry| entry.stamp == under.stamp && key.is_at(&entry.key))
         };
-        look(way).or_else(|| look(way ^ 1))
+        let way = if is(first) {
+            first
+        } else if is(first ^ 1) {
+            first ^ 1
+        } else {
+            return None;
+        };
+        let entry = set.get_mut(way)?;
+        if entry.epoch != under.epoch as u32 && !entry.is_unconcerned(under, sum) {
+            return None;
+        }
+        Some((&entry.decided, (place * WAYS + way) as u32))
     }
 
-    /// What was decided for a key, if it is good now. `judge`: see [`Entry::revalidate`].
+    /// The two sets that a key with this hash may be in: in the second, when the first is full.
+    #[inline(always)]
+    fn places(&self, hash: u64) -> [usize; 2] {
+        [hash, hash >> 32].map(|hash| hash as usize & self.sets.len().wrapping_sub(1))
+    }
+
+    /// The set and the way that a key is at.
+    fn seek(&self, key: &DeepKey) -> Option<(usize, usize)> {
+        self.places(key.hash(&self.secret)).into_iter().find_map(|place| {
+            let way = self.sets.get(place)?.iter().position(|entry| entry.key.is(key))?;
+            Some((place, way))
+        })
+    }
+
+    /// What was decided for a key, if it is good now. `sum` and `judge`: see [`Entry::revalidate`].
     #[inline]
     pub(crate) fn find(
         &mut self,
@@ -252,19 +315,20 @@ impl DeepCache {
         versions: &Versions,
         under: Under,
         refresh: u32,
-        judge: impl FnOnce(u64, Decided) -> Option<u64>,
+        sum: impl FnOnce(Outcome) -> u32,
+        judge: impl FnOnce(u64, Decided) -> bool,
     ) -> Option<Found> {
-        let (place, _) = self.place(key.hash(&self.secret));
-        let set = self.sets.get_mut(place)?;
-        let way = set.iter().position(|entry| entry.key.is(key))?;
-        let entry = set.get_mut(way)?;
+        let (place, way) = self.seek(key)?;
+        let entry = self.sets.get_mut(place)?.get_mut(way)?;
         let judge = |epoch, entry: &Entry| judge(epoch, entry.decided);
-        let good = entry.stamp == under.stamp || entry.revalidate(versions, under, refresh, judge);
+        let good = (entry.stamp == under.stamp && entry.epoch == under.epoch as u32)
+            || entry.revalidate(versions, under, refresh, sum, judge);
         good.then_some(Found { decided: entry.decided, place: (place * WAYS + way) as u32 })
     }
 
-    /// Remembers a decision; gives its place. In a full set it takes the place of a stale entry, else of any; what that owed
-    /// to its connections is paid.
+    /// Remembers a decision; gives its place. In full sets it takes the place of a stale entry, else of one from the port that
+    /// brought most new flows lately: a flood of flows drives out itself. Of these, of the one that was found good the longest
+    /// ago. What that owed to its connections is paid.
     pub(crate) fn insert(
         &mut self,
         key: &DeepKey,
@@ -272,18 +336,29 @@ impl DeepCache {
         under: Under,
         pay: impl FnOnce([u32; 2], Owed),
     ) -> u32 {
-        let (place, first) = self.place(key.hash(&self.secret));
-        self.victim = (self.victim + 1) % WAYS;
-        let victim = self.victim;
-        let Some(set) = self.sets.get_mut(place) else { return u32::MAX };
-        let mut count = FlowCount::default();
-        let own = set.iter().position(|entry| entry.key == *key && entry.generation != 0);
-        let is_free = |way: &usize| set.get(*way).is_some_and(|entry| entry.generation != under.generation);
-        let free = || (0..WAYS).map(|way| way ^ first).find(is_free);
-        let way = own.or_else(free).unwrap_or_else(|| {
-            self.crowded += 1;
-            victim
+        let hash = key.hash(&self.secret);
+        let (_, first) = self.place(hash);
+        let places = self.places(hash);
+        if let Some(count) = self.newcomers.get_mut(port_of(key)) {
+            *count = count.saturating_add(1);
+        }
+        let all = || places.into_iter().flat_map(|place| (0..WAYS).map(move |way| (place, way ^ first)));
+        let entry = |(place, way): (usize, usize)| self.sets.get(place).and_then(|set| set.get(way));
+        let is_free = |at: &(usize, usize)| entry(*at).is_some_and(|it| it.generation != under.generation);
+        let own = self.seek(key).filter(|at| entry(*at).is_some_and(|entry| entry.generation != 0));
+        let mut is_crowded = false;
+        let found = own.or_else(|| all().find(is_free)).or_else(|| {
+            is_crowded = true;
+            all().max_by_key(|at| {
+                let entry = entry(*at);
+                let newcomers = entry.and_then(|entry| self.newcomers.get(port_of(&entry.key)));
+                (newcomers.copied(), core::cmp::Reverse(entry.map(|entry| entry.stamp)))
+            })
         });
+        self.crowded += usize::from(is_crowded);
+        let Some((place, way)) = found else { return u32::MAX };
+        let mut count = FlowCount::default();
+        let Some(set) = self.sets.get_mut(place) else { return u32::MAX };
         let Some(entry) = set.get_mut(way) else { return u32::MAX };
         let place = place * WAYS + way;
         let Some(counted) = self.counts.get_mut(place) else { return u32::MAX };
@@ -302,8 +377,10 @@ impl DeepCache {
             generation: under.generation,
             seen: under.tick,
             slots: what.depends.map(|version| version.slot as u16),
-            values: what.depends.map(|version| version.value),
+            values: what.depends.iter().map(|version| version.value).fold(0, u32::wrapping_add),
             epoch: under.epoch as u32,
+            concern: what.concern.unwrap_or(0),
+            has_concern: what.concern.is_some().into(),
         };
         place as u32
     }
@@ -428,8 +505,11 @@ impl DeepCache {
             self.settle(None, usize::MAX, pay);
             self.steady.clear();
             self.resize((sets * 4).min(self.max_sets));
+            self.crowded = 0;
         }
-        self.crowded = 0;
+        // Of the last second or so: where a walk takes long, few entries a moment make room, however many are missing.
+        self.crowded -= self.crowded / 64;
+        self.newcomers.iter_mut().for_each(|count| *count /= 2);
     }
 
     /// Flows that fit.

@@ -12,12 +12,12 @@ use crate::body::Body;
 use crate::cache::{Outcome, Target};
 use crate::conntrack::{Conntrack, Handle, Packet, Tracked, TrackedRun};
 use crate::deep::{Decided, DeepCache, Found, Owed, Remember, Under};
-use crate::deep_key::{DeepKey, KeyMask, PLAIN, Read, ShortKey};
+use crate::deep_key::{About, DeepKey, KeyMask, PLAIN, Read, ShortKey};
 use crate::engine::Moment;
 use crate::flows::{Flows, Walked, size};
 use crate::needs::Needs;
 use crate::plan::{Op, Plans};
-use crate::rules::{self, Connection, Input, Parties};
+use crate::rules::{self, Concerns, Connection, Input, Parties};
 use crate::stage::{self, Seen};
 use crate::topology::Member;
 
@@ -39,6 +39,8 @@ pub(crate) struct Deep {
     pub(crate) generation: u32,
     /// Generation of the topology that the cache is good for.
     of_topology: u32,
+    /// What changes of rules concern all flows of the burst in work: [`Concerns::of_ingress`].
+    concern: u32,
 }
 
 impl Deep {
@@ -50,6 +52,7 @@ impl Deep {
             common: Common::default(),
             generation: 1,
             of_topology: 0,
+            concern: 0,
         }
     }
 
@@ -227,8 +230,8 @@ impl Run<'_> {
         done: usize,
         frames: &[Frame],
         places: &mut Places<'_>,
-        cache: &DeepCache,
-        stamp: u64,
+        cache: &mut DeepCache,
+        (under, sums): (&Under, &Sums<'_>),
     ) -> usize {
         let Run { limit, ingress, mask, mut alike, mut longest, mut bytes } = *self;
         let mut count = 0;
@@ -239,7 +242,8 @@ impl Run<'_> {
             let Some(first) = frame.plain_chunk::<PLAIN>().filter(|_| size <= limit) else { break };
             let flags = if TCP_FLAGS { Some(frame.head()) } else { None };
             let Some(key) = ShortKey::of(first, flags, ingress, mask) else { break };
-            let Some((decided, place)) = cache.glance(&key, stamp) else { break };
+            let sum = |outcome| sums.of(&key.about(), outcome);
+            let Some((decided, place)) = cache.glance(&key, under, sum) else { break };
             alike.note(decided);
             *outcome = decided.outcome;
             *found = Found { decided: *decided, place };
@@ -282,6 +286,35 @@ fn only(handles: [u32; 2]) -> Option<Handle> {
     }
 }
 
+/// What changes of rules can concern the flows of a burst.
+struct Sums<'a> {
+    concerns: &'a Concerns,
+    of_ingress: u32,
+    /// The cells of the ports that frames leave by; without rules about that, none.
+    egress: &'a [[u32; 2]],
+}
+
+impl<'a> Sums<'a> {
+    fn new(at: &Moment<'a>, of_ingress: u32) -> Sums<'a> {
+        let rules = &at.tables.rules;
+        let egress: &[_] = if rules.has_out() { &at.topology.egress_cells } else { &[] };
+        Sums { concerns: rules.concerns(), of_ingress, egress }
+    }
+
+    /// The sum of a flow, now.
+    #[inline(always)]
+    fn of(&self, flow: &About, outcome: Outcome) -> u32 {
+        let egress = self.egress.get(outcome.way() as usize);
+        let egress = egress.map_or(0, |cells| self.concerns.of_egress(*cells));
+        self.of_ingress.wrapping_add(self.concerns.of_flow(flow)).wrapping_add(egress)
+    }
+}
+
+/// Whether rules see of the frames of a plan what the frames have: behind a rewrite they do not.
+fn is_judged(plans: &Plans, plan: u32) -> bool {
+    plans.ops(plan).is_some_and(|ops| !ops.iter().any(|op| matches!(op, Op::Rewrite(_) | Op::Unjudged)))
+}
+
 /// Where what was decided is kept.
 struct Places<'a> {
     outcomes: &'a mut [Outcome; BURST],
@@ -305,6 +338,12 @@ impl Flows {
         if self.deep.cache.is_large() {
             self.look_ahead_deep((ingress.1, ingress.0.tpid), &at.topology.mask, burst);
         }
+        let member = ingress.0;
+        let concerns = at.tables.rules.concerns();
+        self.deep.concern = concerns.of_ingress(member.port.id, member.settings.tenant);
+        let sums = Sums::new(at, self.deep.concern);
+        let generation = self.deep.generation;
+        let under = Under { generation, tick: at.now, stamp: self.stamp, epoch: self.epoch };
         let mut walked = Walked::default();
         let mut run = Run {
             limit: ingress.0.longest,
@@ -325,10 +364,10 @@ impl Flows {
         let (mut done, mut plain, mut marked) = (0, 0, false);
         while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
             let mut places = Places { outcomes: &mut self.outcomes, found: &mut self.deep.found };
-            let cache = &self.deep.cache;
+            let cache = &mut self.deep.cache;
             let went = match at.topology.mask.tcp_flags {
-                false => run.go::<false>(done, left, &mut places, cache, self.stamp),
-                true => run.go::<true>(done, left, &mut places, cache, self.stamp),
+                false => run.go::<false>(done, left, &mut places, cache, (&under, &sums)),
+                true => run.go::<true>(done, left, &mut places, cache, (&under, &sums)),
             };
             (done, plain) = (done + went, plain + went);
             let Some(frame) = frames.get_mut(done).filter(|_| done < BURST) else { break };
@@ -504,34 +543,48 @@ impl Flows {
         let rules = &at.tables.rules;
         let generation = self.deep.generation;
         let under = Under { generation, tick: at.now, stamp: self.stamp, epoch: self.epoch };
+        let sums = Sums::new(at, self.deep.concern);
         let Deep { cache, plans, .. } = &mut self.deep;
         let judge = |made: u64, Decided { outcome, plan, .. }: Decided| {
             // Behind a rewrite rules saw other fields than the frame has.
-            if plans.ops(plan)?.iter().any(|op| matches!(op, Op::Rewrite(_) | Op::Unjudged)) {
+            if !is_judged(plans, plan) {
                 return None;
             }
-            let fields = Fields::of(frame.head())?;
             let egress = match outcome.target() {
                 Target::Port(index) => Some(at.topology.member(index)?),
                 Target::Flood | Target::Drop(_) => None,
-            };
-            let input = Input {
-                fields: &fields,
-                ingress: ingress.0.port.id,
-                egress: egress.map(|member| member.port.id),
-                vlan: Vid::new(outcome.vid()).ok()?,
-                mark: 0,
-                // Neither mark nor connection are compared.
-                connection: Connection::default(),
             };
             let parties = Parties {
                 ingress: ingress.0.settings.tenant,
                 egress: egress.and_then(|member| member.settings.tenant),
             };
-            rules.still_good(made, &rules::Key::of(&input), parties)
+            let cells = rules.concerns().of(
+                &read.key.about(),
+                (ingress.0.port.id, parties.ingress),
+                egress.map(|member| (member.port.id, parties.egress)),
+            );
+            rules.still_good(made, &cells, parties, || {
+                let fields = Fields::of(frame.head())?;
+                Some(rules::Key::of(&Input {
+                    fields: &fields,
+                    ingress: ingress.0.port.id,
+                    egress: egress.map(|member| member.port.id),
+                    vlan: Vid::new(outcome.vid()).ok()?,
+                    mark: 0,
+                    // Neither mark nor connection are compared.
+                    connection: Connection::default(),
+                }))
+            })
         };
         if !too_long
-            && let Some(found) = cache.find(&read.key, &at.tables.versions, under, self.refresh, judge)
+            && let Some(found) = cache.find(
+                &read.key,
+                &at.tables.versions,
+                under,
+                self.refresh,
+                |outcome| sums.of(&read.key.about(), outcome),
+                |made, decided| judge(made, decided).is_some(),
+            )
         {
             return found;
         }
@@ -564,7 +617,11 @@ impl Flows {
         if self.left.uncached {
             return found;
         }
-        let remember = Remember { decided: found.decided, depends: decision.depends };
+        let sum = Sums::new(at, self.deep.concern).of(&read.key.about(), outcome);
+        // Of a change that has begun by now, cells may be counted that the walk has not seen the rules of.
+        let is_whole = at.tables.rules.concerns().begun() == self.epoch;
+        let concern = Some(sum).filter(|_| is_whole && is_judged(&self.deep.plans, plan));
+        let remember = Remember { decided: found.decided, depends: decision.depends, concern };
         let conntrack = &at.tables.conntrack;
         found.place = self.deep.cache.insert(&read.key, &remember, under, |handles, owed| {
             pay(conntrack, handles, owed);

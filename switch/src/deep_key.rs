@@ -100,14 +100,14 @@ impl ShortKey {
         // EtherType, version and header length; neither fragment offset nor more fragments.
         let is_plain = second >> 32 & 0x00ff_ffff == 0x0045_0008
             && third >> 32 & 0xff3f == 0
-            && (protocol == IpProtocol::TCP.0.into() || protocol == IpProtocol::UDP.0.into());
+            && (protocol == u64::from(IpProtocol::TCP.0) || protocol == u64::from(IpProtocol::UDP.0));
         if !is_plain {
             return None;
         }
         let [_, type_and_tos, ttl_and_protocol, ports, ip] = mask.short;
         let mut third = third & ttl_and_protocol;
         if let Some(head) = head
-            && protocol == IpProtocol::TCP.0.into()
+            && protocol == u64::from(IpProtocol::TCP.0)
         {
             third |= head.get(TCP_FLAGS_AT).copied().map_or(0, u64::from);
         }
@@ -137,6 +137,30 @@ impl ShortKey {
         let [a, b, c, d, e] = self.0;
         let [s, t, u, v, w, x, ..] = *secret;
         fold(product(a, s, b, t).wrapping_add(product(c, u, d, v)).wrapping_add(product(e, w, 0, x)))
+    }
+}
+
+/// What of a flow decides which rules can be about it ([`crate::rules::Concerns`]), where it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// First eight bytes of the source address, the first of them on top. Of an IPv4 address, the lower half is zero.
+    pub(crate) src: u64,
+    /// The same of the destination.
+    pub(crate) dst: u64,
+    /// Destination port.
+    pub(crate) dst_port: u16,
+}
+
+impl ShortKey {
+    /// What rules can be about.
+    #[inline(always)]
+    pub(crate) fn about(&self) -> About {
+        let [.., ports, ip] = self.0;
+        About {
+            src: ip.swap_bytes() & !0xffff_ffff,
+            dst: u64::from((ip >> 32) as u32).swap_bytes(),
+            dst_port: ((ports >> 16) as u16).swap_bytes(),
+        }
     }
 }
 
@@ -209,6 +233,22 @@ impl DeepKey {
             *word &= mask;
         }
         Some(Read { key, tci })
+    }
+
+    /// What rules can be about.
+    #[inline]
+    pub(crate) fn about(&self) -> About {
+        let [a, b, c, d, e, f, _, last] = self.0;
+        match self.is_wide() {
+            true => About { src: d.swap_bytes(), dst: f.swap_bytes(), dst_port: (last >> 16) as u16 },
+            false => ShortKey([a, b, c, d, e]).about(),
+        }
+    }
+
+    /// The index of the port that it comes from.
+    pub(crate) fn ingress(&self) -> u32 {
+        let [_, second, _, fourth, ..] = self.0;
+        ((if self.is_wide() { second } else { fourth }) >> 32) as u32
     }
 
     fn is_wide(&self) -> bool {

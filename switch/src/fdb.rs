@@ -238,8 +238,14 @@ impl Fdb {
             // Read afterwards: our own change is no reason to decide again. If somebody else moved the address in
             // between, the flow keeps its decision until its source is refreshed: it concerns ageing only.
             Ok(()) => self.version_of(vlan, mac),
-            Err(NoRoom::OnPort) => room_on_port,
-            Err(NoRoom::InTable) => room_in_table,
+            Err(NoRoom::OnPort) => {
+                self.damping.full_ports.add(1);
+                room_on_port
+            }
+            Err(NoRoom::InTable) => {
+                self.damping.full_table.add(1);
+                room_in_table
+            }
         }
     }
 

@@ -48,8 +48,9 @@ pub(crate) struct Flows {
     /// Bytes in the burst.
     pub(crate) bytes: u64,
     /// What the stamp stands for: the topology's generation, the FDB's changes, the tick.
-    moment: (u32, u32, Tick, u64),
-    /// The epoch of the rules at that moment.
+    moment: (u32, u32, Tick),
+    /// The epoch of the rules in the burst in work. It is no part of the moment: most flows are not concerned by a rule that
+    /// changes ([`crate::rules::Concerns`]).
     pub(crate) epoch: u64,
     /// Raised when the moment is another one. Looked at once a burst, so that a flow that was decided in a burst keeps its
     /// decision to the burst's end, whatever other workers learn meanwhile: else its frames could overtake each other.
@@ -71,7 +72,7 @@ impl Flows {
             tagged: 0,
             longest: 0,
             bytes: 0,
-            moment: (0, 0, 0, 0),
+            moment: (0, 0, 0),
             epoch: 0,
             stamp: 0,
             refresh,
@@ -92,10 +93,10 @@ impl Flows {
 
     /// Raises the stamp if this moment is another one.
     pub(crate) fn note_moment(&mut self, at: &Moment<'_>) {
-        let epoch = at.tables.rules.epoch();
-        let moment = (at.topology.generation, at.tables.versions.changes(), at.now, epoch);
+        self.epoch = at.tables.rules.epoch();
+        let moment = (at.topology.generation, at.tables.versions.changes(), at.now);
         if moment != self.moment || self.stamp == 0 {
-            (self.moment, self.epoch) = (moment, epoch);
+            self.moment = moment;
             self.stamp += 1;
         }
     }

@@ -87,6 +87,10 @@ pub struct FdbStats {
     pub freezes: u64,
     /// Addresses that aged out.
     pub aged: u64,
+    /// Times an address was not learned because its port had learned as many as it may. Counted as refused moves are.
+    pub full_ports: u64,
+    /// Times an address was not learned because the table was full.
+    pub full_table: u64,
 }
 
 /// Sums over all ports. When nothing is in flight, received + replicated = delivered + dropped.

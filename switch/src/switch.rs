@@ -214,9 +214,10 @@ impl Shared {
         }
         let mirrors = Mirrors::new(&kept.mirrors, &old.mirrors);
         let meters = Meters::new(&kept.meters, &kept.tenants, &old.meters);
-        let needs = ports
-            .iter()
-            .fold(kept.needs() | self.tables.rules.needs(), |needs, (_, settings)| needs | settings.needs());
+        let needs =
+            ports.iter().fold(kept.needs() | self.tables.rules.settle_needs(), |needs, (_, settings)| {
+                needs | settings.needs()
+            });
         self.tables.conntrack.set_zones(&kept.zones);
         let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
         let multicast = kept.multicast.clone();

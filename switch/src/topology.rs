@@ -15,6 +15,7 @@ use crate::metering::{Meters, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
 use crate::multicast::Recipients;
 use crate::needs::Needs;
+use crate::rules::Concerns;
 use crate::settings::{PortSettings, VlanMode, VlanProtocol, VlanSet};
 use crate::translation::VlanTranslation;
 
@@ -68,6 +69,8 @@ pub(crate) struct Topology {
     by_id: HashMap<PortId, u32>,
     /// The ports by index.
     pub(crate) ids: Arc<[PortId]>,
+    /// For each port, the cells that count changes of rules about what leaves by it.
+    pub(crate) egress_cells: Box<[[u32; 2]]>,
     flood: FloodLists,
 }
 
@@ -82,6 +85,10 @@ impl Topology {
         let ids: Arc<[PortId]> = members.iter().map(|member| member.port.id).collect();
         let by_id = ids.iter().copied().zip(0..).collect();
         let flood = FloodLists::new(members.iter().map(|member| &member.settings));
+        let egress_cells = members
+            .iter()
+            .map(|member| Concerns::egress_cells(member.port.id, member.settings.tenant))
+            .collect();
         let is_shaped = members.iter().any(|member| member.meters.is_shaped());
         Topology {
             generation,
@@ -96,6 +103,7 @@ impl Topology {
             mask: KeyMask::of(needs),
             by_id,
             ids,
+            egress_cells,
             flood,
         }
     }

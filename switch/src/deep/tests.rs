@@ -12,7 +12,7 @@ fn key(number: u64) -> DeepKey {
 
 fn remember(handle: u32) -> Remember {
     let decided = Decided { outcome: Outcome::NOTHING, plan: 0, mark: 0, handles: [handle, 0] };
-    Remember { decided, depends: [Version { slot: 0, value: 0 }; DEPENDENCIES] }
+    Remember { decided, depends: [Version { slot: 0, value: 0 }; DEPENDENCIES], concern: None }
 }
 
 fn cache() -> DeepCache {
@@ -62,6 +62,45 @@ fn there_is_a_most_of_steady_flows() {
     assert_eq!(cache.untold(&[found(place, 7)], 0), 1);
 }
 
+/// A flow of a port.
+fn of_port(port: u64, number: u64) -> DeepKey {
+    DeepKey([number, port << 32, 0, number.wrapping_mul(0x9e37_79b9_7f4a_7c15), 0, 0, 0, 1])
+}
+
+fn holds(cache: &mut DeepCache, key: &DeepKey) -> bool {
+    cache.find(key, &Versions::new(), UNDER, u32::MAX, |_| 0, |_, _| false).is_some()
+}
+
+#[test]
+fn half_as_many_flows_as_places_all_fit() {
+    let mut cache = DeepCache::new(1 << 12, [3, 5]);
+    for _ in 0..4 {
+        (0..2000).for_each(|n| _ = cache.insert(&of_port(1, n), &remember(0), UNDER, |_, _| {}));
+        cache.grow_if_crowded(|_, _| {});
+    }
+    let kept = (0..2000).filter(|n| holds(&mut cache, &of_port(1, *n))).count();
+    assert!(kept >= 1998, "{kept} of 2000 in {} places", cache.capacity());
+}
+
+#[test]
+fn a_flood_of_flows_drives_out_itself() {
+    let mut cache = DeepCache::new(1 << 10, [3, 5]);
+    (0..100).for_each(|n| _ = cache.insert(&of_port(1, n), &remember(0), UNDER, |_, _| {}));
+    for round in 1..20 {
+        cache.grow_if_crowded(|_, _| {});
+        let from = 1_000_000 * round;
+        (from..from + 2000).for_each(|n| _ = cache.insert(&of_port(2, n), &remember(0), UNDER, |_, _| {}));
+    }
+    assert!(cache.capacity() <= 1 << 10);
+    let kept = (0..100).filter(|n| holds(&mut cache, &of_port(1, *n))).count();
+    assert!(kept >= 98, "{kept} of 100 flows of the other port");
+}
+
+#[test]
+fn an_entry_is_two_cache_lines() {
+    assert_eq!(core::mem::size_of::<Entry>(), 128);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// So many packets of a flow, decided on anew or not.
@@ -106,7 +145,7 @@ proptest! {
                 Step::Send { flow, packets, anew, steady } => {
                     let (handle, index) = (flow + 1, flow as usize);
                     let key = key(u64::from(flow) + 1);
-                    let known = cache.find(&key, &versions, UNDER, u32::MAX, |_, _| None);
+                    let known = cache.find(&key, &versions, UNDER, u32::MAX, |_| 0, |_, _| false);
                     let place = match known {
                         Some(known) if !anew => known.place,
                         _ => cache.insert(&key, &remember(handle), UNDER, pay),

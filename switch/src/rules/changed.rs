@@ -12,11 +12,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::concern::{Cells, Place};
 use super::key::{Key, MARK_WORD};
 use super::rule::{Direction, Domain, Rule};
 
 /// Changes that are remembered.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 2048;
 
 /// The ports of a decision as far as rules care: the tenants that they belong to.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,8 @@ pub(crate) struct Changed {
     /// Decisions of an older epoch cannot be judged.
     floor: u64,
     epoch: u64,
-    rules: VecDeque<(u64, Arc<Rule>)>,
+    /// With what they can concern, which is looked at before the rule is: its lines are in another CPU's cache.
+    rules: VecDeque<(u64, Place, Arc<Rule>)>,
 }
 
 impl Changed {
@@ -42,27 +44,36 @@ impl Changed {
     }
 
     /// These came or went with this epoch.
-    pub(crate) fn note<'a>(&mut self, epoch: u64, rules: impl Iterator<Item = &'a Arc<Rule>>) {
+    pub(crate) fn note<'a>(&mut self, epoch: u64, rules: impl Iterator<Item = (Place, &'a Arc<Rule>)>) {
         self.epoch = epoch;
-        for rule in rules {
+        for (place, rule) in rules {
             if self.rules.len() >= REMEMBERED
-                && let Some((oldest, _)) = self.rules.pop_front()
+                && let Some((oldest, ..)) = self.rules.pop_front()
             {
                 self.floor = oldest;
             }
-            self.rules.push_back((epoch, Arc::clone(rule)));
+            self.rules.push_back((epoch, place, Arc::clone(rule)));
         }
     }
 
-    /// Whether a decision of epoch `made` about this key is good, and up to which epoch. Marks that rules set on the way
-    /// are not known any more: a rule that asks for one counts as if it had found it.
-    pub(crate) fn still_good(&self, made: u64, key: &Key, parties: Parties) -> Option<u64> {
+    /// Whether a decision of epoch `made` about a flow is good, and up to which epoch. `key` is asked for if a rule may be about
+    /// it. Marks that rules set on the way are not known any more: a rule that asks for one counts as if it had found it.
+    pub(crate) fn still_good(
+        &self,
+        made: u64,
+        cells: &Cells,
+        parties: Parties,
+        key: impl Fn() -> Option<Key>,
+    ) -> Option<u64> {
         if made < self.floor {
             return None;
         }
-        for (epoch, rule) in self.rules.iter().rev() {
+        for (epoch, place, rule) in self.rules.iter().rev() {
             if *epoch <= made {
                 break;
+            }
+            if !place.is_of(cells) {
+                continue;
             }
             let tenant = match rule.direction {
                 Direction::In => parties.ingress,
@@ -72,7 +83,7 @@ impl Changed {
                 Domain::Infrastructure => true,
                 Domain::Tenant(number) => tenant == Some(number),
             };
-            if concerned && rule.compiled.matches_but(key, MARK_WORD) {
+            if concerned && rule.compiled.matches_but(&key()?, MARK_WORD) {
                 return None;
             }
         }

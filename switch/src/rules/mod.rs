@@ -14,6 +14,7 @@
 mod changed;
 mod classifier;
 mod compile;
+mod concern;
 mod key;
 mod rewrite;
 mod rule;
@@ -22,6 +23,7 @@ mod terms;
 
 pub(crate) use changed::Parties;
 pub use classifier::ClassifierShape;
+pub(crate) use concern::Concerns;
 pub(crate) use key::Key;
 pub(crate) use rewrite::Rewrite;
 pub use rule::{

@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //! * Writers are one at a time. A side is written only while the other is the active one.
-//! * [`RuleSet::epoch`] is raised behind the flip: who reads an epoch and then looks up sees at least the rules of that epoch.
-//! * What rules read of a frame ([`RuleSet::needs`]) is never less than the rules on the active side need.
+//! * [`RuleSet::epoch`] is raised behind the flip, and behind the cells of [`Concerns`]: who reads an epoch and then looks up sees at least the rules of that epoch.
+//! * What rules read of a frame ([`RuleSet::settle_needs`]) is never less than the rules on the active side need.
 //!
 //! # Memory
 //! A rule with one match takes some 400 bytes with all that the allocator adds (`measure.rs`, 100,000 and a million of five
@@ -28,6 +28,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use super::changed::{Changed, Parties};
 use super::classifier::{Classifier, ClassifierShape};
 use super::compile::{Reads, compile};
+use super::concern::{Cells, Concerns};
 use super::key::{Key, Shape};
 use super::rule::{
     Action, Direction, Do, Domain, Identity, MAX_GROUP, MAX_MATCHES, Rank, Rule, RuleCounts, RuleError,
@@ -362,9 +363,12 @@ pub(crate) struct RuleSet {
     epoch: AtomicU64,
     /// [`Needs`], [`ARP`], [`ND`].
     reads: AtomicU32,
+    /// What flows are told apart by for the sake of rules: never less than `reads`.
+    told_apart: Mutex<u32>,
     /// Matches of direction out.
     outs: AtomicU32,
     changed: RwLock<Changed>,
+    concerns: Concerns,
     book: Mutex<Book>,
     secret: [u64; 2],
 }
@@ -377,8 +381,10 @@ impl RuleSet {
             active: AtomicUsize::new(0),
             epoch: AtomicU64::new(1),
             reads: AtomicU32::new(0),
+            told_apart: Mutex::new(0),
             outs: AtomicU32::new(0),
             changed: RwLock::new(Changed::new()),
+            concerns: Concerns::new(secret.map(|half| half | 1)),
             book: Mutex::default(),
             secret,
         }
@@ -389,9 +395,24 @@ impl RuleSet {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// What changed, by what it can concern.
+    #[inline(always)]
+    pub(crate) fn concerns(&self) -> &Concerns {
+        &self.concerns
+    }
+
     /// What rules read of a frame.
+    #[cfg(test)]
     pub(crate) fn needs(&self) -> Needs {
         Needs::from_bits_truncate(self.reads.load(Ordering::Acquire) as u16)
+    }
+
+    /// What rules read of a frame, for a topology that is about to be published. What only rules that are gone have read is
+    /// left out from now on.
+    pub(crate) fn settle_needs(&self) -> Needs {
+        let mut told_apart = self.told_apart.lock();
+        *told_apart = self.reads.load(Ordering::Acquire);
+        Needs::from_bits_truncate(*told_apart as u16)
     }
 
     /// Whether there is a rule of direction out.
@@ -426,9 +447,15 @@ impl RuleSet {
         }
     }
 
-    /// Whether a decision of an older epoch is good, and up to which epoch.
-    pub(crate) fn still_good(&self, made: u64, key: &Key, parties: Parties) -> Option<u64> {
-        self.changed.read().still_good(made, key, parties)
+    /// Whether a decision of an older epoch is good, and up to which epoch: [`Changed::still_good`].
+    pub(crate) fn still_good(
+        &self,
+        made: u64,
+        cells: &Cells,
+        parties: Parties,
+        key: impl Fn() -> Option<Key>,
+    ) -> Option<u64> {
+        self.changed.read().still_good(made, cells, parties, key)
     }
 
     /// Makes all changes, or none. `widen` is told what rules will read before they are used, if it is more than now.
@@ -471,14 +498,26 @@ impl RuleSet {
             return Err(TransactionError { index, domain, id, source });
         }
         let (before, after) = (self.reads.load(Ordering::Acquire), book.needs());
-        self.reads.store(before | after, Ordering::Release);
-        if after & !before != 0 {
+        // A field that was read before, and not since, costs nothing: else whoever adds and removes the only rule that reads
+        // one would have all flows of everybody decided anew each time.
+        let is_new = {
+            let mut told_apart = self.told_apart.lock();
+            self.reads.store(before | after, Ordering::Release);
+            let is_new = after & !*told_apart != 0;
+            *told_apart |= after;
+            is_new
+        };
+        if is_new {
             widen(Needs::from_bits_truncate((before | after) as u16));
         }
         self.outs.fetch_max(book.outs, Ordering::Release);
         let epoch = self.epoch() + 1;
-        self.changed.write().note(epoch, swaps.iter().flat_map(|swap| swap.old.iter().chain(&swap.new)));
-        self.active.store(1 - active, Ordering::Release);
+        let moved = swaps.iter().flat_map(|swap| swap.old.iter().chain(&swap.new));
+        let moved = moved.map(|rule| (self.concerns.place(rule), rule));
+        self.changed.write().note(epoch, moved.clone());
+        self.concerns.begin(epoch);
+        self.active.store(1 - active, Ordering::SeqCst);
+        self.concerns.count(moved.map(|(place, _)| place));
         self.epoch.store(epoch, Ordering::Release);
         self.reads.store(after, Ordering::Release);
         self.outs.store(book.outs, Ordering::Release);

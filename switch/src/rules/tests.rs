@@ -13,10 +13,12 @@ use proptest::prelude::*;
 use super::changed::Parties;
 use super::classifier::{Classifier, MAX_STEPS};
 use super::compile::compile;
+use super::concern::Concerns;
 use super::key::Key;
 use super::set::RuleSet;
 use super::*;
 use crate::conntrack::CtState;
+use crate::deep_key::About;
 
 #[path = "measure.rs"]
 mod measure;
@@ -336,15 +338,36 @@ proptest! {
             let key = Key::of(&sample.input());
             set.read().find(Domain::Infrastructure, Direction::Out, 0, &key, None).map(|rule| rule.rank())
         };
-        let made: Vec<_> = samples.iter().map(|sample| (set.epoch(), find(sample))).collect();
+        let flow = |sample: &Sample| {
+            let flow = &sample.fields.flow;
+            let first = |address: [u8; 16]| (u128::from_be_bytes(address) >> 64) as u64;
+            About { src: first(flow.src), dst: first(flow.dst), dst_port: flow.dst_port }
+        };
+        let sum = |sample: &Sample| {
+            let concerns = set.concerns();
+            let egress = sample.egress.map(|port| concerns.of_egress(Concerns::egress_cells(port, None)));
+            concerns
+                .of_ingress(sample.ingress, None)
+                .wrapping_add(concerns.of_flow(&flow(sample)))
+                .wrapping_add(egress.unwrap_or(0))
+        };
+        let made: Vec<_> = samples.iter().map(|sample| (set.epoch(), find(sample), sum(sample))).collect();
         for specs in then {
             let changes: Vec<_> = specs.into_iter().map(Change::Put).collect();
             let _ = set.apply(&changes, |_| {});
-            for (sample, (epoch, decided)) in samples.iter().zip(&made) {
+            for (sample, (epoch, decided, before)) in samples.iter().zip(&made) {
                 let parties = Parties { ingress: None, egress: None };
-                if let Some(now) = set.still_good(*epoch, &Key::of(&sample.input()), parties) {
+                let egress = sample.egress.map(|port| (port, None));
+                let cells = set.concerns().of(&flow(sample), (sample.ingress, None), egress);
+                let key = || Some(Key::of(&sample.input()));
+                let judged = set.still_good(*epoch, &cells, parties, key);
+                if let Some(now) = judged {
                     prop_assert_eq!(find(sample), *decided);
                     prop_assert_eq!(now, set.epoch());
+                }
+                if sum(sample) == *before {
+                    prop_assert_eq!(find(sample), *decided);
+                    prop_assert!(judged.is_some(), "what is not in the sum is no concern");
                 }
             }
         }

@@ -20,6 +20,7 @@
 //!   packets             frames to send
 //!   endpoint            as much of a host as ping needs
 //!   reference           what a switch must do with them, slow and obvious
+//!   rule_mix            large sets of rules, and packets that they match
 //! ```
 
 pub mod driver;
@@ -31,4 +32,5 @@ pub mod guest;
 pub mod memory;
 pub mod packets;
 pub mod reference;
+pub mod rule_mix;
 pub mod vfio;
