@@ -34,6 +34,9 @@ _fabnic() {
             fabnic,config)
                 cmd="fabnic__subcmd__config"
                 ;;
+            fabnic,conn)
+                cmd="fabnic__subcmd__conn"
+                ;;
             fabnic,events)
                 cmd="fabnic__subcmd__events"
                 ;;
@@ -57,6 +60,12 @@ _fabnic() {
                 ;;
             fabnic,man)
                 cmd="fabnic__subcmd__man"
+                ;;
+            fabnic,mdb)
+                cmd="fabnic__subcmd__mdb"
+                ;;
+            fabnic,meter)
+                cmd="fabnic__subcmd__meter"
                 ;;
             fabnic,mirror)
                 cmd="fabnic__subcmd__mirror"
@@ -120,6 +129,30 @@ _fabnic() {
                 ;;
             fabnic__subcmd__config__subcmd__help,show)
                 cmd="fabnic__subcmd__config__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__conn,flush)
+                cmd="fabnic__subcmd__conn__subcmd__flush"
+                ;;
+            fabnic__subcmd__conn,help)
+                cmd="fabnic__subcmd__conn__subcmd__help"
+                ;;
+            fabnic__subcmd__conn,show)
+                cmd="fabnic__subcmd__conn__subcmd__show"
+                ;;
+            fabnic__subcmd__conn,stats)
+                cmd="fabnic__subcmd__conn__subcmd__stats"
+                ;;
+            fabnic__subcmd__conn__subcmd__help,flush)
+                cmd="fabnic__subcmd__conn__subcmd__help__subcmd__flush"
+                ;;
+            fabnic__subcmd__conn__subcmd__help,help)
+                cmd="fabnic__subcmd__conn__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__conn__subcmd__help,show)
+                cmd="fabnic__subcmd__conn__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__conn__subcmd__help,stats)
+                cmd="fabnic__subcmd__conn__subcmd__help__subcmd__stats"
                 ;;
             fabnic__subcmd__fdb,add)
                 cmd="fabnic__subcmd__fdb__subcmd__add"
@@ -205,6 +238,9 @@ _fabnic() {
             fabnic__subcmd__help,config)
                 cmd="fabnic__subcmd__help__subcmd__config"
                 ;;
+            fabnic__subcmd__help,conn)
+                cmd="fabnic__subcmd__help__subcmd__conn"
+                ;;
             fabnic__subcmd__help,events)
                 cmd="fabnic__subcmd__help__subcmd__events"
                 ;;
@@ -228,6 +264,12 @@ _fabnic() {
                 ;;
             fabnic__subcmd__help,man)
                 cmd="fabnic__subcmd__help__subcmd__man"
+                ;;
+            fabnic__subcmd__help,mdb)
+                cmd="fabnic__subcmd__help__subcmd__mdb"
+                ;;
+            fabnic__subcmd__help,meter)
+                cmd="fabnic__subcmd__help__subcmd__meter"
                 ;;
             fabnic__subcmd__help,mirror)
                 cmd="fabnic__subcmd__help__subcmd__mirror"
@@ -271,6 +313,15 @@ _fabnic() {
             fabnic__subcmd__help__subcmd__config,show)
                 cmd="fabnic__subcmd__help__subcmd__config__subcmd__show"
                 ;;
+            fabnic__subcmd__help__subcmd__conn,flush)
+                cmd="fabnic__subcmd__help__subcmd__conn__subcmd__flush"
+                ;;
+            fabnic__subcmd__help__subcmd__conn,show)
+                cmd="fabnic__subcmd__help__subcmd__conn__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__conn,stats)
+                cmd="fabnic__subcmd__help__subcmd__conn__subcmd__stats"
+                ;;
             fabnic__subcmd__help__subcmd__fdb,add)
                 cmd="fabnic__subcmd__help__subcmd__fdb__subcmd__add"
                 ;;
@@ -297,6 +348,27 @@ _fabnic() {
                 ;;
             fabnic__subcmd__help__subcmd__lldp,show)
                 cmd="fabnic__subcmd__help__subcmd__lldp__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__mdb,add)
+                cmd="fabnic__subcmd__help__subcmd__mdb__subcmd__add"
+                ;;
+            fabnic__subcmd__help__subcmd__mdb,del)
+                cmd="fabnic__subcmd__help__subcmd__mdb__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__mdb,show)
+                cmd="fabnic__subcmd__help__subcmd__mdb__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__meter,add)
+                cmd="fabnic__subcmd__help__subcmd__meter__subcmd__add"
+                ;;
+            fabnic__subcmd__help__subcmd__meter,del)
+                cmd="fabnic__subcmd__help__subcmd__meter__subcmd__del"
+                ;;
+            fabnic__subcmd__help__subcmd__meter,set)
+                cmd="fabnic__subcmd__help__subcmd__meter__subcmd__set"
+                ;;
+            fabnic__subcmd__help__subcmd__meter,show)
+                cmd="fabnic__subcmd__help__subcmd__meter__subcmd__show"
                 ;;
             fabnic__subcmd__help__subcmd__mirror,add)
                 cmd="fabnic__subcmd__help__subcmd__mirror__subcmd__add"
@@ -360,6 +432,60 @@ _fabnic() {
                 ;;
             fabnic__subcmd__lldp__subcmd__help,show)
                 cmd="fabnic__subcmd__lldp__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__mdb,add)
+                cmd="fabnic__subcmd__mdb__subcmd__add"
+                ;;
+            fabnic__subcmd__mdb,del)
+                cmd="fabnic__subcmd__mdb__subcmd__del"
+                ;;
+            fabnic__subcmd__mdb,help)
+                cmd="fabnic__subcmd__mdb__subcmd__help"
+                ;;
+            fabnic__subcmd__mdb,show)
+                cmd="fabnic__subcmd__mdb__subcmd__show"
+                ;;
+            fabnic__subcmd__mdb__subcmd__help,add)
+                cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__add"
+                ;;
+            fabnic__subcmd__mdb__subcmd__help,del)
+                cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__mdb__subcmd__help,help)
+                cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__mdb__subcmd__help,show)
+                cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__meter,add)
+                cmd="fabnic__subcmd__meter__subcmd__add"
+                ;;
+            fabnic__subcmd__meter,del)
+                cmd="fabnic__subcmd__meter__subcmd__del"
+                ;;
+            fabnic__subcmd__meter,help)
+                cmd="fabnic__subcmd__meter__subcmd__help"
+                ;;
+            fabnic__subcmd__meter,set)
+                cmd="fabnic__subcmd__meter__subcmd__set"
+                ;;
+            fabnic__subcmd__meter,show)
+                cmd="fabnic__subcmd__meter__subcmd__show"
+                ;;
+            fabnic__subcmd__meter__subcmd__help,add)
+                cmd="fabnic__subcmd__meter__subcmd__help__subcmd__add"
+                ;;
+            fabnic__subcmd__meter__subcmd__help,del)
+                cmd="fabnic__subcmd__meter__subcmd__help__subcmd__del"
+                ;;
+            fabnic__subcmd__meter__subcmd__help,help)
+                cmd="fabnic__subcmd__meter__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__meter__subcmd__help,set)
+                cmd="fabnic__subcmd__meter__subcmd__help__subcmd__set"
+                ;;
+            fabnic__subcmd__meter__subcmd__help,show)
+                cmd="fabnic__subcmd__meter__subcmd__help__subcmd__show"
                 ;;
             fabnic__subcmd__mirror,add)
                 cmd="fabnic__subcmd__mirror__subcmd__add"
@@ -512,7 +638,7 @@ _fabnic() {
 
     case "${cmd}" in
         fabnic)
-            opts="-h -V --api --json --token --help --version status port fdb vlan stats worker config rule group mirror tenant binding lldp flow trace why events audit capture apply top completions man gen help"
+            opts="-h -V --api --json --token --help --version status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -848,6 +974,172 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__config__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn)
+            opts="-h --api --json --token --help show flush stats help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__flush)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__help)
+            opts="show flush stats help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__help__subcmd__flush)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__show)
+            opts="-h --limit --from --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__conn__subcmd__stats)
             opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1364,7 +1656,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help)
-            opts="status port fdb vlan stats worker config rule group mirror tenant binding lldp flow trace why events audit capture apply top completions man gen help"
+            opts="status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1490,6 +1782,62 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__config__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__conn)
+            opts="show flush stats"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__conn__subcmd__flush)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__conn__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__conn__subcmd__stats)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1730,6 +2078,132 @@ _fabnic() {
         fabnic__subcmd__help__subcmd__man)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mdb)
+            opts="show add del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mdb__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mdb__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mdb__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__meter)
+            opts="show add set del"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__meter__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__meter__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__meter__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__meter__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -2222,6 +2696,362 @@ _fabnic() {
         fabnic__subcmd__man)
             opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb)
+            opts="-h --api --json --token --help show add del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__add)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__del)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__help)
+            opts="show add del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__show)
+            opts="-h --limit --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter)
+            opts="-h --api --json --token --help show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__add)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__del)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help)
+            opts="show add set del help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help__subcmd__del)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__set)
+            opts="-h --dry-run --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__meter__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

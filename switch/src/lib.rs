@@ -78,9 +78,9 @@ pub use answer::{
     LldpNeighbour, RouterSettings,
 };
 pub use conntrack::{
-    ConnectionEntry, Conntrack, ConntrackCounters, CtState, Direction as ConnectionDirection, Incoming, Nat,
-    NatRange, PortTracking, Quota as ConnectionQuota, TcpState, Timeout, Tuple, Zone, ZoneCounters,
-    ZoneSettings,
+    ConnectionEntry, ConnectionPage, Conntrack, ConntrackCounters, CtState, Direction as ConnectionDirection,
+    Incoming, Nat, NatRange, PortTracking, Quota as ConnectionQuota, TcpState, Timeout, Tuple, Zone,
+    ZoneCounters, ZoneSettings,
 };
 pub use damping::{FREEZES_KEPT, Freeze, MoveDamping};
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
@@ -88,9 +88,9 @@ pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, Bp
 pub use inline::InlineSwitch;
 pub use meter::{
     Algorithm, Charge, Color, ColorAction, FloodKind, MAX_CHAIN, Marking, Meter, MeterError, MeterSettings,
-    MeterStats, Metered, StormLimit, StormSettings, Unit,
+    MeterState, MeterStats, Metered, StormLimit, StormSettings, Unit,
 };
-pub use metering::PortMeterStats;
+pub use metering::{MeterPlace, PortMeterStats};
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
 pub use multicast::{
     FilterMode, MOST_ENTRIES as MOST_MULTICAST_ENTRIES, MulticastGroup, MulticastMember, MulticastSide,

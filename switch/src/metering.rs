@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use fabnic_port::PortId;
+
 use crate::meter::{FloodKind, Meter, MeterChain, MeterSettings, MeterStats, Metered, StormControl};
 use crate::settings::{NamedMeter, PortSettings, TenantPolicy};
 use crate::shaper::{FairShare, PortShaper, Rate, RateLimiter};
@@ -49,6 +51,21 @@ pub struct PortMeterStats {
     pub share: Option<u64>,
 }
 
+/// Where a meter stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeterPlace {
+    /// In rules that name it.
+    Named(String),
+    /// Over what all ports of a tenant send.
+    Tenant(u32),
+    /// Over what a port sends.
+    Ingress(PortId),
+    /// Over what is sent to a port.
+    Egress(PortId),
+    /// Over what a port floods, of one kind.
+    Storm(PortId, FloodKind),
+}
+
 /// A meter with these settings: the old one, changed, if there is one. `None` where they make no sense, which whoever made
 /// the configuration was told.
 fn renew(old: Option<&Arc<Meter>>, settings: MeterSettings) -> Option<Arc<Meter>> {
@@ -71,6 +88,12 @@ impl Meters {
             Some((policy.tenant, limiter(old.group(policy.tenant), policy.max_tx_rate?)))
         });
         Meters { named: named.collect(), tenants: tenants.collect(), groups: groups.collect() }
+    }
+
+    /// All of them, with where they stand.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (MeterPlace, &Arc<Meter>)> {
+        let named = self.named.iter().map(|(name, meter)| (MeterPlace::Named(name.clone()), meter));
+        named.chain(self.tenants.iter().map(|(number, meter)| (MeterPlace::Tenant(*number), meter)))
     }
 
     /// The meter of this name.
@@ -123,6 +146,16 @@ impl PortMeters {
     /// Whether senders are to be read in turns because of it.
     pub(crate) fn is_shaped(&self) -> bool {
         self.share.is_some() || self.shaper.is_some()
+    }
+
+    /// All of them, with where they stand.
+    pub(crate) fn all(&self, port: PortId) -> impl Iterator<Item = (MeterPlace, &Arc<Meter>)> {
+        let own = self.own.iter().map(move |meter| (MeterPlace::Ingress(port), meter));
+        let egress = self.egress.iter().map(move |meter| (MeterPlace::Egress(port), meter));
+        let kinds = FloodKind::ALL.into_iter();
+        let storm =
+            kinds.filter_map(move |kind| Some((MeterPlace::Storm(port, kind), self.storm.meter(kind)?)));
+        own.chain(egress).chain(storm)
     }
 
     /// What they have seen.

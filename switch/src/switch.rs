@@ -22,8 +22,8 @@ use crate::engine::{Engine, Moment};
 use crate::fdb::{Fdb, FdbKind, Tick};
 use crate::guard::snoop::Snooper;
 use crate::guard::{Binding, Bindings};
-use crate::meter::MeterStats;
-use crate::metering::{Meters, PortMeterStats, PortMeters};
+use crate::meter::{MeterState, MeterStats};
+use crate::metering::{MeterPlace, Meters, PortMeterStats, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
 use crate::multicast::{Multicast, MulticastVlan};
 use crate::needs::Needs;
@@ -617,6 +617,15 @@ impl Switch {
     pub fn meters(&self) -> Vec<(String, MeterStats)> {
         let topology = self.shared.topology.load();
         topology.meters.named.iter().map(|(name, meter)| (name.clone(), meter.stats())).collect()
+    }
+
+    /// All meters at this moment, with where they stand: those that rules name and those of tenants first, then those of
+    /// ports in the order of their numbers.
+    pub fn meter_states(&self) -> Vec<(MeterPlace, MeterState)> {
+        let topology = self.shared.topology.load();
+        let now_ns = clock::nanoseconds(clock::tsc());
+        let of_ports = topology.members.iter().flat_map(|member| member.meters.all(member.port.id));
+        topology.meters.all().chain(of_ports).map(|(place, meter)| (place, meter.state(now_ns))).collect()
     }
 
     /// What the meters of a port have seen. `None` if there is no such port.

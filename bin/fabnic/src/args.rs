@@ -129,6 +129,15 @@ pub(crate) enum Command {
     /// Show neighbours that announced themselves by LLDP
     #[command(subcommand)]
     Lldp(Lldp),
+    /// Show and flush connections that are tracked
+    #[command(subcommand)]
+    Conn(Conn),
+    /// Show and change meters
+    #[command(subcommand)]
+    Meter(Meter),
+    /// Show who listens to multicast groups, and change static members
+    #[command(subcommand)]
+    Mdb(Mdb),
     /// Show the largest flows
     #[command(subcommand)]
     Flow(Flow),
@@ -398,6 +407,109 @@ pub(crate) enum Lldp {
     /// Show neighbours
     #[command(alias = "list")]
     Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Conn {
+    /// Show connections: `[ADDRESS] [port NAME] [zone N] [ip_proto tcp|udp|..]`
+    #[command(alias = "list")]
+    Show {
+        /// Which: `[ADDRESS] [port NAME] [zone N] [ip_proto tcp|udp|..]`
+        #[arg(value_name = "WHICH")]
+        words: Vec<String>,
+        /// Most connections to show
+        #[arg(long, default_value_t = fabnic_api::ConnectionFilter::DEFAULT_LIMIT)]
+        limit: usize,
+        /// Go on where the page before ended
+        #[arg(long)]
+        from: Option<u32>,
+    },
+    /// Forget connections: `all`, or `[ADDRESS] [port NAME] [zone N] [ip_proto tcp|udp|..]`
+    Flush {
+        /// Which: `all`, or `[ADDRESS] [port NAME] [zone N] [ip_proto tcp|udp|..]`
+        #[arg(value_name = "WHICH", required = true)]
+        words: Vec<String>,
+    },
+    /// Show the table's and its zones' numbers
+    Stats,
+}
+
+const METER_WORDS: &str = "\
+Words are pairs of a key and a value, as in the configuration file:
+  rate RATE  burst SIZE                 the committed rate (10mbit, 5kpps) and what may come at once
+  peak_rate RATE | excess_rate RATE     a second rate (RFC 2698, RFC 4115)
+  excess_burst SIZE                     what may come at once of it
+  yellow, red pass|drop|DSCP            what is done with frames of these colors
+  color_aware on|off  overhead BYTES  parent METER
+The value `default` takes a key back to its default.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Meter {
+    /// Show all meters with their tokens, or those of a port
+    #[command(alias = "list")]
+    Show {
+        /// Only those of this port
+        port: Option<String>,
+    },
+    /// Add a meter that rules can name
+    #[command(after_help = METER_WORDS)]
+    Add(MeterWords),
+    /// Change keys of a meter
+    #[command(after_help = METER_WORDS)]
+    Set(MeterWords),
+    /// Remove a meter
+    #[command(alias = "delete")]
+    Del {
+        /// Name of the meter
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MeterWords {
+    /// Name of the meter
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: String,
+    /// Keys and values
+    #[arg(value_name = "KEY VALUE", required = true)]
+    pub(crate) words: Vec<String>,
+    /// Only say what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mdb {
+    /// Show members of groups: `[GROUP] [port NAME] [vlan N]`
+    #[command(alias = "list")]
+    Show {
+        /// Which: `[GROUP] [port NAME] [vlan N]`
+        #[arg(value_name = "WHICH")]
+        words: Vec<String>,
+        /// Most members to show
+        #[arg(long, default_value_t = fabnic_api::MdbFilter::DEFAULT_LIMIT)]
+        limit: usize,
+    },
+    /// Add a static member: GROUP port NAME vlan N
+    Add {
+        /// The member: GROUP port NAME vlan N
+        #[arg(value_name = "MEMBER", required = true)]
+        words: Vec<String>,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove static members: `[GROUP] [port NAME] [vlan N]`
+    #[command(alias = "delete")]
+    Del {
+        /// Which: `[GROUP] [port NAME] [vlan N]`
+        #[arg(value_name = "WHICH", required = true)]
+        words: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

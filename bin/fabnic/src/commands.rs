@@ -21,7 +21,7 @@ use crate::{
     args::{Apply, Args, Binding, Command, Config, Fdb, Flow, Lldp, Port, Stats, Vlan, Worker},
     capture,
     client::{Client, Content, Failure, decode, escape, query},
-    generate, policy, show, top, words,
+    generate, policy, show, state, top, words,
 };
 
 /// One run of the program.
@@ -66,6 +66,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Lldp(Lldp::Show) => {
             out.get("/v1/lldp", |list: &Vec<fabnic_api::LldpStatus>| show::lldp(list)).await
         }
+        Command::Conn(command) => state::conn(&out, command).await,
+        Command::Meter(command) => state::meter(&out, command).await,
+        Command::Mdb(command) => state::mdb(&out, command).await,
         Command::Flow(Flow::Show { port, limit }) => {
             let path = format!("/v1/flows{}", query([("port", port), ("limit", Some(limit.to_string()))]));
             out.get(&path, |list: &Vec<fabnic_api::FlowStatus>| show::flows(list)).await

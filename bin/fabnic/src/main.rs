@@ -18,6 +18,7 @@ mod commands;
 mod generate;
 mod policy;
 mod show;
+mod state;
 mod top;
 mod words;
 

@@ -11,7 +11,7 @@ use fabnic_api::{
 };
 
 /// A table of these columns; those named in `right` are numbers.
-fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
@@ -34,12 +34,12 @@ fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<Str
     text
 }
 
-fn or_dash(text: Option<impl ToString>) -> String {
+pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |t| t.to_string())
 }
 
 /// `1 entry`, `2 entries`.
-fn count(n: u64, noun: &str) -> String {
+pub(crate) fn count(n: u64, noun: &str) -> String {
     match noun.strip_suffix('y') {
         _ if n == 1 => format!("1 {noun}"),
         Some(stem) => format!("{n} {stem}ies"),
@@ -47,7 +47,7 @@ fn count(n: u64, noun: &str) -> String {
     }
 }
 
-fn seconds(total: u64) -> String {
+pub(crate) fn seconds(total: u64) -> String {
     let (days, hours, minutes) = (total / 86_400, total / 3600 % 24, total / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{total}s"),

@@ -1,6 +1,6 @@
 //! Pairs of words, as in `ip link set` and `bridge fdb`: `mac 52:54:00:00:00:01 vlan trunk 10,20-29 native 1`.
 
-use fabnic_api::{BindingFilter, FdbFilter, FdbKind};
+use fabnic_api::{BindingFilter, ConnectionFilter, FdbFilter, FdbKind, MdbFilter};
 use fabnic_model::{Mac, Vid, VlanSet, refusal::nearest};
 use serde_json::{Map, Value, json};
 
@@ -275,6 +275,90 @@ pub(crate) fn binding(words: &[String]) -> Result<BindingFilter, Failure> {
         }
     }
     Ok(filter)
+}
+
+/// Which connections are meant: `[ADDRESS] [port|dev NAME] [zone N] [ip_proto P]`.
+pub(crate) fn connection(words: &[String]) -> Result<ConnectionFilter, Failure> {
+    let mut filter = ConnectionFilter::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        let twice = match word {
+            "port" | "dev" => filter.port.replace(value()?.to_owned()).is_some(),
+            "zone" => {
+                let text = value()?;
+                let zone =
+                    text.parse().map_err(|_| wrong(format!("zone: `{text}` is no number to 65535")))?;
+                filter.zone.replace(zone).is_some()
+            }
+            "ip_proto" | "proto" => {
+                let protocol = value()?.parse().map_err(|e| wrong(format!("{word}: {e}")))?;
+                filter.ip_proto.replace(protocol).is_some()
+            }
+            _ => match word.parse() {
+                Ok(address) => filter.address.replace(address).is_some(),
+                Err(_) => return Err(unknown(word, &["port", "zone", "ip_proto"])),
+            },
+        };
+        if twice {
+            return Err(wrong(format!("`{word}` is given twice")));
+        }
+    }
+    Ok(filter)
+}
+
+/// Which members of groups are meant: `[GROUP] [port|dev NAME] [vlan N]`, and as `bridge mdb` says it, `grp` and `vid`.
+pub(crate) fn mdb(words: &[String]) -> Result<MdbFilter, Failure> {
+    let mut filter = MdbFilter::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")));
+        let twice = match word {
+            "port" | "dev" => filter.port.replace(value()?.to_owned()).is_some(),
+            "vlan" | "vid" => filter.vlan.replace(vid(value()?)?).is_some(),
+            "group" | "grp" => {
+                let text = value()?;
+                let group = text.parse().map_err(|_| wrong(format!("{word}: `{text}` is no address")))?;
+                filter.group.replace(group).is_some()
+            }
+            _ => match word.parse() {
+                Ok(group) => filter.group.replace(group).is_some(),
+                Err(_) => return Err(unknown(word, &["port", "vlan", "group"])),
+            },
+        };
+        if twice {
+            return Err(wrong(format!("`{word}` is given twice")));
+        }
+    }
+    Ok(filter)
+}
+
+/// The keys of a meter as the API takes them. `default` becomes `null`.
+pub(crate) fn meter(words: &[String]) -> Result<Map<String, Value>, Failure> {
+    const KNOWN: [(&str, Kind); 10] = [
+        ("rate", Kind::Text),
+        ("burst", Kind::Text),
+        ("peak_rate", Kind::Text),
+        ("excess_rate", Kind::Text),
+        ("excess_burst", Kind::Text),
+        ("yellow", Kind::Text),
+        ("red", Kind::Text),
+        ("parent", Kind::Text),
+        ("overhead", Kind::Number),
+        ("color_aware", Kind::Switch),
+    ];
+    let mut keys = Map::new();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let Some((key, kind)) = KNOWN.iter().find(|(key, _)| *key == word) else {
+            return Err(unknown(word, &KNOWN.map(|(key, _)| key)));
+        };
+        let value = words.next().ok_or_else(|| wrong(format!("`{word}` needs a value")))?;
+        if keys.insert((*key).into(), read(key, *kind, value)?).is_some() {
+            return Err(wrong(format!("`{key}` is given twice")));
+        }
+    }
+    Ok(keys)
 }
 
 fn mac(text: &str) -> Result<Mac, Failure> {

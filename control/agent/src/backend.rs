@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use fabnic_api::{
-    ApplyError, Backend, BindingFilter, BindingStatus, CaptureRequest, CaptureStream, EventBus, FdbEntry,
-    FdbFilter, FdbKind, FdbPage, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState,
-    LldpStatus, MirrorStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus,
-    TraceReport, TraceRequest, WorkerStatus,
+    ApplyError, Backend, BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter,
+    ConnectionPage, ConntrackStatus, EventBus, FdbEntry, FdbFilter, FdbKind, FdbPage, FlowCache, FlowFilter,
+    FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus,
+    MirrorStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport,
+    TraceRequest, WorkerStatus,
 };
 use fabnic_model::{AdminState, Change, Config, Domain, Edit, Refused, Tenant};
 use fabnic_switch::WorkerStats;
@@ -171,6 +172,26 @@ impl Backend for Agent {
 
     fn bindings_forget(&self, filter: &BindingFilter) -> u64 {
         self.forget_bindings(filter)
+    }
+
+    fn connections(&self, domain: &Domain, filter: &ConnectionFilter) -> ConnectionPage {
+        self.show_connections(domain, filter)
+    }
+
+    fn connections_flush(&self, domain: &Domain, filter: &ConnectionFilter) -> u64 {
+        self.flush_connections(domain, filter)
+    }
+
+    fn conntrack(&self) -> ConntrackStatus {
+        self.show_conntrack()
+    }
+
+    fn meters(&self, domain: &Domain, filter: &MeterFilter) -> Vec<MeterStatus> {
+        self.show_meters(domain, filter)
+    }
+
+    fn mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan> {
+        self.show_mdb(domain, filter)
     }
 
     fn lldp(&self) -> Vec<LldpStatus> {

@@ -13,8 +13,8 @@ use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
 use fabnic_model::{Burst, Police, Rate, Storm};
 use fabnic_switch::{
-    Algorithm, ColorAction, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings, StormLimit,
-    StormSettings, TenantPolicy, Unit, VlanSnooping,
+    Algorithm, ColorAction, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings, StaticGroup,
+    StormLimit, StormSettings, TenantPolicy, Unit, VlanSnooping,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -132,7 +132,7 @@ fn tracking(conntrack: &fabnic_model::Conntrack) -> PortTracking {
 }
 
 /// Queries without an address of their own give way to everybody's.
-fn snooping(vlan: &fabnic_model::answer::VlanTable) -> Option<VlanSnooping> {
+fn snooping(vlan: &fabnic_model::answer::VlanTable, ports: &Running) -> Option<VlanSnooping> {
     let v4 = vlan.gateway.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
@@ -148,8 +148,15 @@ fn snooping(vlan: &fabnic_model::answer::VlanTable) -> Option<VlanSnooping> {
         igmp_version: 3,
         mld_version: 2,
     };
-    vlan.snooping
-        .then(|| VlanSnooping { querier: vlan.querier.then_some(querier), ..VlanSnooping::new(vid(vlan.id)) })
+    let members = vlan
+        .mdb
+        .iter()
+        .filter_map(|member| Some(StaticGroup { group: member.group, port: ports.port_id(&member.port)? }));
+    vlan.snooping.then(|| VlanSnooping {
+        querier: vlan.querier.then_some(querier),
+        static_groups: members.collect(),
+        ..VlanSnooping::new(vid(vlan.id))
+    })
 }
 
 fn storm(storm: &Storm) -> StormSettings {
@@ -357,7 +364,7 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
             description: config.lldp.description.clone(),
             interval: config.lldp.interval,
         },
-        multicast: config.vlan.iter().filter_map(snooping).collect(),
+        multicast: config.vlan.iter().filter_map(|vlan| snooping(vlan, ports)).collect(),
         meters: config.meter.iter().map(meter).collect(),
         tenants: config
             .tenant

@@ -3,9 +3,10 @@
 use fabnic_model::{Change, Config, Domain, Edit, EditError, Refused, Tenant};
 
 use crate::{
-    BindingFilter, BindingStatus, CaptureRequest, CaptureStream, EventBus, FdbFilter, FdbPage, FlowFilter,
-    FlowStatus, Forgotten, GroupStatus, Health, LldpStatus, MirrorStatus, PortStatus, RecentDrop, RuleStatus,
-    Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
+    BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter, ConnectionPage,
+    ConntrackStatus, EventBus, FdbFilter, FdbPage, FlowFilter, FlowStatus, Forgotten, GroupStatus, Health,
+    LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, PortStatus, RecentDrop,
+    RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
 };
 
 /// Why a configuration was not applied. In every case nothing has changed.
@@ -77,6 +78,21 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Forgets the *learned* bindings that `filter` means, and says how many there were.
     fn bindings_forget(&self, filter: &BindingFilter) -> u64;
+
+    /// A page of the connections that a domain may see and that `filter` means.
+    fn connections(&self, domain: &Domain, filter: &ConnectionFilter) -> ConnectionPage;
+
+    /// Forgets the connections that a domain may see and that `filter` means, and says how many there were.
+    fn connections_flush(&self, domain: &Domain, filter: &ConnectionFilter) -> u64;
+
+    /// The table of connections.
+    fn conntrack(&self) -> ConntrackStatus;
+
+    /// The meters that a domain may see and that `filter` means.
+    fn meters(&self, domain: &Domain, filter: &MeterFilter) -> Vec<MeterStatus>;
+
+    /// The members of groups that a domain may see and that `filter` means.
+    fn mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan>;
 
     /// Neighbours that announced themselves by LLDP.
     fn lldp(&self) -> Vec<LldpStatus>;

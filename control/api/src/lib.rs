@@ -29,9 +29,12 @@
 pub mod audit;
 pub mod backend;
 pub mod capture;
+pub mod conn;
 pub mod door;
 pub mod error;
 pub mod events;
+pub mod mdb;
+pub mod meters;
 pub mod metrics;
 pub mod policy;
 mod policy_routes;
@@ -42,13 +45,21 @@ pub mod types;
 pub use audit::{Audit, AuditEntry, Who};
 pub use backend::{ApplyError, Backend};
 pub use capture::{CaptureSender, CaptureStream, SendError, capture_channel};
+pub use conn::{
+    ConnectionFilter, ConnectionPage, ConnectionSide, ConnectionStatus, ConntrackStatus, ZoneStatus,
+};
 pub use door::{TenantDoor, hash_of_token};
 pub use error::ErrorBody;
 pub use events::{Event, EventBus, EventKind};
+pub use mdb::{
+    MdbAdd, MdbCounters, MdbEntry, MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource,
+    MdbVlan,
+};
+pub use meters::{MeterFilter, MeterPlace, MeterStatus, TokenBucket};
 pub use policy::{
     BindingFilter, BindingStatus, DropExplained, FlowFilter, FlowStatus, GroupStatus, LldpStatus, Members,
-    MeterStatus, MirrorStatus, Passed, RecentDrop, RuleEdit, RuleStatus, TenantStatus, TraceReport,
-    TraceRequest, TraceStep, TraceTarget, WhyFilter,
+    MirrorStatus, Passed, RecentDrop, RuleEdit, RuleStatus, TenantStatus, TraceReport, TraceRequest,
+    TraceStep, TraceTarget, WhyFilter,
 };
 pub use routes::openapi;
 pub use server::{MAX_BODY, serve};

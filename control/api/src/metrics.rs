@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    BURST_SIZES, Counters, DropCounts, Health, LinkState, MirrorStatus, PortStatus, Stats, WorkerStatus,
+    BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MeterStatus, MirrorStatus, Passed,
+    PortStatus, Stats, WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -30,6 +31,10 @@ pub struct Snapshot {
     pub workers: Vec<WorkerStatus>,
     /// Its mirrors.
     pub mirrors: Vec<MirrorStatus>,
+    /// Its meters.
+    pub meters: Vec<MeterStatus>,
+    /// Its connections.
+    pub conntrack: ConntrackStatus,
 }
 
 /// The snapshot as OpenMetrics text.
@@ -93,7 +98,9 @@ impl Collector for Snapshot {
         self.port_counters(&mut encoder)?;
         self.queue_counters(&mut encoder)?;
         self.worker_counters(&mut encoder)?;
-        self.mirror_counters(&mut encoder)
+        self.mirror_counters(&mut encoder)?;
+        self.meter_counters(&mut encoder)?;
+        self.connections(&mut encoder)
     }
 }
 
@@ -233,6 +240,69 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for mirror in &self.mirrors {
                 counter(&mut family, &vec![("mirror", mirror.id.clone())], read(mirror))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn meter_counters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = (&'static str, &'static str, fn(&Passed) -> u64);
+        const READS: [Read; 2] = [
+            ("meter_packets", "Packets that a meter judged, by color", |passed| passed.frames),
+            ("meter_bytes", "Bytes that a meter judged, by color", |passed| passed.bytes),
+        ];
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for meter in &self.meters {
+                let colors = [
+                    ("green", &meter.green),
+                    ("yellow", &meter.yellow),
+                    ("red", &meter.red),
+                    ("refused_by_other", &meter.refused_by_other),
+                ];
+                for (color, passed) in colors {
+                    let labels = vec![
+                        ("meter", meter.id.clone()),
+                        ("place", meter.place.as_str().to_owned()),
+                        ("color", color.to_owned()),
+                    ];
+                    counter(&mut family, &labels, read(passed))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let table = &self.conntrack;
+        let help = "Connections that are tracked";
+        let mut family = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
+        gauge(&mut family, &Vec::new(), table.connections)?;
+        let counters = [
+            ("connections_refused", "Connections refused because the table was full", table.refused),
+            ("connections_exhausted", "Connections that nothing was left to translate to", table.exhausted),
+        ];
+        for (name, help, value) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counter(&mut family, &Vec::new(), value)?;
+        }
+        let zone = |zone: &ZoneStatus| vec![("zone", zone.zone.to_string())];
+        let help = "Connections of a zone";
+        let mut family = encoder.encode_descriptor("zone_connections", help, None, MetricType::Gauge)?;
+        for of in &table.zones {
+            gauge(&mut family, &zone(of), of.connections)?;
+        }
+        type Read = (&'static str, &'static str, fn(&ZoneStatus) -> u64);
+        const READS: [Read; 4] = [
+            ("zone_connections_created", "Connections made", |z| z.created),
+            ("zone_connections_expired", "Connections forgotten in time", |z| z.expired),
+            ("zone_connections_refused", "Connections refused because the zone was full", |z| z.refused),
+            ("zone_invalid_packets", "Packets that fit no connection", |z| z.invalid),
+        ];
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for of in &table.zones {
+                counter(&mut family, &zone(of), read(of))?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What the API says of rules, groups, meters, mirrors, flows and traces: the JSON types.
 
-use fabnic_model::{Group, Mac, Meter, Mirror, Rule, rule::Match};
+use fabnic_model::{Group, Mac, Mirror, Rule, rule::Match};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -35,22 +35,6 @@ pub struct MirrorStatus {
     pub seen: u64,
     /// Copies that it sent, whether there was room for them or not.
     pub copied: u64,
-}
-
-/// A meter that runs, with what it did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MeterStatus {
-    /// Its name among all domains: `TENANT/NAME` of a tenant's.
-    pub id: String,
-    /// The meter.
-    #[serde(flatten)]
-    pub meter: Meter,
-    /// Frames and bytes that it called green.
-    pub green: Passed,
-    /// Frames and bytes that it called yellow.
-    pub yellow: Passed,
-    /// Frames and bytes that it called red.
-    pub red: Passed,
 }
 
 /// Frames and their bytes.

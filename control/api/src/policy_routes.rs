@@ -46,6 +46,9 @@ pub(crate) fn small() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(why))
         .routes(routes!(events))
         .routes(routes!(audit))
+        .merge(crate::conn::paths())
+        .merge(crate::meters::paths())
+        .merge(crate::mdb::paths())
 }
 
 /// Those whose bodies may be large.
@@ -71,7 +74,13 @@ async fn change(
     noted(shared, who, &request, dry_run, result.map_err(ApiError::from))
 }
 
-async fn add(shared: &Arc<Shared>, who: &Who, kind: Kind, dry_run: bool, body: &Body) -> Answer2<Applied> {
+pub(crate) async fn add(
+    shared: &Arc<Shared>,
+    who: &Who,
+    kind: Kind,
+    dry_run: bool,
+    body: &Body,
+) -> Answer2<Applied> {
     let value: Value = body.json()?;
     let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
     let name: String = name.chars().take(64).filter(|c| !c.is_control()).collect();
@@ -81,9 +90,9 @@ async fn add(shared: &Arc<Shared>, who: &Who, kind: Kind, dry_run: bool, body: &
     Ok((status, Json(applied)))
 }
 
-type Answer2<T> = Result<(StatusCode, Json<T>), ApiError>;
+pub(crate) type Answer2<T> = Result<(StatusCode, Json<T>), ApiError>;
 
-async fn set(
+pub(crate) async fn set(
     shared: &Arc<Shared>,
     who: &Who,
     kind: Kind,
@@ -96,7 +105,13 @@ async fn set(
     change(shared, who, request, dry_run, vec![Edit::Set { kind, name, patch }]).await.map(Json)
 }
 
-async fn del(shared: &Arc<Shared>, who: &Who, kind: Kind, name: String, dry_run: bool) -> Answer<Applied> {
+pub(crate) async fn del(
+    shared: &Arc<Shared>,
+    who: &Who,
+    kind: Kind,
+    name: String,
+    dry_run: bool,
+) -> Answer<Applied> {
     let request = format!("DELETE /v1/{}s/{name}", kind.as_str());
     change(shared, who, request, dry_run, vec![Edit::Del { kind, name }]).await.map(Json)
 }

@@ -138,7 +138,7 @@ pub(crate) async fn port_of(shared: &Arc<Shared>, who: &Who, name: String) -> Re
 }
 
 /// Changes the running configuration as a whole or not at all.
-async fn edit(
+pub(crate) async fn edit(
     shared: &Arc<Shared>,
     who: &Who,
     request: &str,
@@ -243,7 +243,7 @@ async fn port_set(
 
 /// Remove a port
 ///
-/// The static FDB entries that point to it go with it.
+/// The static FDB entries and static members of groups that speak of it go with it.
 #[utoipa::path(
     delete, path = "/v1/ports/{name}", tag = "ports",
     params(("name" = String, Path, description = "Name of the port"), DryRun),
@@ -513,6 +513,8 @@ async fn prometheus(State(shared): Ctx, _: Infrastructure) -> Result<Response, A
             stats: b.stats(),
             workers: b.workers(),
             mirrors: b.mirrors(&fabnic_model::Domain::Infrastructure),
+            meters: b.meters(&fabnic_model::Domain::Infrastructure, &crate::MeterFilter::default()),
+            conntrack: b.conntrack(),
         })
     })
     .await?;

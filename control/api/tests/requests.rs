@@ -78,7 +78,7 @@ fn everything_that_is_described_answers_as_described() {
         assert_described(&document, schema, &body, path);
         seen += 1;
     }
-    assert_eq!(seen, 18);
+    assert_eq!(seen, 22);
     assert_eq!(get(&served.socket, "/v1/openapi.json"), (200, document));
 }
 
@@ -166,13 +166,14 @@ fn ports_are_added_changed_and_removed() {
 
     assert_eq!(call(s, "DELETE", "/v1/ports/vm3", Value::Null).0, 200);
     assert_eq!(get(s, "/v1/ports/vm3").0, 404);
-    // A mirror speaks of the port: it has to go first. The static entry that points to the port goes with it.
+    // A mirror speaks of the port: it has to go first. The static entry that points to the port, and its static membership
+    // of a group, go with it.
     let (status, error) = call(s, "DELETE", "/v1/ports/up0", Value::Null);
     assert_eq!((status, &error["where"]), (422, &json!("mirror[tap].to")));
     assert_eq!(call(s, "DELETE", "/v1/rules/web", Value::Null).0, 200);
     assert_eq!(call(s, "DELETE", "/v1/mirrors/tap", Value::Null).0, 200);
     let (_, gone) = call(s, "DELETE", "/v1/ports/up0", Value::Null);
-    assert_eq!(gone["changes"].as_array().unwrap().len(), 2);
+    assert_eq!(gone["changes"].as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -251,6 +251,37 @@ pub struct VlanTable {
     /// Whether the switch asks by itself who listens, where it snoops and nobody else asks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub querier: bool,
+    /// Ports that get a group whether anybody behind them asks for it or not, where the switch snoops:
+    /// `[{ group = "239.1.1.1", port = "up0" }]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mdb: Vec<StaticMember>,
+}
+
+/// A port that gets a multicast group by configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticMember {
+    /// The group, by its IPv4 or IPv6 address; not one of 224.0.0.0/24, ff01::1 or ff02::1, which go to the whole VLAN.
+    #[schema(value_type = String)]
+    pub group: IpAddr,
+    /// Name of the port.
+    pub port: String,
+}
+
+impl StaticMember {
+    /// Most static members of a VLAN.
+    pub const MOST: usize = 4096;
+
+    /// Whether the group is one that has listeners: those of the link itself go to the whole VLAN (RFC 4541).
+    #[must_use]
+    pub fn is_of_listeners(&self) -> bool {
+        match self.group {
+            IpAddr::V4(group) => group.is_multicast() && !matches!(group.octets(), [224, 0, 0, _]),
+            IpAddr::V6(group) => {
+                group.is_multicast() && !matches!(group.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1])
+            }
+        }
+    }
 }
 
 /// What LLDP says of the switch, on the ports whose `answer.lldp` transmits.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use crate::{
     Config, Group, MAX_AVF_GENERATION, MAX_AVF_QUEUES, MAX_QUEUES, Meter, Nic, Object, Port, Refusal,
-    Refused, Tenant, Uplink,
+    Refused, StaticMember, Tenant, Uplink, VlanTable,
     group::MAX_ADDRESSES,
     meter,
     parse::shortened,
@@ -120,6 +120,7 @@ impl Config {
             if vlan.querier && !vlan.snooping {
                 check.refuse(key("querier"), "nobody listens to the answers", "`snooping = true` with it");
             }
+            self.check_mdb(check, vlan, &key("mdb"));
             let odd = |address: &&std::net::IpAddr| address.is_multicast() || address.is_unspecified();
             if let Some(address) = vlan.gateway.iter().find(odd) {
                 check.refuse(key("gateway"), format!("nobody can have {address}"), "unicast addresses");
@@ -149,6 +150,52 @@ impl Config {
                 format!("{} cannot be a chassis", self.lldp.chassis),
                 "a unicast address",
             );
+        }
+    }
+
+    /// Static members of groups in a VLAN.
+    fn check_mdb(&self, check: &mut Check, vlan: &VlanTable, at: &[Step]) {
+        if vlan.mdb.is_empty() {
+            return;
+        }
+        if !vlan.snooping {
+            check.refuse(at.to_vec(), "groups go to the whole VLAN", "`snooping = true` with it");
+        }
+        if vlan.mdb.len() > StaticMember::MOST {
+            let problem = format!("{} are given", vlan.mdb.len());
+            check.refuse(at.to_vec(), problem, format!("at most {}", StaticMember::MOST));
+            return;
+        }
+        let ports: HashMap<&str, &Port> = self.port.iter().map(|p| (p.name.as_str(), p)).collect();
+        let mut seen = HashSet::new();
+        for (index, member) in vlan.mdb.iter().enumerate() {
+            let key = |name: &str| -> Path {
+                at.iter().cloned().chain([Step::Element(index, None), Step::Key(name.into())]).collect()
+            };
+            if !member.is_of_listeners() {
+                let problem = format!("nobody listens to {}", member.group);
+                check.refuse(key("group"), problem, "a multicast address that is not the link's own");
+            }
+            match ports.get(member.port.as_str()) {
+                None => {
+                    let problem = format!("there is no port `{}`", shortened(&member.port));
+                    let mut refusal = Refusal::at(key("port"), problem, "the name of a [[port]]");
+                    if check.found.len() < HINTS {
+                        refusal.hint =
+                            crate::refusal::nearest(&member.port, ports.keys().copied()).map(str::to_owned);
+                    }
+                    check.found.push(refusal);
+                }
+                Some(port) if !port.vlan.is_member(vlan.id) => {
+                    let problem = format!("port `{}` is not in VLAN {}", shortened(&member.port), vlan.id);
+                    check.refuse(key("port"), problem, "a port of the VLAN");
+                }
+                Some(_) => {}
+            }
+            if !seen.insert((member.group, member.port.as_str())) {
+                let problem = format!("port `{}` has {} already", shortened(&member.port), member.group);
+                check.refuse(key("group"), problem, "each group once for a port");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    Config, Mac, Object as _, Port, Refusal, Refused, StaticFdb, Vid,
+    Config, Mac, Object as _, Port, Refusal, Refused, StaticFdb, StaticMember, Vid,
     parse::{of_message, range_of, resolve, schema, shortened},
     refusal::{Path, Step, nearest, render},
 };
@@ -163,7 +163,7 @@ impl Config {
         Ok(())
     }
 
-    /// Removes a port and the static FDB entries that point to it.
+    /// Removes a port, and the static FDB entries and static members of groups that speak of it.
     ///
     /// # Errors
     /// When there is no such port.
@@ -174,6 +174,26 @@ impl Config {
             return Err(EditError::NotFound(format!("port `{}`", shortened(name))));
         }
         self.fdb.retain(|e| e.port != name);
+        self.vlan.iter_mut().for_each(|vlan| vlan.mdb.retain(|member| member.port != name));
+        Ok(())
+    }
+
+    /// Makes a port a static member of a multicast group.
+    ///
+    /// # Errors
+    /// When it is one, or the VLAN has no table: groups have members only where the switch snoops.
+    pub fn add_mdb(&mut self, vlan: Vid, member: StaticMember) -> Result<(), EditError> {
+        let Some(table) = self.vlan.iter_mut().find(|table| table.id == vlan) else {
+            return Err(EditError::NotFound(format!(
+                "table of VLAN {vlan} (a [[vlan]] with snooping = true)"
+            )));
+        };
+        if table.mdb.contains(&member) {
+            let what =
+                format!("static member {} of {} in VLAN {vlan}", shortened(&member.port), member.group);
+            return Err(EditError::Exists(what));
+        }
+        table.mdb.push(member);
         Ok(())
     }
 

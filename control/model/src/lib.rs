@@ -49,7 +49,7 @@ pub mod tenant;
 pub mod vlan;
 pub mod word;
 
-pub use answer::{Answer, Lldp, VlanTable};
+pub use answer::{Answer, Lldp, StaticMember, VlanTable};
 pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
 pub use conntrack::Conntrack;
 pub use desired::{Desired, Edit, Kind};

@@ -119,6 +119,7 @@ pub fn markdown() -> String {
     table(&mut page, "#### `answer.ra`", &describe(&root["$defs"]["Router"]), "Router", None);
     table(&mut page, "### `mac_damping`", &describe(&root["$defs"]["MacDamping"]), "MacDamping", None);
     table(&mut page, "## `[[vlan]]`", &describe(&root["properties"]["vlan"]), "VlanTable", None);
+    table(&mut page, "### `mdb`", &describe(&root["$defs"]["StaticMember"]), "StaticMember", None);
     table(&mut page, "## `[lldp]`", &describe(&root["properties"]["lldp"]), "Lldp", None);
     table(&mut page, "## `[[fdb]]`", &describe(&root["properties"]["fdb"]), "StaticFdb", None);
     table(&mut page, "## `[[tenant]]`", &describe(&root["properties"]["tenant"]), "Tenant", None);

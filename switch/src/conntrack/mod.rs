@@ -54,7 +54,7 @@ pub use nat::{Nat, NatRange};
 pub use port::{Incoming, PortTracking};
 pub use settings::{Quota, Timeout, Zone, ZoneCounters, ZoneSettings};
 pub use state::CtState;
-pub use table::{Conntrack, ConntrackCounters};
+pub use table::{ConnectionPage, Conntrack, ConntrackCounters};
 pub use tcp::TcpState;
 pub use tuple::Tuple;
 

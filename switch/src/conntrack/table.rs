@@ -17,7 +17,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::connection::{ConnectionEntry, Direction, Handle, Live, MAX_SLOTS, Packet, Tracked};
+use super::connection::{Direction, Handle, Live, MAX_SLOTS, Packet, Tracked};
 use super::fragments::{Datagram, Fragments};
 use super::related::{Carried, is_error};
 use super::settings::{Owner, Quota, Zone, ZoneSettings};
@@ -29,8 +29,10 @@ use super::wheel::Wheel;
 use crate::versions::{Version, Versions};
 
 mod commit;
+mod list;
 mod track;
 
+pub use list::ConnectionPage;
 pub(crate) use track::TrackedRun;
 
 const SHARDS: usize = 64;
@@ -479,37 +481,6 @@ impl Conntrack {
         live.zone.expired.fetch_add(1, Ordering::Relaxed);
         self.bury(number, &live);
         true
-    }
-
-    /// All connections, as they are one after the other.
-    pub fn entries(&self, now: u32) -> Vec<ConnectionEntry> {
-        let mut entries = Vec::with_capacity(self.len());
-        self.visit(now, |_, entry| entries.push(entry));
-        entries
-    }
-
-    fn visit(&self, now: u32, mut each: impl FnMut(Handle, ConnectionEntry)) {
-        for number in 0..self.slab.used_ever() {
-            let Some(slot) = self.slab.slot(number) else { continue };
-            let inner = slot.inner.lock();
-            let entry = inner.entry(&slot.timed, now);
-            let handle = Handle::new(number, inner.generation, Direction::Original);
-            drop(inner);
-            if let (Some(handle), Some(entry)) = (handle, entry) {
-                each(handle, entry);
-            }
-        }
-    }
-
-    /// Forgets all connections of which `gone` says so; gives how many.
-    pub fn flush(&self, mut gone: impl FnMut(&ConnectionEntry) -> bool) -> usize {
-        let mut count = 0;
-        self.visit(0, |handle, entry| {
-            if gone(&entry) && self.forget(handle) {
-                count += 1;
-            }
-        });
-        count
     }
 }
 

@@ -11,6 +11,7 @@
 //! connection without translation is found in both directions by one entry of the table.
 
 use core::hash::BuildHasher;
+use core::net::IpAddr;
 
 use fabnic_wire::transport::IcmpHeader;
 use fabnic_wire::{Fields, FlowFlags, IpProtocol, layers::Network};
@@ -57,6 +58,25 @@ pub(crate) fn is_icmp_error(protocol: IpProtocol, kind: u8) -> bool {
 }
 
 impl Tuple {
+    /// The source address.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        self.address(&self.src)
+    }
+
+    /// The destination address.
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
+        self.address(&self.dst)
+    }
+
+    fn address(&self, bytes: &[u8; 16]) -> IpAddr {
+        match (self.v6, bytes.first_chunk::<4>()) {
+            (false, Some(v4)) => IpAddr::from(*v4),
+            _ => IpAddr::from(*bytes),
+        }
+    }
+
     /// The tuple of a packet, as it is in `zone`. Nothing if it is not IP, broken, a later fragment, or ICMP that is
     /// neither query nor answer.
     #[inline]

@@ -186,7 +186,6 @@ impl Buckets {
     }
 }
 
-#[cfg(test)]
 impl Buckets {
     /// Tokens of the committed bucket, and of the other.
     pub(super) fn tokens(&self) -> (i64, i64) {

@@ -297,6 +297,19 @@ pub struct MeterStats {
     pub refused_by_other: Metered,
 }
 
+/// A meter at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeterState {
+    /// What configuration says of it.
+    pub settings: MeterSettings,
+    /// Its numbers.
+    pub stats: MeterStats,
+    /// Tokens in the committed bucket, in bytes or packets; less than none is a debt.
+    pub committed: i64,
+    /// Tokens in the other bucket: peak or excess.
+    pub other: i64,
+}
+
 #[derive(Debug, Default)]
 struct Tallies {
     packets: [Counter; 4],
@@ -410,6 +423,17 @@ impl Meter {
             red: self.tallies.read(Color::Red as usize),
             refused_by_other: self.tallies.read(REFUSED),
         }
+    }
+
+    /// What it is at a time, which it is not moved on to.
+    pub fn state(&self, now_ns: u64) -> MeterState {
+        let (settings, mut buckets, last) = {
+            let state = self.state.lock();
+            (state.settings, state.buckets, state.last)
+        };
+        buckets.fill(last.map_or(0, |last| now_ns.saturating_sub(last)));
+        let (committed, other) = buckets.tokens();
+        MeterState { settings, stats: self.stats(), committed, other }
     }
 
     /// Charges one frame at a time in nanoseconds, on any clock that all callers share.

@@ -510,3 +510,20 @@ fn several_threads_sum_up() {
     assert_eq!(stats.green.packets + stats.red.packets + stats.refused_by_other.packets, offered);
     assert_eq!(stats.green.bytes, passed * 60);
 }
+
+#[test]
+fn a_look_shows_the_tokens_of_the_moment_and_moves_nothing() {
+    let algorithm = Algorithm::TwoRate { cir: 8_000, cbs: 1_000, pir: 16_000, pbs: 3_000 };
+    let meter = Meter::new(MeterSettings { algorithm, ..MeterSettings::policer(Unit::Bits, 0, 1) }).unwrap();
+    let tokens = |now| (meter.state(now).committed, meter.state(now).other);
+    assert_eq!(tokens(7 * SECOND), (1_000, 3_000), "full, and no frame came yet");
+    meter.charge(10 * SECOND, Charge::one(900), &mut Marking::default());
+    assert_eq!(tokens(10 * SECOND), (100, 2_100));
+    assert_eq!(tokens(10 * SECOND + SECOND / 2), (600, 3_000), "500 and 1000 came, as far as they fit");
+    assert_eq!(tokens(9 * SECOND), (100, 2_100), "time that goes back brings none");
+    let mut marking = Marking::default();
+    meter.charge(10 * SECOND, Charge::one(200), &mut marking);
+    assert_eq!(marking.color, Color::Yellow, "looking filled nothing");
+    let stats = meter.state(10 * SECOND).stats;
+    assert_eq!((stats.green.bytes, stats.yellow.bytes, stats.red.bytes), (900, 200, 0));
+}

@@ -13,11 +13,13 @@ use std::{
 
 use fabnic_api::{
     ApplyError, Audit, Backend, BindingFilter, BindingStatus, CaptureDirection, CaptureRequest,
-    CaptureSender, CaptureStream, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind,
-    FdbPage, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MirrorStatus,
-    Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop, RingFormat, RuleStatus, Stats,
-    SwitchTotals, TenantDoor, TenantStatus, TraceReport, TraceRequest, TraceStep, TraceTarget, WorkerStatus,
-    capture_channel, server::Options,
+    CaptureSender, CaptureStream, ConnectionFilter, ConnectionPage, ConnectionSide, ConnectionStatus,
+    ConntrackStatus, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind, FdbPage,
+    FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbCounters, MdbEntry,
+    MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource, MdbVlan, MeterFilter, MeterPlace,
+    MeterStatus, MirrorStatus, Passed, Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop,
+    RingFormat, RuleStatus, Stats, SwitchTotals, TenantDoor, TenantStatus, TokenBucket, TraceReport,
+    TraceRequest, TraceStep, TraceTarget, WorkerStatus, ZoneStatus, capture_channel, server::Options,
 };
 use fabnic_model::{
     Change, Config, Desired, Domain, Edit, EditError, Object as _, PortKind, Refused, Rule, Tenant, diff,
@@ -62,6 +64,16 @@ port = "up0"
 name = "blue"
 token = "sha256:87705a77071a77b9ccd83d32507a14b66a40b9f32221207ac36828561c345fc6"
 quota = { rules = 2 }
+
+[[vlan]]
+id = 10
+snooping = true
+mdb = [{ group = "239.1.1.1", port = "up0" }]
+
+[[meter]]
+name = "gold"
+rate = "10mbit"
+peak_rate = "20mbit"
 
 [[group]]
 name = "web"
@@ -285,6 +297,152 @@ impl Backend for Fake {
 
     fn bindings_forget(&self, filter: &BindingFilter) -> u64 {
         u64::from(filter.port.as_deref() == Some("vm1"))
+    }
+
+    fn connections(&self, domain: &Domain, filter: &ConnectionFilter) -> ConnectionPage {
+        let side = |src: &str, dst: &str, ports: Option<(u16, u16)>, frames| ConnectionSide {
+            src_ip: src.parse().unwrap(),
+            dst_ip: dst.parse().unwrap(),
+            src_port: ports.map(|(src, _)| src),
+            dst_port: ports.map(|(_, dst)| dst),
+            icmp_id: ports.is_none().then_some(7),
+            passed: Passed { frames, bytes: frames * 64 },
+        };
+        let tcp = ConnectionStatus {
+            zone: 1,
+            port: "vm1".into(),
+            ip_proto: "tcp".into(),
+            state: "+trk+est+snat".into(),
+            tcp: Some("ESTABLISHED".into()),
+            assured: true,
+            mark: 5,
+            original: side("10.0.0.1", "192.0.2.7", Some((40_000, 443)), 12),
+            reply: side("192.0.2.7", "203.0.113.1", Some((443, 40_000)), 9),
+            expires_seconds: 431_999,
+            age_seconds: 12,
+        };
+        let echo = ConnectionStatus {
+            zone: 2,
+            port: "vm2".into(),
+            ip_proto: "icmpv6".into(),
+            state: "+trk+new".into(),
+            tcp: None,
+            assured: false,
+            mark: 0,
+            original: side("2001:db8::2", "2001:db8::1", None, 1),
+            reply: side("2001:db8::1", "2001:db8::2", None, 0),
+            expires_seconds: 29,
+            age_seconds: 1,
+        };
+        let tenant = |port: &str| (port == "vm2").then_some("blue");
+        let meant = |c: &ConnectionStatus| {
+            domain.sees(tenant(&c.port))
+                && filter.port.as_ref().is_none_or(|port| *port == c.port)
+                && filter.zone.is_none_or(|zone| zone == c.zone)
+        };
+        let mut entries: Vec<_> = [tcp, echo].into_iter().filter(meant).collect();
+        let next = (entries.len() > filter.limit()).then_some(4096);
+        entries.truncate(filter.limit());
+        ConnectionPage { entries, next }
+    }
+
+    fn connections_flush(&self, domain: &Domain, filter: &ConnectionFilter) -> u64 {
+        self.connections(domain, filter).entries.len() as u64
+    }
+
+    fn conntrack(&self) -> ConntrackStatus {
+        let zone = |zone, connections| ZoneStatus {
+            zone,
+            connections,
+            created: 100,
+            expired: 98,
+            refused: 3,
+            invalid: 4,
+        };
+        ConntrackStatus {
+            connections: 2,
+            peak: 70,
+            refused: 1,
+            exhausted: 0,
+            zones: vec![zone(1, 1), zone(2, 1)],
+        }
+    }
+
+    fn meters(&self, domain: &Domain, filter: &MeterFilter) -> Vec<MeterStatus> {
+        let passed = |frames| Passed { frames, bytes: frames * 64 };
+        let meter = |id: &str, place, packets, peak| MeterStatus {
+            id: id.into(),
+            place,
+            packets,
+            committed: TokenBucket { rate: Some(10_000_000), burst: 65_536, tokens: -120 },
+            peak,
+            excess: None,
+            green: passed(100),
+            yellow: passed(10),
+            red: passed(1),
+            refused_by_other: passed(0),
+        };
+        let peak = TokenBucket { rate: Some(20_000_000), burst: 65_536, tokens: 300 };
+        let config = self.config();
+        let named = config.meter.iter().filter(|meter| domain.sees(meter.tenant()));
+        let mut list: Vec<_> =
+            named.map(|named| meter(&named.qualified(), MeterPlace::Rule, false, Some(peak))).collect();
+        if filter.port.is_some() {
+            list.clear();
+        }
+        if filter.port.as_ref().is_none_or(|port| port == "vm2") {
+            list.push(meter("vm2", MeterPlace::StormBroadcast, true, None));
+        }
+        list
+    }
+
+    fn mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan> {
+        let entry = |group: &str, port: &str, kind, mode, sources: &[&str]| MdbEntry {
+            group: group.parse().unwrap(),
+            port: port.into(),
+            kind,
+            mode,
+            version: 3,
+            expires_seconds: (mode == MdbMode::Exclude).then_some(200),
+            sources: sources
+                .iter()
+                .map(|source| MdbSource { address: source.parse().unwrap(), expires_seconds: Some(100) })
+                .collect(),
+        };
+        let config = self.config();
+        let vlans = config.vlan.iter().filter(|table| table.snooping);
+        let vlans = vlans.filter(|table| filter.vlan.is_none_or(|vlan| vlan == table.id));
+        vlans
+            .map(|table| {
+                let fixed = table.mdb.iter().map(|member| {
+                    let group = member.group.to_string();
+                    entry(&group, &member.port, MdbKind::Static, MdbMode::Exclude, &[])
+                });
+                let mut entries: Vec<_> = fixed.collect();
+                entries.push(entry("239.1.1.2", "vm1", MdbKind::Snooped, MdbMode::Include, &["10.9.9.9"]));
+                entries.push(entry("239.1.1.2", "vm2", MdbKind::Snooped, MdbMode::Exclude, &[]));
+                entries.retain(|entry| domain.sees((entry.port == "vm2").then_some("blue")));
+                let total = entries.len() as u64;
+                entries.truncate(filter.limit());
+                let side = |querier| MdbSide {
+                    querier,
+                    restricts: true,
+                    routers: vec![MdbRouter { port: "up0".into(), expires_seconds: Some(250) }],
+                };
+                MdbVlan {
+                    vlan: table.id.get(),
+                    igmp: side(Some(MdbQuerier {
+                        address: "10.0.0.254".parse().unwrap(),
+                        port: Some("up0".into()),
+                        expires_seconds: Some(250),
+                    })),
+                    mld: MdbSide::default(),
+                    total,
+                    entries,
+                    counters: Some(MdbCounters { reports: 3, ..MdbCounters::default() }),
+                }
+            })
+            .collect()
     }
 
     fn lldp(&self) -> Vec<LldpStatus> {

@@ -33,6 +33,30 @@ fn queries_are_known_by_their_identifier() {
 }
 
 #[test]
+fn pages_have_each_connection_once_and_are_bounded() {
+    let mut bed = Bed::new(&ZoneSettings::default());
+    for port in 0..25 {
+        bed.pass(&udp(A, B, (1000 + port, 53)));
+    }
+    let (mut seen, mut from, mut pages) = (Vec::new(), Some(0), 0);
+    while let Some(at) = from {
+        let page = bed.ct.page(bed.now, at, 10, |entry| entry.original.src_port != 1003);
+        assert!(page.entries.len() == 10 || page.next.is_none());
+        seen.extend(page.entries.iter().map(|entry| entry.original.src_port));
+        (from, pages) = (page.next, pages + 1);
+    }
+    seen.sort_unstable();
+    let expected: Vec<u16> = (1000..1025).filter(|port| *port != 1003).collect();
+    assert_eq!((seen, pages), (expected, 3));
+    assert_eq!(bed.ct.page(bed.now, 0, 0, |_| true).next, Some(0), "nothing fits, but there is something");
+    assert_eq!(bed.ct.page(bed.now, u32::MAX, 10, |_| true), ConnectionPage::default());
+    bed.now += 31;
+    assert!(bed.ct.page(bed.now, 0, 100, |_| true).entries.is_empty(), "time is over, though nothing swept");
+    assert_eq!(bed.ct.flush(|entry| entry.original.src_port == 1003), 1);
+    assert_eq!(bed.ct.len(), 24);
+}
+
+#[test]
 fn ipv6_and_other_protocols() {
     let bed = Bed::new(&ZoneSettings::default());
     assert_eq!(bed.pass(&udp6(1, 2, (1, 2))), "new");
