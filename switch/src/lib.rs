@@ -102,7 +102,7 @@ pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};
 pub use receive::{MacSet, ReceiveFilter};
 pub use rules::{
-    Action, Change, ClassifierShape, Connection, Direction, Domain, Fragmented, Input, MAX_ACTIONS,
+    Action, Change, ClassifierShape, Connection, CtAction, Direction, Domain, Fragmented, Input, MAX_ACTIONS,
     MAX_GROUP, MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
     TransactionError, prefix4, prefix6,
 };

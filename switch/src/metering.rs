@@ -2,21 +2,32 @@
 //!
 //! Buckets and counters outlive a configuration: a meter that is there again is changed in place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fabnic_port::PortId;
 
-use crate::meter::{FloodKind, Meter, MeterChain, MeterSettings, MeterStats, Metered, StormControl};
+use crate::meter::{
+    FloodKind, MAX_CHAIN, Meter, MeterChain, MeterSettings, MeterStats, Metered, StormControl,
+};
 use crate::settings::{NamedMeter, PortSettings, TenantPolicy};
 use crate::shaper::{FairShare, PortShaper, Rate, RateLimiter};
 
 /// The meters that rules name, and those of tenants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meters {
-    pub(crate) named: Vec<(String, Arc<Meter>)>,
+    named: BTreeMap<String, Named>,
     tenants: Vec<(u32, Arc<Meter>)>,
     /// What the ports of a tenant may send together.
     groups: Vec<(u32, Arc<RateLimiter>)>,
+}
+
+/// A meter that rules name.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    meter: Arc<Meter>,
+    /// It and those over it; what a rule charges.
+    pub(crate) chain: Arc<MeterChain>,
 }
 
 /// The meters of a port.
@@ -56,6 +67,8 @@ pub struct PortMeterStats {
 pub enum MeterPlace {
     /// In rules that name it.
     Named(String),
+    /// In a rule of this name, as the rule's own.
+    Rule(String),
     /// Over what all ports of a tenant send.
     Tenant(u32),
     /// Over what a port sends.
@@ -76,29 +89,61 @@ fn renew(old: Option<&Arc<Meter>>, settings: MeterSettings) -> Option<Arc<Meter>
     }
 }
 
+/// A chain of these meters: the old one, if it is of the same, so that flows that hold it go on.
+fn renew_chain(old: Option<&Arc<MeterChain>>, meters: Vec<Arc<Meter>>) -> Option<Arc<MeterChain>> {
+    let same = |old: &&Arc<MeterChain>| {
+        let pairs = old.meters().iter().zip(&meters);
+        old.meters().len() == meters.len() && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    match old.filter(same) {
+        Some(same) => Some(Arc::clone(same)),
+        None => MeterChain::new(meters).map(Arc::new).ok(),
+    }
+}
+
 impl Meters {
     pub(crate) fn new(named: &[NamedMeter], policies: &[TenantPolicy], old: &Meters) -> Meters {
-        let named = named
+        let meters: BTreeMap<&str, (Arc<Meter>, Option<&str>)> = named
             .iter()
-            .filter_map(|meter| Some((meter.name.clone(), renew(old.named(&meter.name), meter.settings)?)));
+            .filter_map(|meter| {
+                let before = old.named.get(&meter.name).map(|named| &named.meter);
+                let parent = meter.parent.as_deref();
+                Some((meter.name.as_str(), (renew(before, meter.settings)?, parent)))
+            })
+            .collect();
+        let chained = meters.iter().filter_map(|(name, (meter, parent))| {
+            let (mut chain, mut next) = (vec![Arc::clone(meter)], *parent);
+            while let Some((over, parent)) = next.and_then(|name| meters.get(name)) {
+                // Longer ones, and circles, were refused before they came here.
+                if chain.len() >= MAX_CHAIN {
+                    return None;
+                }
+                chain.push(Arc::clone(over));
+                next = *parent;
+            }
+            let before = old.named.get(*name).map(|named| &named.chain);
+            let chain = renew_chain(before, chain)?;
+            Some(((*name).to_owned(), Named { meter: Arc::clone(meter), chain }))
+        });
+        let named = chained.collect();
         let tenants = policies.iter().filter_map(|policy| {
             Some((policy.tenant, renew(old.tenant(policy.tenant), policy.police_ingress?)?))
         });
         let groups = policies.iter().filter_map(|policy| {
             Some((policy.tenant, limiter(old.group(policy.tenant), policy.max_tx_rate?)))
         });
-        Meters { named: named.collect(), tenants: tenants.collect(), groups: groups.collect() }
+        Meters { named, tenants: tenants.collect(), groups: groups.collect() }
     }
 
     /// All of them, with where they stand.
     pub(crate) fn all(&self) -> impl Iterator<Item = (MeterPlace, &Arc<Meter>)> {
-        let named = self.named.iter().map(|(name, meter)| (MeterPlace::Named(name.clone()), meter));
+        let named = self.named.iter().map(|(name, named)| (MeterPlace::Named(name.clone()), &named.meter));
         named.chain(self.tenants.iter().map(|(number, meter)| (MeterPlace::Tenant(*number), meter)))
     }
 
-    /// The meter of this name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Meter>> {
-        self.named.iter().find(|(known, _)| known == name).map(|(_, meter)| meter)
+    /// What a rule charges that names this meter: it, and those over it.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<MeterChain>> {
+        self.named.get(name).map(|named| &named.chain)
     }
 
     fn group(&self, number: u32) -> Option<&Arc<RateLimiter>> {
@@ -117,15 +162,8 @@ impl PortMeters {
             settings.police_ingress.and_then(|meter| renew(old.and_then(|old| old.own.as_ref()), meter));
         let tenant = settings.tenant.and_then(|number| meters.tenant(number));
         let chain: Vec<_> = own.iter().chain(tenant).cloned().collect();
-        let same = |old: &&Arc<MeterChain>| {
-            old.meters().len() == chain.len()
-                && old.meters().iter().zip(&chain).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        let ingress = match old.and_then(|old| old.ingress.as_ref()).filter(same) {
-            Some(same) => Some(Arc::clone(same)),
-            None if chain.is_empty() => None,
-            None => MeterChain::new(chain).map(Arc::new).ok(),
-        };
+        let before = old.and_then(|old| old.ingress.as_ref());
+        let ingress = if chain.is_empty() { None } else { renew_chain(before, chain) };
         let egress =
             settings.police_egress.and_then(|meter| renew(old.and_then(|old| old.egress.as_ref()), meter));
         let storm = StormControl::new(&settings.storm, old.map(|old| &old.storm)).unwrap_or_default();

@@ -196,6 +196,9 @@ pub struct NamedMeter {
     pub name: String,
     /// What it does.
     pub settings: MeterSettings,
+    /// The meter over it, by its name: a frame must pass both, or takes tokens of neither. At most [`crate::MAX_CHAIN`] in a
+    /// row, and no circle.
+    pub parent: Option<String>,
 }
 
 /// What configuration says of a tenant as a whole.

@@ -616,16 +616,23 @@ impl Switch {
     /// The meters that rules name, with what they have seen.
     pub fn meters(&self) -> Vec<(String, MeterStats)> {
         let topology = self.shared.topology.load();
-        topology.meters.named.iter().map(|(name, meter)| (name.clone(), meter.stats())).collect()
+        let named = topology.meters.all().filter_map(|(place, meter)| match place {
+            MeterPlace::Named(name) => Some((name, meter.stats())),
+            _ => None,
+        });
+        named.collect()
     }
 
-    /// All meters at this moment, with where they stand: those that rules name and those of tenants first, then those of
-    /// ports in the order of their numbers.
+    /// All meters at this moment, with where they stand: those that rules name, those of tenants, rules' own, and those of
+    /// ports.
     pub fn meter_states(&self) -> Vec<(MeterPlace, MeterState)> {
         let topology = self.shared.topology.load();
         let now_ns = clock::nanoseconds(clock::tsc());
+        let of_rules = self.shared.tables.rules.policers();
         let of_ports = topology.members.iter().flat_map(|member| member.meters.all(member.port.id));
-        topology.meters.all().chain(of_ports).map(|(place, meter)| (place, meter.state(now_ns))).collect()
+        let of_rules = of_rules.iter().map(|(name, meter)| (MeterPlace::Rule(name.clone()), meter));
+        let all = topology.meters.all().chain(of_rules).chain(of_ports);
+        all.map(|(place, meter)| (place, meter.state(now_ns))).collect()
     }
 
     /// What the meters of a port have seen. `None` if there is no such port.

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bench::Bench;
 use etherparse::PacketBuilder;
 use fabnic_switch::{
-    Action, Change, ConnectionEntry, CtState, Direction, Domain, Incoming, Match, Nat, NatRange, Policy,
-    PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, Term, Timeout, Way, ZoneSettings,
+    Action, Change, ConnectionEntry, CtAction, CtState, Direction, Domain, Incoming, Match, Nat, NatRange,
+    Policy, PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, Term, Timeout, Way,
+    ZoneSettings,
 };
 use fabnic_testkit::reference::{self, connections};
 use fabnic_wire::checksum::{Verification, verify};
@@ -524,4 +525,107 @@ fn rules_ask_for_states() {
     bench.switch.change_rules(&[rule(0, vec![to_vm(), state(CtState::NEW)], Action::Drop)]).unwrap();
     assert!(through(&mut bench, 0, &to_web, 1).is_none(), "nobody has answered that one");
     assert!(bench.switch.totals().balance());
+}
+
+/// What `ct` does: a zone of the rule's choice, a connection that is made because the rule says so, translated and marked.
+#[test]
+fn rules_commit_translate_and_mark() {
+    let port = |n| Term::Ingress(fabnic_port::PortId(n));
+    let rule = |id: u64, group: u8, terms: Vec<Term>, actions: Vec<Action>| {
+        Change::Put(RuleSpec {
+            id: RuleId(id),
+            domain: Domain::Infrastructure,
+            direction: Direction::In,
+            group,
+            priority: id as u32,
+            name: format!("rule {id}"),
+            matches: vec![Match::new(terms)],
+            actions,
+        })
+    };
+    let nat = Nat { source: Some(range([192, 0, 2, 1], [192, 0, 2, 1], None)), destination: None };
+    let ask = |mark| {
+        let ct = CtAction { zone: Some(7), commit: true, mark, nat: Some(nat.clone()) };
+        rule(1, 0, vec![port(0), Term::DstPort { min: 53, max: 53 }], vec![Action::Ct(ct), Action::Pass])
+    };
+    let look = CtAction { zone: Some(7), ..CtAction::default() };
+    let est = Term::CtState { value: CtState::ESTABLISHED, mask: CtState::ESTABLISHED };
+    let marked = Term::CtMark { value: 5, mask: 0xff };
+    let mut bench = bench(vec![None, None], Vec::new());
+    let changes = [
+        ask(Some(5)),
+        rule(2, 0, vec![port(1)], vec![Action::Ct(look), Action::Goto(1)]),
+        rule(3, 1, vec![est, marked, Term::CtZone(7)], vec![Action::Pass]),
+        rule(4, 1, vec![Term::CtZone(7)], vec![Action::Drop]),
+    ];
+    bench.switch.change_rules(&changes).unwrap();
+    let query = udp(0, 1, (5000, 53), station(1));
+    let told = bench.switch.trace(bench.ports[0].id, &query).unwrap();
+    assert!(matches!(told.way, Way::Sent(_)) && bench.switch.conntrack().is_empty(), "only a trace");
+    let mut answer = udp(1, 0, (53, 5000), station(0));
+    answer[30..34].copy_from_slice(&[192, 0, 2, 1]);
+    assert_eq!(through(&mut bench, 1, &answer, 0), None, "nobody asked");
+    for round in 0..3 {
+        let out = through(&mut bench, 0, &query, 1).unwrap();
+        assert_eq!(ends(&out), ([192, 0, 2, 1], host(1), 5000, 53), "round {round}");
+        assert_eq!(verify(&out), Verification::Good);
+        let back = through(&mut bench, 1, &answer, 0).unwrap();
+        assert_eq!(ends(&back), (host(1), host(0), 53, 5000), "round {round}");
+    }
+    assert_eq!(through(&mut bench, 1, &udp(1, 0, (54, 5000), station(0)), 0), None);
+    // Of what no rule says anything there is no connection, and what is only looked up makes none.
+    assert_eq!(
+        through(&mut bench, 0, &udp(0, 1, (5000, 54), station(1)), 1).map(|out| ends(&out).0),
+        Some(host(0))
+    );
+    let known: Vec<_> = bench.switch.conntrack().entries(0).iter().map(known_by).collect();
+    assert_eq!(known, [(7, fabnic_port::PortId(0), 5, [3, 3])]);
+    // A rule that changes marks what is there with its next packet, and who asks for the mark hears of it at once.
+    bench.switch.change_rules(&[ask(Some(6))]).unwrap();
+    assert!(through(&mut bench, 1, &answer, 0).is_some(), "the mark is still the old one");
+    assert!(through(&mut bench, 0, &query, 1).is_some());
+    assert_eq!(bench.switch.conntrack().entries(0)[0].mark, 6);
+    assert_eq!(through(&mut bench, 1, &answer, 0), None);
+    bench.switch.change_rules(&[ask(None)]).unwrap();
+    assert!(through(&mut bench, 0, &query, 1).is_some());
+    assert_eq!(bench.switch.conntrack().entries(0)[0].mark, 6, "a rule that says nothing leaves it");
+    let mut out = ask(None);
+    if let Change::Put(spec) = &mut out {
+        (spec.direction, spec.id) = (Direction::Out, RuleId(9));
+        spec.matches = vec![Match::default()];
+    }
+    let refused = bench.switch.change_rules(&[out]).unwrap_err();
+    assert_eq!(refused.source, fabnic_switch::RuleError::CtInDirectionOut);
+    assert!(bench.switch.totals().balance());
+}
+
+fn known_by(entry: &ConnectionEntry) -> (u16, fabnic_port::PortId, u32, [u64; 2]) {
+    (entry.zone, entry.port, entry.mark, entry.packets)
+}
+
+/// A port that is tracked in its own zone: a rule marks and translates what is made there anyway.
+#[test]
+fn rules_add_to_what_a_port_tracks() {
+    let to = |n| range([10, 0, 0, n], [10, 0, 0, n], Some(8080..=8080));
+    let nat = Nat { source: None, destination: Some(to(2)) };
+    let ct = CtAction { zone: None, commit: true, mark: Some(9), nat: Some(nat) };
+    let spec = RuleSpec {
+        id: RuleId(1),
+        domain: Domain::Infrastructure,
+        direction: Direction::In,
+        group: 0,
+        priority: 1,
+        name: "to the server".to_owned(),
+        matches: vec![Match::new([Term::DstPort { min: 80, max: 80 }])],
+        actions: vec![Action::Ct(ct), Action::Pass],
+    };
+    let mut bench = bench(vec![in_zone(3), in_zone(3)], Vec::new());
+    bench.switch.change_rules(&[Change::Add(spec)]).unwrap();
+    let out = through(&mut bench, 0, &udp(0, 1, (5000, 80), station(1)), 1).unwrap();
+    assert_eq!(ends(&out), (host(0), [10, 0, 0, 2], 5000, 8080));
+    let other = through(&mut bench, 0, &udp(0, 1, (5000, 81), station(1)), 1).unwrap();
+    assert_eq!(ends(&other).3, 81);
+    let mut marks: Vec<_> = bench.switch.conntrack().entries(0).iter().map(|e| (e.zone, e.mark)).collect();
+    marks.sort_unstable();
+    assert_eq!(marks, [(3, 0), (3, 9)]);
 }

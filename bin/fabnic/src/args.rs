@@ -258,7 +258,7 @@ pub(crate) enum Fdb {
 const TRACE_WORDS: &str = "\
 The frame is given by the words of a rule's match, each with one value, such as
   ip_proto tcp src_ip 10.0.0.1 dst_ip 10.0.0.2 dst_port 443 vlan_id 10
-or by its bytes: --hex DIGITS.";
+or by its bytes: --hex DIGITS, or --pcap FILE, of which it is the first frame, or the one that --nth says.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rule {
@@ -530,11 +530,18 @@ pub(crate) struct Trace {
     /// Port from which the frame would come
     pub(crate) port: String,
     /// The frame, by its fields
-    #[arg(value_name = "KEY VALUE", conflicts_with = "hex")]
+    #[arg(value_name = "KEY VALUE", conflicts_with_all = ["hex", "pcap"])]
     pub(crate) words: Vec<String>,
     /// The frame as hexadecimal digits, from its destination address on
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pcap")]
     pub(crate) hex: Option<String>,
+    /// The frame from a capture file (pcap or pcapng), or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Which frame of the file, counted from 1
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "pcap",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) nth: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,10 @@
 //! Commands about rules, groups, mirrors, tenants and traces.
 
+use std::{io::Read, path::Path};
+
 use fabnic_api::{GroupStatus, MirrorStatus, RuleStatus, TenantStatus, TraceReport, TraceRequest};
 use fabnic_model::{Rule as ModelRule, WordError, rule::Match};
+use fabnic_pcap::{MAX_PACKET, Reader};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Map, Value, json};
@@ -167,20 +170,49 @@ pub(crate) async fn tenant(out: &Out, command: Tenant) -> Result<(), Failure> {
 
 /// 256 bits that nobody can guess, as hexadecimal digits.
 fn token() -> Result<String, Failure> {
-    use std::io::Read as _;
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The `nth` frame of a capture file, as hexadecimal digits. Of the file no more is read than that.
+fn frame_of(file: &Path, nth: u64) -> Result<String, Failure> {
+    let about =
+        |error: &dyn std::fmt::Display| Failure::Other(anyhow::anyhow!("{}: {error}", file.display()));
+    let input: Box<dyn Read> = match file.to_str() {
+        Some("-") => Box::new(std::io::stdin().lock()),
+        _ => Box::new(std::io::BufReader::new(std::fs::File::open(file).map_err(|e| about(&e))?)),
+    };
+    let mut frames = Reader::new(input).map_err(|e| about(&e))?;
+    for before in 0..nth {
+        let Some(frame) = frames.next_packet().map_err(|e| about(&e))? else {
+            return Err(about(&format!(
+                "the file has {}, and number {nth} is asked for",
+                show::count(before, "frame")
+            )));
+        };
+        if before + 1 == nth {
+            // What the capture left out does not matter to the stages, but the length does.
+            let len = frame.bytes.len().max(frame.original_len.min(MAX_PACKET) as usize);
+            let rest = std::iter::repeat_n(&0, len - frame.bytes.len());
+            return Ok(frame.bytes.iter().chain(rest).map(|byte| format!("{byte:02x}")).collect());
+        }
+    }
+    Err(about(&"frames are counted from 1"))
+}
+
 pub(crate) async fn trace(out: &Out, wanted: Trace) -> Result<(), Failure> {
-    let packet = if wanted.hex.is_none() {
+    let hex = match &wanted.pcap {
+        Some(file) => Some(frame_of(file, wanted.nth)?),
+        None => wanted.hex,
+    };
+    let packet = if hex.is_none() {
         let list: Vec<&str> = wanted.words.iter().map(String::as_str).collect();
         Some(Match::of_words(&list).map_err(|error| wrong(&error))?)
     } else {
         None
     };
-    let request = TraceRequest { port: wanted.port, packet, hex: wanted.hex };
+    let request = TraceRequest { port: wanted.port, packet, hex };
     let content = Content::Json(serde_json::to_value(&request)?);
     let answer = out.client.text(Method::POST, "/v1/trace", content).await?;
     out.say(&answer, |report: &TraceReport| show::trace(report))

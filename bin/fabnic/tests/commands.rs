@@ -161,6 +161,33 @@ fn the_audit_log_says_who_and_what() {
     assert!(text.contains(": DELETE /v1/rules/none: refused, "), "{text}");
 }
 
+/// A frame of a capture file is sent with its whole length, and errors say what is wrong with the file.
+#[test]
+fn a_frame_of_a_file_is_traced() {
+    let served = fake::serve();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("two.pcap");
+    let mut bytes = Vec::new();
+    let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1];
+    header.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    for kept in [60_u32, 20] {
+        [1, 0, kept, 60].iter().for_each(|word: &u32| bytes.extend(word.to_le_bytes()));
+        bytes.resize(bytes.len() + kept as usize, 7);
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let trace = |rest: &str| {
+        let words = format!("trace vm1 --pcap {} {rest}", file.display());
+        run(&served, &words).replace(&file.display().to_string(), "FILE")
+    };
+    assert!(trace("").contains("to port vm2, in VLAN 10"), "{}", trace(""));
+    assert!(trace("--nth 2").contains("to port vm2"), "cut frames have their length");
+    let beyond = trace("--nth 3");
+    assert!(beyond.contains("FILE: the file has 2 frames, and number 3 is asked for\n[exit 1]"), "{beyond}");
+    std::fs::write(&file, b"no capture").unwrap();
+    assert!(trace("").contains("FILE: at byte 0: the file begins with"), "{}", trace(""));
+    assert!(trace("--hex 00").contains("cannot be used with"), "one way at a time");
+}
+
 #[test]
 fn shows_as_json() {
     insta::assert_snapshot!(session(&[

@@ -293,8 +293,8 @@ impl Backend for Agent {
         self.switch.workers().into_iter().map(status).collect()
     }
 
-    fn capture(&self, request: &CaptureRequest) -> Option<CaptureStream> {
-        capture::start(self, request)
+    fn capture(&self, domain: &Domain, request: &CaptureRequest) -> Option<CaptureStream> {
+        capture::start(self, domain, request)
     }
 }
 

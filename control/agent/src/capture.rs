@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabnic_api::{CaptureDirection, CaptureRequest, CaptureSender, CaptureStream, capture_channel};
+use fabnic_model::Domain;
 use fabnic_pcap::capture::{self, CaptureOptions, Chunk};
 use fabnic_port::Direction;
 
@@ -22,7 +23,7 @@ const PIPE: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Begins a capture; `None` when there is no such port, or no thread to be had.
-pub(crate) fn start(agent: &Agent, request: &CaptureRequest) -> Option<CaptureStream> {
+pub(crate) fn start(agent: &Agent, domain: &Domain, request: &CaptureRequest) -> Option<CaptureStream> {
     let running = agent.running();
     let port = Arc::clone(&running.find(&request.port)?.live.port);
     let options = CaptureOptions {
@@ -33,6 +34,11 @@ pub(crate) fn start(agent: &Agent, request: &CaptureRequest) -> Option<CaptureSt
             CaptureDirection::Both => None,
         },
         limit: request.count,
+        // Where others' ports are, and how many there are, is not the tenant's affair.
+        named: domain.tenant().map(|_| {
+            let own = running.ports.iter().filter(|entry| domain.sees(entry.config.tenant.as_deref()));
+            own.map(|entry| entry.config.name.clone()).collect()
+        }),
     };
     let (tap, stream) = capture::start(options, &request.port);
     port.captures.add(Arc::new(tap));

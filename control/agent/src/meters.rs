@@ -51,6 +51,13 @@ impl Agent {
                     }
                     continue;
                 }
+                Place::Rule(name) => {
+                    let sees = desired.find_rule(&name).is_some_and(|rule| domain.sees(rule.tenant()));
+                    if sees && filter.port.is_none() {
+                        list.push(shown(name, MeterPlace::RulePolice, &state));
+                    }
+                    continue;
+                }
                 Place::Tenant(number) => {
                     let name = running.tenants.iter().find(|(_, known)| **known == number);
                     let seen = name.filter(|(name, _)| domain.sees(Some(name)) && filter.port.is_none());

@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use fabnic_api::ApplyError;
 use fabnic_model::rule::value::{Address, ByteRange, Fragment, MacMask, Prefix};
-use fabnic_model::rule::{Action as ModelAction, Direction as ModelDirection, Set as ModelSet, Ttl};
+use fabnic_model::rule::{
+    Action as ModelAction, Ct, Direction as ModelDirection, NatRange, Set as ModelSet, Ttl,
+};
 use fabnic_model::{Desired, Object as _, Rule, qualified};
 use fabnic_port::PortId;
 use fabnic_switch::{
-    Action, Change, CtState, Direction, Domain, Fragmented, MAX_MATCHES, Match, RuleId, RuleSpec, Set,
-    Switch, Term, prefix4, prefix6,
+    Action, Change, CtAction, CtState, Direction, Domain, Fragmented, MAX_MATCHES, Match, Nat, RuleId,
+    RuleSpec, Set, Switch, Term, prefix4, prefix6,
 };
 use fabnic_wire::{EtherType, IpProtocol, MacAddr};
 
-use crate::settings::{mac, vid};
+use crate::settings::{mac, policer, vid};
 
 /// Terms of which one has to hold, for each key that may be several.
 type Choice = Vec<Vec<Term>>;
@@ -237,6 +239,7 @@ fn choices(rule: &Rule, scene: &Scene<'_>) -> Vec<Choice> {
         IpAddr::V4(_) => Vec::new(),
     }));
     one(m.ct_state.map(|state| vec![ct_term(state)]));
+    one(m.ct_mark.map(|mark| vec![Term::CtMark { value: mark.value, mask: mark.mask }]));
     one(m.mark.map(|mark| vec![Term::Mark { value: mark.value, mask: mark.mask }]));
 
     let priorities =
@@ -301,7 +304,26 @@ fn product(choices: &[Choice]) -> Option<Vec<Match>> {
     Some(combinations.into_iter().map(Match::new).collect())
 }
 
-/// Appends what a rule does. `None` when it is not in this build.
+fn range(range: NatRange) -> fabnic_switch::NatRange {
+    fabnic_switch::NatRange {
+        first: range.first,
+        last: range.last,
+        ports: range.ports.map(|(low, high)| low..=high),
+    }
+}
+
+/// What a rule says of connections.
+fn connection(ct: &Ct) -> CtAction {
+    let nat = Nat { source: ct.snat.map(range), destination: ct.dnat.map(range) };
+    CtAction {
+        zone: ct.zone,
+        commit: ct.commit,
+        mark: ct.ct_mark,
+        nat: (nat != Nat::default()).then_some(nat),
+    }
+}
+
+/// Appends what a rule does. `None` where a name stands for nothing.
 fn action(action: &ModelAction, rule: &Rule, scene: &Scene<'_>, to: &mut Vec<Action>) -> Option<()> {
     let own = |name: &str| qualified(rule.tenant(), name);
     to.push(match action {
@@ -319,7 +341,8 @@ fn action(action: &ModelAction, rule: &Rule, scene: &Scene<'_>, to: &mut Vec<Act
             return Some(());
         }
         ModelAction::Meter(meter) => Action::Meter(own(meter)),
-        ModelAction::Police(_) | ModelAction::Ct(_) => return None,
+        ModelAction::Police(police) => Action::Police(policer(*police)),
+        ModelAction::Ct(ct) => Action::Ct(connection(ct)),
     });
     Some(())
 }

@@ -113,7 +113,7 @@ fn burst(rate: Rate, burst: Option<Burst>) -> u64 {
     }
 }
 
-fn policer(police: Police) -> MeterSettings {
+pub(crate) fn policer(police: Police) -> MeterSettings {
     let (unit, per_second) = unit(police.rate);
     MeterSettings::policer(unit, per_second, burst(police.rate, police.burst))
 }
@@ -198,6 +198,7 @@ fn meter(meter: &fabnic_model::Meter) -> NamedMeter {
         }
     };
     NamedMeter {
+        parent: meter.parent.as_ref().map(|parent| fabnic_model::qualified(meter.tenant(), parent)),
         name: meter.qualified(),
         settings: MeterSettings {
             unit,

@@ -306,3 +306,56 @@ fn rules_reach_the_switch_and_go_with_what_they_speak_of() {
     assert_eq!(to("10.0.0.1"), None);
     assert!(agent.rules(&WHO).is_empty());
 }
+
+#[test]
+fn connections_meters_and_translation_of_rules_reach_the_switch() {
+    let bench = Bench::new();
+    let meters = r#"
+[[meter]]
+name = "inner"
+rate = "10mbit"
+parent = "outer"
+[[meter]]
+name = "outer"
+rate = "5kpps"
+"#;
+    let agent = bench.start(bench.config(&format!("{PORTS}{meters}")));
+    let rule = |name: &str, action: serde_json::Value| {
+        add(json!({ "name": name, "port": "a", "match": { "ip_proto": "udp" }, "action": action }))
+    };
+    let ct =
+        json!({ "ct": { "commit": true, "zone": 4, "ct_mark": 3, "snat": "192.0.2.1-192.0.2.9:1024-2047" } });
+    let all = json!([ct, { "meter": "inner" }, { "police": "1mbit burst 8k" }, "pass"]);
+    agent.edit(&WHO, &[rule("nat", all)], false).unwrap();
+    let packet = json!({ "src_ip": "10.0.0.1", "dst_ip": "10.0.0.2", "ip_proto": "udp", "dst_port": 53 });
+    let packet = Some(serde_json::from_value(packet).unwrap());
+    let report = agent.trace(&TraceRequest { port: "a".into(), packet, hex: None }).unwrap();
+    let notes: Vec<_> = report.steps.iter().flat_map(|step| step.notes.clone()).collect();
+    assert!(notes.iter().any(|note| note == "zone 4: +trk+new"), "{notes:?}");
+    let operations = report.operations.join("; ");
+    assert!(operations.contains("2 meters one over the other; meter, and drop"), "{operations}");
+    let meters = agent.meters(&WHO, &fabnic_api::MeterFilter::default());
+    let shown: Vec<_> = meters.iter().map(|meter| (meter.id.as_str(), meter.place.as_str())).collect();
+    assert_eq!(shown, [("inner", "rule"), ("outer", "rule"), ("nat", "rule_police")]);
+    assert_eq!((meters[2].committed.rate, meters[2].committed.tokens), (Some(1_000_000), 8192));
+
+    // What makes no sense is refused with its place.
+    let egress = json!({ "name": "e", "direction": "egress", "action": [{ "ct": { "commit": true } }] });
+    let both = json!({ "ct": { "commit": true, "snat": "192.0.2.1", "dnat": "2001:db8::1" } });
+    let tenants = |ct: serde_json::Value| json!({ "name": "t", "tenant": "blue", "action": [{ "ct": ct }] });
+    for (wrong, expected) in [
+        (add(egress), "connections are made where packets come in"),
+        (rule("b", json!([both])), "from one kind of IP to the other"),
+        (rule("m", json!([{ "ct": { "ct_mark": 1 } }])), "ct commit"),
+        (add(tenants(json!({ "commit": true, "zone": 9 }))), "in the zone of the port"),
+        (add(tenants(json!({ "commit": true, "snat": "192.0.2.1" }))), "cannot change the source"),
+        (add(json!({ "name": "v", "action": [{ "set": { "vlan_prio": 5 } }] })), "not in this build"),
+    ] {
+        let error = agent.edit(&WHO, &[wrong], false).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let gone = agent.edit(&WHO, &[Edit::Del { kind: Kind::Meter, name: "outer".into() }], false).unwrap_err();
+    assert!(gone.to_string().contains("meter[inner].parent"), "{gone}");
+    let circle = Edit::Set { kind: Kind::Meter, name: "outer".into(), patch: json!({ "parent": "inner" }) };
+    assert!(agent.edit(&WHO, &[circle], false).unwrap_err().to_string().contains("too many meters"));
+}

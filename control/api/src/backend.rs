@@ -133,8 +133,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Starts a capture, a pcapng file from its first byte on, on a port that exists. It ends when the sender is
     /// dropped, and has to end when [`crate::CaptureSender`] says that nobody reads any more. `None` when there is no
-    /// such port.
-    fn capture(&self, request: &CaptureRequest) -> Option<CaptureStream>;
+    /// such port. Ports that the domain does not see are not named in it.
+    fn capture(&self, domain: &Domain, request: &CaptureRequest) -> Option<CaptureStream>;
 }
 
 /// What [`Backend::fdb_forget`] and a removed static entry come to.

@@ -29,6 +29,8 @@ pub(crate) fn paths() -> OpenApiRouter<Arc<Shared>> {
 pub enum MeterPlace {
     /// A `[[meter]]`: in the rules that name it.
     Rule,
+    /// `police` of a rule: in that rule alone.
+    RulePolice,
     /// `police` of a tenant: over what its ports send together.
     Tenant,
     /// `police` of a port: over what it sends.
@@ -49,6 +51,7 @@ impl MeterPlace {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
+            Self::RulePolice => "rule_police",
             Self::Tenant => "tenant",
             Self::Police => "police",
             Self::PoliceEgress => "police_egress",
@@ -62,7 +65,8 @@ impl MeterPlace {
 /// A meter that runs, with what it did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MeterStatus {
-    /// Of a `[[meter]]`, its name among all domains: `TENANT/NAME` of a tenant's. Else the name of its port or tenant.
+    /// Of a `[[meter]]` and of a rule, its name among all domains: `TENANT/NAME` of a tenant's. Else the name of its port or
+    /// tenant.
     pub id: String,
     /// Where it stands.
     pub place: MeterPlace,

@@ -42,7 +42,6 @@ pub(crate) fn small() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(bindings, bindings_del))
         .routes(routes!(lldp))
         .routes(routes!(flows))
-        .routes(routes!(trace))
         .routes(routes!(why))
         .routes(routes!(events))
         .routes(routes!(audit))
@@ -55,6 +54,7 @@ pub(crate) fn small() -> OpenApiRouter<Arc<Shared>> {
 pub(crate) fn large() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(rules_edit))
+        .routes(routes!(trace))
         .routes(routes!(groups, group_add))
         .routes(routes!(group_set, group_del))
         .routes(routes!(group_members))

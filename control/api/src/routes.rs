@@ -549,7 +549,7 @@ async fn capture(
         ));
     }
     let name = port_of(&shared, &who, request.port.clone()).await?.name;
-    let stream = blocking(&shared, move |b| b.capture(&request)).await?;
+    let stream = blocking(&shared, move |b| b.capture(&who.domain(), &request)).await?;
     let stream = stream.ok_or_else(|| ApiError::no_port(&name))?;
     let body = CaptureBody { stream, ending: Box::pin(ended(shared.ending.clone())) };
     Ok(([(header::CONTENT_TYPE, "application/x-pcapng")], axum::body::Body::new(body)).into_response())

@@ -520,14 +520,6 @@ impl Config {
         }
         for (index, meter) in self.meter.iter().enumerate() {
             let at = place(index, meter);
-            if meter.parent.is_some() {
-                let problem = "meters that ask others are known, but not in this build";
-                check.refuse(
-                    under(&at, "parent"),
-                    problem,
-                    "`police` of the tenant, which is over its ports",
-                );
-            }
             meter.check(&at, &mut check.found);
             check_chain(check, &at, meter, &names);
         }

@@ -8,7 +8,7 @@ use super::connection::Packet;
 use super::nat::Nat;
 use super::settings::{Owner, Zone};
 use super::state::CtState;
-use super::table::Conntrack;
+use super::table::{Conntrack, Standing};
 use crate::rules::Connection;
 
 /// Which packets a port takes.
@@ -71,6 +71,13 @@ impl Tracking {
         }
     }
 
+    /// What rules say that a port's packets are to be tracked in: another zone, in which they count in the port's limit all
+    /// the same.
+    pub(crate) fn in_zone(zone: u16, table: &Arc<Conntrack>, port: fabnic_port::PortId) -> Tracking {
+        let settings = PortTracking { zone, drop_invalid: false, ..PortTracking::default() };
+        Tracking { settings, table: Arc::clone(table), zone: table.zone(zone), owner: table.port(port) }
+    }
+
     /// Whether it does not take everything.
     pub(crate) fn asks(&self) -> bool {
         self.settings.incoming != Incoming::Any
@@ -87,13 +94,13 @@ impl Tracking {
     /// What a packet is in the port's zone, for rules.
     pub(crate) fn connection(&self, fields: &Fields, head: &[u8], len: u32, now: u32) -> Connection {
         let seen = self.table.lookup(&self.zone, fields, &Packet::new(fields, head, len), now);
-        self.of(seen.state)
+        self.of(&seen)
     }
 
-    /// A state in the port's zone, for rules.
-    pub(crate) fn of(&self, state: CtState) -> Connection {
-        let zone = if state.is_empty() { 0 } else { self.zone.id };
-        Connection { state, zone }
+    /// What was seen in the port's zone, for rules.
+    pub(crate) fn of(&self, seen: &Standing) -> Connection {
+        let zone = if seen.state.is_empty() { 0 } else { self.zone.id };
+        Connection { state: seen.state, zone, mark: seen.mark }
     }
 
     /// Whether it takes a copy of a flooded frame.

@@ -589,7 +589,7 @@ fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
     let other = PortSettings { tenant: Some(1), storm, ..access(1) };
     let receiver = PortSettings { police_egress: Some(packets(30)), ..access(1) };
     let mut bench = Bench::new(vec![sender, other, receiver], 300);
-    let meters = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }];
+    let meters = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2), parent: None }];
     bench.publish_with(Some(crate::Policy { meters, ..crate::Policy::default() }));
     bench.send(2, &[&frame(mac(9), mac(3), None, 60)], 0);
     bench.take();
@@ -609,7 +609,7 @@ fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
     assert_eq!(bench.drops(1), [("storm_broadcast", 7)]);
     // A tenant's meter over those of its ports.
     let tenants = vec![TenantPolicy { tenant: 1, police_ingress: Some(packets(5)), max_tx_rate: None }];
-    let named = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }];
+    let named = vec![NamedMeter { name: "slow".to_owned(), settings: packets(2), parent: None }];
     bench.publish_with(Some(crate::Policy { meters: named, tenants, ..crate::Policy::default() }));
     assert_eq!(send(&mut bench, 1, &to(mac(3), 4)), 4);
     assert_eq!(send(&mut bench, 0, &to(mac(3), 4)), 0, "the port's meter is empty still");
@@ -618,7 +618,7 @@ fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
     assert_eq!(send(&mut bench, 0, &to(mac(3), 4)), 1, "of the tenant's five");
     // A meter that a rule names.
     bench.publish_with(Some(crate::Policy {
-        meters: vec![NamedMeter { name: "slow".to_owned(), settings: packets(2) }],
+        meters: vec![NamedMeter { name: "slow".to_owned(), settings: packets(2), parent: None }],
         ..crate::Policy::default()
     }));
     let rules = Arc::clone(&bench.shared.tables.rules);
@@ -637,8 +637,55 @@ fn meters_of_ports_tenants_rules_and_floods_drop_what_is_over_their_rates() {
         .unwrap();
     bench.publish();
     assert_eq!(send(&mut bench, 0, &to(mac(3), 5)), 2);
-    let topology = bench.shared.topology.load_full();
-    let stats = topology.meters.named("slow").unwrap().stats();
-    assert_eq!((stats.green.packets, stats.red.packets), (2, 3));
+    let stats = |bench: &Bench, name: &str| {
+        let topology = bench.shared.topology.load_full();
+        let place = crate::MeterPlace::Named(name.to_owned());
+        let found = topology.meters.all().find(|(at, _)| *at == place).map(|(_, meter)| meter.stats());
+        found.map(|stats| (stats.green.packets, stats.red.packets, stats.refused_by_other.packets))
+    };
+    assert_eq!(stats(&bench, "slow"), Some((2, 3, 0)));
+    // The meter over it has less, and the one under it pays nothing for what that refuses.
+    let over = NamedMeter { name: "over".to_owned(), settings: packets(3), parent: None };
+    let under =
+        NamedMeter { name: "under".to_owned(), settings: packets(8), parent: Some("over".to_owned()) };
+    bench.publish_with(Some(crate::Policy { meters: vec![under, over], ..crate::Policy::default() }));
+    let remove = |id| crate::Change::Remove { domain: Domain::Infrastructure, id: crate::RuleId(id) };
+    let sent = [Term::dst_mac(MacAddr::new(mac(3)))];
+    let chained = [Action::Meter("under".to_owned())];
+    let chained = rule(3, Domain::Infrastructure, Direction::In, &sent, &chained);
+    rules.apply(&[remove(1), chained], |_| ()).unwrap();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 5)), 3);
+    assert_eq!((stats(&bench, "under"), stats(&bench, "over")), (Some((3, 0, 2)), Some((3, 2, 0))));
+    // A rule's own, which keeps its tokens when only the rest of the rule changes.
+    let police = |priority, burst| {
+        let sent = [Term::dst_mac(MacAddr::new(mac(3)))];
+        let actions = [Action::Police(packets(burst))];
+        let mut change = rule(2, Domain::Infrastructure, Direction::In, &sent, &actions);
+        if let crate::Change::Put(spec) | crate::Change::Add(spec) = &mut change {
+            spec.priority = priority;
+        }
+        match change {
+            crate::Change::Add(spec) => crate::Change::Put(spec),
+            change => change,
+        }
+    };
+    rules.apply(&[remove(3), police(2, 4)], |_| ()).unwrap();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 6)), 4);
+    rules.apply(&[police(3, 4)], |_| ()).unwrap();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 1)), 0);
+    rules.apply(&[police(3, 2)], |_| ()).unwrap();
+    assert_eq!(send(&mut bench, 0, &to(mac(3), 4)), 2, "another meter");
+    let (name, meter) = &rules.policers()[0];
+    assert_eq!((name.as_str(), meter.stats().red.packets), ("r2", 2));
+    let wrong = crate::MeterSettings {
+        algorithm: crate::Algorithm::SingleRate { cir: 1, cbs: 0, ebs: 0 },
+        ..packets(1)
+    };
+    let mut change = police(3, 1);
+    if let crate::Change::Put(spec) = &mut change {
+        spec.actions = vec![Action::Police(wrong)];
+    }
+    let error = rules.apply(&[change], |_| ()).unwrap_err();
+    assert_eq!(error.source, crate::RuleError::Meter(crate::MeterError::NoBurst));
     bench.assert_balance();
 }

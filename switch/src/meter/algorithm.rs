@@ -3,7 +3,7 @@
 use super::{Bucket, Color, MeterError, Source, Unit, bucket};
 
 /// How colors are found. Rates are bits or packets a second, burst sizes bytes or packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// One rate, two burst sizes (RFC 2697, "srTCM"). Without excess burst size it is a plain policer.
     SingleRate {

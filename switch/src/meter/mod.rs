@@ -76,7 +76,7 @@ impl Color {
 }
 
 /// What a meter counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Rates in bits a second, burst sizes in bytes.
     Bits,
@@ -97,7 +97,7 @@ impl Unit {
 }
 
 /// What becomes of frames of a color.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ColorAction {
     /// They go on.
     #[default]
@@ -109,7 +109,7 @@ pub enum ColorAction {
 }
 
 /// What configuration says of a meter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MeterSettings {
     /// Bits or packets.
     pub unit: Unit,

@@ -395,7 +395,7 @@ const ENOUGH: u32 = 16;
 /// Fewer bits than a rule has, such that rules with other masks fit too: prefixes are shortened to multiples of eight, and
 /// what tells little apart is left out where there is enough without it.
 fn relax(mask: &[u64; WORDS]) -> [u64; WORDS] {
-    let [w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11] = *mask;
+    let [w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12] = *mask;
     let mac = |word: u64| if word >> 16 == 0xffff_ffff_ffff { word & !0xffff } else { 0 };
     let port = |word: u64, half: u64| if word & half == half { half } else { 0 };
     let shorten = |word: u64| {
@@ -409,7 +409,7 @@ fn relax(mask: &[u64; WORDS]) -> [u64; WORDS] {
     let (src, dst) = (prefix(w3, w4), prefix(w5, w6));
     let ports = port(w2, 0xffff_ffff << 32) | port(w2, 0xffff_ffff);
     let mut relaxed =
-        [mac(w0), mac(w1), ports, src.0, src.1, dst.0, dst.1, 0, 0, shorten(w9), shorten(w10), 0];
+        [mac(w0), mac(w1), ports, src.0, src.1, dst.0, dst.1, 0, 0, shorten(w9), shorten(w10), 0, 0];
     let count = |words: &[u64; WORDS]| words.iter().map(|word| word.count_ones()).sum::<u32>();
     let add = |relaxed: &mut [u64; WORDS], at: usize, bits: u64| {
         if count(relaxed) < ENOUGH
@@ -423,7 +423,7 @@ fn relax(mask: &[u64; WORDS]) -> [u64; WORDS] {
     add(&mut relaxed, 8, w8 & 0x0fff_0fff_0fff);
     add(&mut relaxed, 7, w7 & (0xff << 24));
     add(&mut relaxed, 0, w0 & 0xffff);
-    for (at, word) in [(7, w7), (1, w1), (0, w0), (8, w8), (11, w11)] {
+    for (at, word) in [(7, w7), (1, w1), (0, w0), (8, w8), (11, w11), (12, w12)] {
         add(&mut relaxed, at, word);
     }
     relaxed

@@ -45,7 +45,7 @@ impl Compiled {
         self.matches_but(key, u8::MAX)
     }
 
-    /// The same, but for one word, which counts as equal.
+    /// The same, but for the words from `but` on, which count as equal.
     #[inline(always)]
     pub(crate) fn matches_but(&self, key: &Key, but: u8) -> bool {
         let values = self.values.iter().chain(self.more.iter().flat_map(|more| more.iter()));
@@ -53,7 +53,7 @@ impl Compiled {
             .shape
             .iter()
             .zip(values)
-            .all(|((at, mask), value)| at == but || key.word(at) & mask == *value)
+            .all(|((at, mask), value)| at >= but || key.word(at) & mask == *value)
         {
             return false;
         }
@@ -143,7 +143,7 @@ impl Build {
         let ip = both(Needs::IP);
         self.reads.needs |= match term {
             Term::Ingress(_) | Term::Egress(_) | Term::Vlan(_) | Term::Mark { .. } => Needs::empty(),
-            Term::CtState { .. } | Term::CtZone(_) => Needs::empty(),
+            Term::CtState { .. } | Term::CtZone(_) | Term::CtMark { .. } => Needs::empty(),
             Term::DstMac { .. } | Term::SrcMac { .. } | Term::TagVid(_) | Term::Tagged(_) => Needs::empty(),
             Term::TagPcp(_) => Needs::PRIORITY,
             Term::EtherType(_) | Term::InnerVid(_) | Term::InnerPcp(_) | Term::ArpOperation(_) => Needs::TYPE,
@@ -172,6 +172,11 @@ impl Build {
             Term::CtZone(zone) => {
                 let tracked = u64::from(CtState::TRACKED.bits()) << 32;
                 self.bits(11, 0xffff << 40 | tracked, u64::from(zone) << 40 | tracked)
+            }
+            Term::CtMark { value, mask } => {
+                let tracked = u64::from(CtState::TRACKED.bits()) << 32;
+                self.bits(11, tracked, tracked)?;
+                self.bits(12, u64::from(mask), u64::from(value))
             }
             Term::DstMac { value, mask } => self.mac(0, value, mask),
             Term::SrcMac { value, mask } => self.mac(1, value, mask),

@@ -1,11 +1,11 @@
-//! A frame as twelve words that rules are compared with.
+//! A frame as thirteen words that rules are compared with.
 //!
 //! ```text
 //!   0 | dst MAC . EtherType |   4 | ...IPv6            |    8 | flags . outer TCI . inner TCI . VLAN |
 //!   1 | src MAC . ARP op    |   5 | dst IP, ARP target |    9 | ND target, ARP sender MAC            |
 //!   2 | ingress . egress    |   6 | ...IPv6            |   10 | ...        ARP target MAC            |
 //!   3 | src IP, ARP sender  |   7 | ports proto tos    |   11 | mark . ct state . ct zone            |
-//!                                 |   ttl tcp-flags    |
+//!                                 |   ttl tcp-flags    |   12 | ct mark                              |
 //! ```
 //!
 //! Fields that no frame has together share a place; the flags say which it is. A compiled rule that reads a field also asks
@@ -16,9 +16,9 @@ use fabnic_wire::{FlowFlags, IpProtocol, layers::Network};
 use super::terms::Input;
 
 /// Words in a key.
-pub(crate) const WORDS: usize = 12;
+pub(crate) const WORDS: usize = 13;
 
-/// The word that holds what rules before have left: no part of the frame.
+/// From this word on, what rules before have left and what connections are: no part of the frame.
 pub(crate) const MARK_WORD: u8 = 11;
 
 /// Bits of the flags in word 8.
@@ -121,6 +121,7 @@ impl Key {
             u64::from(input.mark)
                 | u64::from(input.connection.state.bits()) << 32
                 | u64::from(input.connection.zone) << 40,
+            u64::from(input.connection.mark),
         ])
     }
 
@@ -133,7 +134,7 @@ impl Key {
     /// Source port, destination port, TTL.
     #[inline(always)]
     pub(crate) fn ranged(&self) -> (u16, u16, u8) {
-        let [.., l4, _, _, _, _] = self.0;
+        let [.., l4, _, _, _, _, _] = self.0;
         ((l4 >> 48) as u16, (l4 >> 32) as u16, (l4 >> 8) as u8)
     }
 }

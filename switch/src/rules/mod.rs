@@ -26,6 +26,7 @@ pub use classifier::ClassifierShape;
 pub(crate) use concern::Concerns;
 pub(crate) use key::Key;
 pub(crate) use rewrite::Rewrite;
+pub use rule::CtAction;
 pub use rule::{
     Action, Direction, Domain, MAX_ACTIONS, MAX_GROUP, MAX_MATCHES, RuleCounts, RuleError, RuleId, RuleSpec,
     Set,

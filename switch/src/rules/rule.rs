@@ -13,6 +13,8 @@ use fabnic_wire::{MacAddr, Vid};
 use super::compile::Compiled;
 use super::rewrite::Rewrite;
 use super::terms::Match;
+use crate::conntrack::Nat;
+use crate::meter::{Meter, MeterError, MeterSettings};
 
 /// The highest group.
 pub const MAX_GROUP: u8 = 31;
@@ -106,6 +108,10 @@ pub enum Action {
     },
     /// Charges the frame to the meter of this name, which may drop it or set its DSCP. While there is none, nothing is done.
     Meter(String),
+    /// Charges the frame to a meter of the rule's own. It goes on when the rule is replaced, as long as its settings stay.
+    Police(MeterSettings),
+    /// Connection tracking, as the rule says; of direction in only.
+    Ct(CtAction),
     /// Sets these bits of the mark, which rules behind this one can match.
     Mark {
         /// The bits.
@@ -115,6 +121,20 @@ pub enum Action {
     },
     /// Sets a field of the frame.
     Set(Set),
+}
+
+/// What a rule says of the connection that a packet opens or belongs to, in the zone of its sender.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CtAction {
+    /// The zone that the packet is looked up in; unless said, that of the port, or 0 where that is not tracked. Rules behind
+    /// this one see the packet as it is there, and what was found before is nothing any more.
+    pub zone: Option<u16>,
+    /// A packet that is `new` makes a connection if it is let through. In the port's own zone it does in any case.
+    pub commit: bool,
+    /// The mark that the connection gets, new or not.
+    pub mark: Option<u32>,
+    /// How the connection is translated if it is made; unless said, as the port says where the zone is the port's.
+    pub nat: Option<Nat>,
 }
 
 /// A rule, as configuration gives it.
@@ -183,6 +203,12 @@ pub enum RuleError {
     /// The VLAN decides where a frame goes, so it cannot be set behind that.
     #[error("a rule of direction out cannot set the VLAN")]
     VlanInDirectionOut,
+    /// Connections are made by what comes in.
+    #[error("a rule of direction out cannot say anything of the packet's connection")]
+    CtInDirectionOut,
+    /// A meter that makes no sense.
+    #[error("{0}")]
+    Meter(MeterError),
     /// Behind what ends the list nothing can be done.
     #[error("action {0} of the list ends it, but there are more behind it")]
     BehindTheEnd(usize),
@@ -335,6 +361,8 @@ pub(crate) enum Do {
     Mirror(Box<str>),
     Sample(Arc<Sampler>),
     Meter(Box<str>),
+    Police(Arc<Meter>),
+    Ct(Arc<CtAction>),
     Mark { value: u32, mask: u32 },
     Rewrite(Arc<Rewrite>),
 }
@@ -360,8 +388,17 @@ impl Rule {
     }
 }
 
-/// Checks a list of actions and makes it ready.
-pub(crate) fn prepare(spec: &RuleSpec) -> Result<Arc<[Do]>, RuleError> {
+/// The meters of a rule's own in a list of actions.
+pub(crate) fn policers(actions: &[Do]) -> impl Iterator<Item = &Arc<Meter>> {
+    actions.iter().filter_map(|action| match action {
+        Do::Police(meter) => Some(meter),
+        _ => None,
+    })
+}
+
+/// Checks a list of actions and makes it ready. `old` is the list of the rule that this one replaces.
+pub(crate) fn prepare(spec: &RuleSpec, old: &[Do]) -> Result<Arc<[Do]>, RuleError> {
+    let mut policers = policers(old).cloned();
     if spec.actions.len() > MAX_ACTIONS {
         return Err(RuleError::ManyActions(spec.actions.len()));
     }
@@ -398,6 +435,12 @@ pub(crate) fn prepare(spec: &RuleSpec) -> Result<Arc<[Do]>, RuleError> {
             Action::Continue => Do::Continue,
             Action::Mirror(name) => Do::Mirror(name.as_str().into()),
             Action::Meter(name) => Do::Meter(name.as_str().into()),
+            Action::Police(settings) => match policers.next().filter(|old| old.settings() == *settings) {
+                Some(same) => Do::Police(same),
+                None => Do::Police(Arc::new(Meter::new(*settings).map_err(RuleError::Meter)?)),
+            },
+            Action::Ct(_) if spec.direction == Direction::Out => return Err(RuleError::CtInDirectionOut),
+            Action::Ct(ct) => Do::Ct(Arc::new(ct.clone())),
             Action::Sample { mirror, every } => Do::Sample(Arc::new(Sampler {
                 mirror: mirror.clone(),
                 every: (*every).max(1),

@@ -32,8 +32,9 @@ use super::concern::{Cells, Concerns};
 use super::key::{Key, Shape};
 use super::rule::{
     Action, Direction, Do, Domain, Identity, MAX_GROUP, MAX_MATCHES, Rank, Rule, RuleCounts, RuleError,
-    RuleId, RuleSpec, prepare,
+    RuleId, RuleSpec, policers, prepare,
 };
+use crate::meter::Meter;
 use crate::needs::Needs;
 
 /// One change.
@@ -298,21 +299,26 @@ impl Book {
             many @ MAX_MATCHES.. if many > MAX_MATCHES => return Err(RuleError::ManyMatches(many)),
             _ => {}
         }
-        let mut actions = prepare(spec)?;
+        let old = self.rules.get(&(spec.domain, spec.id)).and_then(|held| held.as_slice().first().cloned());
+        let mut actions = prepare(spec, old.as_ref().map_or(&[], |old| &*old.actions))?;
         let mut reads = Reads { needs: Needs::PLANS, ..Reads::default() };
         for what in actions.iter() {
-            if let Do::Rewrite(rewrite) = what
-                && rewrite.reads_ttl()
-            {
-                reads.needs |= Needs::TYPE | Needs::IP | Needs::TTL;
+            match what {
+                Do::Rewrite(rewrite) if rewrite.reads_ttl() => {
+                    reads.needs |= Needs::TYPE | Needs::IP | Needs::TTL;
+                }
+                Do::Ct(_) => {
+                    reads.needs |= Needs::TYPE | Needs::IP | Needs::PORTS | Needs::CONNECTIONS;
+                }
+                _ => {}
             }
         }
-        // Each rule that samples counts for itself.
-        if !spec.actions.iter().any(|action| matches!(action, Action::Sample { .. })) {
+        // Each rule that samples counts for itself, and one that polices has a meter of its own.
+        let is_own = |action: &Action| matches!(action, Action::Sample { .. } | Action::Police(_));
+        if !spec.actions.iter().any(is_own) {
             actions = self.actions.keep(spec.actions.clone(), actions);
         }
-        let old = self.rules.get(&(spec.domain, spec.id)).and_then(|held| held.as_slice().first());
-        let identity = Identity::of(spec, old.map(|rule| &rule.identity));
+        let identity = Identity::of(spec, old.as_ref().map(|rule| &rule.identity));
         let mut rules = Vec::with_capacity(spec.matches.len());
         for matched in &spec.matches {
             let mut intern = |shape| self.shapes.keep(shape, Arc::new(shape));
@@ -456,6 +462,19 @@ impl RuleSet {
         key: impl Fn() -> Option<Key>,
     ) -> Option<u64> {
         self.changed.read().still_good(made, cells, parties, key)
+    }
+
+    /// The meters of rules' own, with the rules' names.
+    pub(crate) fn policers(&self) -> Vec<(String, Arc<Meter>)> {
+        let book = self.book.lock();
+        let rules = book.rules.values().filter_map(|held| held.as_slice().first());
+        let of_rule = |rule: &Arc<Rule>| {
+            let name = rule.identity.name.to_string();
+            policers(&rule.actions).map(move |meter| (name.clone(), Arc::clone(meter))).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = rules.flat_map(of_rule).collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
     }
 
     /// Makes all changes, or none. `widen` is told what rules will read before they are used, if it is more than now.

@@ -37,6 +37,8 @@ pub struct Connection {
     pub state: CtState,
     /// The zone; 0 where it is not tracked.
     pub zone: u16,
+    /// The mark of its connection; 0 without one.
+    pub mark: u32,
 }
 
 /// How a packet is fragmented.
@@ -77,6 +79,13 @@ pub enum Term {
     },
     /// It is tracked, in this zone.
     CtZone(u16),
+    /// It is tracked, and its connection has this mark, or 0 without one.
+    CtMark {
+        /// The bits.
+        value: u32,
+        /// Which are compared.
+        mask: u32,
+    },
     /// Destination address.
     DstMac {
         /// The bits.
@@ -272,6 +281,10 @@ impl Term {
             Term::CtZone(zone) => {
                 input.connection.state.contains(CtState::TRACKED) && input.connection.zone == zone
             }
+            Term::CtMark { value, mask } => {
+                input.connection.state.contains(CtState::TRACKED)
+                    && input.connection.mark & mask == value & mask
+            }
             Term::DstMac { value, mask } => same_mac(fields.dst, value, mask),
             Term::SrcMac { value, mask } => same_mac(fields.src, value, mask),
             Term::EtherType(ethertype) => fields.ethertype == ethertype,
@@ -381,7 +394,7 @@ mod tests {
     #[test]
     fn a_term_about_a_header_that_is_not_there_does_not_hold() {
         let fields = Fields::default();
-        let connection = Connection { state: CtState::TRACKED | CtState::NEW, zone: 7 };
+        let connection = Connection { state: CtState::TRACKED | CtState::NEW, zone: 7, mark: 5 };
         let input = Input {
             fields: &fields,
             ingress: PortId(1),
@@ -394,8 +407,11 @@ mod tests {
         assert!(state(CtState::NEW).matches(&input) && !state(CtState::INVALID).matches(&input));
         assert!(Match::new([Term::CtZone(7)]).matches(&input));
         assert!(!Match::new([Term::CtZone(8)]).matches(&input));
+        assert!(Match::new([Term::CtMark { value: 0xf5, mask: 0xf }]).matches(&input));
+        assert!(!Match::new([Term::CtMark { value: 4, mask: u32::MAX }]).matches(&input));
         let untracked = Input { connection: Connection::default(), ..input };
         assert!(!Match::new([Term::CtZone(0)]).matches(&untracked));
+        assert!(!Match::new([Term::CtMark { value: 0, mask: 0 }]).matches(&untracked));
         assert!(!state(CtState::NEW).matches(&untracked));
         for term in [
             Term::src_net4([0; 4], 0),

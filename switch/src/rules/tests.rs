@@ -133,8 +133,11 @@ fn ct_state() -> impl Strategy<Value = CtState> {
 }
 
 fn connection() -> impl Strategy<Value = Connection> {
-    let tracked =
-        (ct_state(), 0..3_u16).prop_map(|(state, zone)| Connection { state: state | CtState::TRACKED, zone });
+    let tracked = (ct_state(), 0..3_u16, 0..4_u32).prop_map(|(state, zone, mark)| Connection {
+        state: state | CtState::TRACKED,
+        zone,
+        mark,
+    });
     prop_oneof![Just(Connection::default()), tracked]
 }
 
@@ -186,6 +189,7 @@ fn term() -> impl Strategy<Value = Term> {
         (0..4_u32, 0..4_u32).prop_map(|(value, mask)| Term::Mark { value, mask }),
         (ct_state(), ct_state()).prop_map(|(value, mask)| Term::CtState { value, mask }),
         (0..3_u16).prop_map(Term::CtZone),
+        (0..4_u32, 0..4_u32).prop_map(|(value, mask)| Term::CtMark { value, mask }),
         (few_mac(), mac_mask()).prop_map(|(value, mask)| Term::DstMac { value, mask }),
         (few_mac(), mac_mask()).prop_map(|(value, mask)| Term::SrcMac { value, mask }),
         prop::sample::select(vec![EtherType::IPV4, EtherType::IPV6, EtherType::ARP])

@@ -17,10 +17,13 @@ use super::{Step, Walk};
 use crate::cache::Target;
 use crate::conntrack::{Connected, CtState, Nat, Packet, Refusal, Standing, Tracking};
 use crate::plan::{Op, Side};
+use crate::rules::CtAction;
 
 pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     let (ingress, topology) = (walk.ingress, walk.topology);
-    let sender = ingress.tracking.as_ref();
+    let (said, other) = (walk.ct.clone(), walk.other_zone.clone());
+    let sender = other.as_ref().or(ingress.tracking.as_ref());
+    let wanted = Wanted::of(said.as_deref(), sender, other.is_some());
     let receiver = match walk.target {
         Some(Target::Port(index)) => topology.member(index).and_then(|member| member.tracking.as_ref()),
         _ => None,
@@ -37,7 +40,7 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     }
     let mut first = None;
     if let (Some(tracking), Some(seen)) = (sender, walk.sender_seen) {
-        match connect(walk, tracking, &seen, (walk.fields, &packet), tracking.settings.nat.as_ref()) {
+        match connect(walk, tracking, &seen, (walk.fields, &packet), &wanted) {
             Ok(connected) => first = connected,
             Err(reason) => return Step::drop(reason),
         }
@@ -77,7 +80,7 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
             if !tracking.takes(seen.state, &fields) {
                 return Step::drop(DropReason::CtUnsolicited);
             }
-            match connect(walk, tracking, &seen, (&fields, &packet), None) {
+            match connect(walk, tracking, &seen, (&fields, &packet), &Wanted::JUST_MADE) {
                 Ok(connected) => second = connected,
                 Err(reason) => return Step::drop(reason),
             }
@@ -101,23 +104,53 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     Step::Next
 }
 
+/// What is to become of a connection.
+struct Wanted<'a> {
+    /// It is made, if the packet is new.
+    commit: bool,
+    mark: Option<u32>,
+    nat: Option<&'a Nat>,
+}
+
+impl<'a> Wanted<'a> {
+    const JUST_MADE: Wanted<'static> = Wanted { commit: true, mark: None, nat: None };
+
+    /// What a rule said, and where it said nothing the port; `other`: the zone is not the port's.
+    fn of(said: Option<&'a CtAction>, sender: Option<&'a Tracking>, other: bool) -> Wanted<'a> {
+        Wanted {
+            commit: said.is_some() || !other,
+            mark: said.and_then(|said| said.mark),
+            nat: said
+                .and_then(|said| said.nat.as_ref())
+                .or_else(|| sender.filter(|_| !other)?.settings.nat.as_ref()),
+        }
+    }
+}
+
 /// The connection of a packet that was seen like this, made if it is new.
 fn connect(
     walk: &Walk<'_>,
     tracking: &Tracking,
     seen: &Standing,
     (fields, packet): (&Fields, &Packet<'_>),
-    nat: Option<&Nat>,
+    wanted: &Wanted<'_>,
 ) -> Result<Option<Connected>, DropReason> {
+    let commit = || {
+        let (zone, owner) = (&tracking.zone, &tracking.owner);
+        tracking.table.commit(zone, owner, fields, packet, wanted.nat, wanted.mark, walk.now)
+    };
     if let Some(handle) = seen.handle {
+        if wanted.mark.is_some_and(|mark| mark != seen.mark) && !walk.dry {
+            // Errors about it, and later fragments, mark nothing.
+            let _ = commit();
+        }
         let translated = seen.state.intersects(CtState::SNAT | CtState::DNAT);
         return Ok(Some(Connected { handle, translated, version: None }));
     }
-    if !seen.state.contains(CtState::NEW) || walk.dry {
+    if !seen.state.contains(CtState::NEW) || walk.dry || !wanted.commit {
         return Ok(None);
     }
-    let made = tracking.table.commit(&tracking.zone, &tracking.owner, fields, packet, nat, None, walk.now);
-    match made {
+    match commit() {
         Ok(made) => Ok(Some(made)),
         Err(Refusal::Invalid) => Err(DropReason::CtInvalid),
         Err(Refusal::Full) => Err(DropReason::CtLimit),

@@ -34,17 +34,20 @@ pub(crate) mod rules;
 mod track;
 mod vlan;
 
+use std::sync::Arc;
+
 use fabnic_port::{DropReason, Frame};
 use fabnic_wire::{EtherType, Fields, MacAddr, Tci, Vid};
 
 use crate::body::Body;
 use crate::cache::{Decision, Target};
-use crate::conntrack::Standing;
+use crate::conntrack::{Standing, Tracking};
 use crate::deep::DEPENDENCIES;
 use crate::engine::Moment;
 use crate::fdb::Tick;
 use crate::origin::Origin;
 use crate::plan::Op;
+use crate::rules::CtAction;
 use crate::switch::Tables;
 use crate::topology::{Member, Topology};
 use crate::trace::{Step as TraceStep, Steps};
@@ -124,6 +127,10 @@ pub(crate) struct Walk<'a> {
     pub(crate) sender_seen: Option<Standing>,
     /// And in that of its receiver, if that is another.
     pub(crate) receiver_seen: Option<Standing>,
+    /// The zone of the sender, where a rule said another than the port's.
+    other_zone: Option<Tracking>,
+    /// What a rule said of the connection in the sender's zone.
+    ct: Option<Arc<CtAction>>,
     /// The VLAN; good from the stage `vlan` on.
     pub(crate) vlan: Vid,
     /// What rules have made of the fields.
@@ -360,6 +367,8 @@ pub(crate) fn decide(
         too_long: seen.too_long,
         sender_seen: None,
         receiver_seen: None,
+        other_zone: None,
+        ct: None,
         vlan: Vid::DEFAULT,
         current: fields,
         mark: 0,

@@ -138,9 +138,11 @@ fn decide(walk: &mut Walk<'_>, domain: Domain, direction: Direction) -> Step {
                 }
                 Do::Meter(name) => {
                     if let Some(meter) = walk.topology.meters.named(name) {
-                        walk.push(Op::Meter(Arc::clone(meter), DropReason::Metered));
+                        walk.push(Op::Chain(Arc::clone(meter)));
                     }
                 }
+                Do::Police(meter) => walk.push(Op::Meter(Arc::clone(meter), DropReason::Metered)),
+                Do::Ct(ct) => walk.track_as(ct),
                 Do::Rewrite(rewrite) => {
                     if !set_fields(walk, rewrite) {
                         return Step::drop(DropReason::TtlExceeded);
@@ -289,13 +291,24 @@ impl FloodedCopy {
                         Do::Meter(name) => {
                             let mut marking = Marking::default();
                             if let Some(meter) = topology.meters.named(name) {
-                                meter.charge(frame.now_ns, frame.charge, &mut marking);
+                                let marking = core::slice::from_mut(&mut marking);
+                                meter.charge_run(frame.now_ns, &[frame.charge], marking);
                             }
                             if marking.is_dropped {
                                 answer.refused = Some(DropReason::Metered);
                                 return answer;
                             }
                         }
+                        Do::Police(meter) => {
+                            let mut marking = Marking::default();
+                            meter.charge(frame.now_ns, frame.charge, &mut marking);
+                            if marking.is_dropped {
+                                answer.refused = Some(DropReason::Metered);
+                                return answer;
+                            }
+                        }
+                        // Of direction in only.
+                        Do::Ct(_) => {}
                         Do::Rewrite(rewrite) => {
                             if !rewrite.apply_to(&mut fields) {
                                 answer.refused = Some(DropReason::TtlExceeded);

@@ -4,13 +4,15 @@
 //! Only a look: whether a connection is made, and the packet counted on it, is decided when it is known where the packet
 //! goes ([`super::admit`]).
 
+use std::sync::Arc;
+
 use fabnic_port::DropReason;
 use fabnic_wire::{Fields, Offload};
 
 use super::{Step, Walk};
 use crate::cache::Target;
-use crate::conntrack::{CtState, Packet};
-use crate::rules::{Connection, Direction};
+use crate::conntrack::{CtState, Packet, Tracking};
+use crate::rules::{Connection, CtAction, Direction};
 
 pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     let Some(tracking) = &walk.ingress.tracking else { return Step::Next };
@@ -44,7 +46,7 @@ pub(super) fn run_out(walk: &mut Walk<'_>) -> Step {
         return Step::Next;
     };
     let zone = tracking.zone.id;
-    if walk.ingress.tracking.as_ref().is_some_and(|sender| sender.zone.id == zone) {
+    if walk.sender_zone().is_some_and(|sender| sender.zone.id == zone) {
         return Step::Next;
     }
     // As the sender's zone translates it, if that is known: a connection that is new is made at the very end.
@@ -74,11 +76,43 @@ impl Walk<'_> {
             (direction, self.receiver_seen, self.target)
             && let Some(tracking) = self.topology.member(index).and_then(|member| member.tracking.as_ref())
         {
-            return tracking.of(seen.state);
+            return tracking.of(&seen);
         }
-        match (&self.ingress.tracking, self.sender_seen) {
-            (Some(tracking), Some(seen)) => tracking.of(seen.state),
+        match (self.sender_zone(), self.sender_seen) {
+            (Some(tracking), Some(seen)) => tracking.of(&seen),
             _ => Connection::default(),
+        }
+    }
+
+    /// The zone in which the packet is tracked at its sender: that which a rule said, or the port's.
+    pub(super) fn sender_zone(&self) -> Option<&Tracking> {
+        self.other_zone.as_ref().or(self.ingress.tracking.as_ref())
+    }
+
+    /// Does what a rule's `ct` says: looks the packet up in its zone, and keeps in mind what is to become of the connection.
+    pub(super) fn track_as(&mut self, ct: &Arc<CtAction>) {
+        let own = self.sender_zone().map(|tracking| tracking.zone.id);
+        let zone = ct.zone.or(own).unwrap_or(0);
+        if own != Some(zone) {
+            // What rules saw before still decides.
+            if let Some(seen) = self.sender_seen.take() {
+                self.depend(seen.version);
+            }
+            self.ct = None;
+            let tracking = Tracking::in_zone(zone, &self.tables.conntrack, self.ingress.port.id);
+            let packet = Packet::new(self.fields, self.head, self.len);
+            let seen = tracking.table.lookup(&tracking.zone, self.fields, &packet, self.now);
+            self.other_zone = Some(tracking);
+            if !seen.state.is_empty() {
+                if seen.of_packet {
+                    self.do_not_remember();
+                }
+                self.note(|| format!("zone {zone}: {}", seen.state));
+                self.sender_seen = Some(seen);
+            }
+        }
+        if ct.commit {
+            self.ct = Some(Arc::clone(ct));
         }
     }
 

@@ -13,6 +13,7 @@
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -36,7 +37,7 @@ const TRIES: u32 = 400;
 const LONGEST_NAP: Duration = Duration::from_millis(10);
 
 /// What is to be captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureOptions {
     /// Most bytes kept of a frame, 1 to [`MAX_SNAPLEN`].
     pub snaplen: u32,
@@ -44,11 +45,14 @@ pub struct CaptureOptions {
     pub direction: Option<Direction>,
     /// The capture ends after so many frames; never unless said.
     pub limit: Option<u64>,
+    /// The only ports that comments may name, for a reader who is not to know of others, nor how many there are; all
+    /// unless said.
+    pub named: Option<HashSet<String>>,
 }
 
 impl Default for CaptureOptions {
     fn default() -> CaptureOptions {
-        CaptureOptions { snaplen: MAX_SNAPLEN, direction: None, limit: None }
+        CaptureOptions { snaplen: MAX_SNAPLEN, direction: None, limit: None, named: None }
     }
 }
 
@@ -110,9 +114,10 @@ pub(crate) fn start_with(options: CaptureOptions, port: &str, room: usize) -> (C
     let options = CaptureOptions { snaplen: options.snaplen.clamp(1, MAX_SNAPLEN), ..options };
     // A frame of the longest kind must fit beside the first blocks.
     let room = room.max(options.snaplen as usize + 4096 + block::PACKET_OVERHEAD);
+    let is_over = options.limit == Some(0);
     let shared = Arc::new(Shared {
         options,
-        is_active: AtomicBool::new(options.limit != Some(0)),
+        is_active: AtomicBool::new(!is_over),
         taps: AtomicUsize::new(1),
         started: now(),
         buffer: Mutex::new(Buffer {
@@ -232,7 +237,13 @@ impl CaptureSink for CaptureTap {
         }
         let mut comment = Comment::default();
         // A comment that is too long is cut: `write_str` never fails.
-        let _ = write!(comment, "{verdict}");
+        let _ = match (&self.shared.options.named, verdict) {
+            (Some(named), Verdict::Forwarded(port)) if !named.contains(port) => {
+                comment.write_str("forwarded")
+            }
+            (Some(_), Verdict::Flooded(_)) => comment.write_str("flooded"),
+            _ => write!(comment, "{verdict}"),
+        };
         if let Some(frame) = burst.frames().get(index) {
             let _ = comment.describe(&frame.offload());
         }

@@ -193,6 +193,32 @@ fn a_capture_of_one_direction_sees_nothing_of_the_other() {
 }
 
 #[test]
+fn comments_name_only_ports_that_the_reader_may_know() {
+    let verdicts = [
+        Verdict::Forwarded("mine"),
+        Verdict::Forwarded("foreign"),
+        Verdict::Flooded(7),
+        Verdict::Dropped(DropReason::NoMember),
+    ];
+    let comments = |named: Option<&str>| {
+        let named = named.map(|name| std::iter::once(name.to_owned()).collect());
+        let (tap, stream) = start(CaptureOptions { named, ..CaptureOptions::default() }, "vm1");
+        let burst = burst_of(&[20; 4]);
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            tap.offer(&burst, index, Direction::In, verdict);
+        }
+        drop(tap);
+        read_back(&all_of(stream)).packets.into_iter().map(|packet| packet.comment).collect::<Vec<_>>()
+    };
+    let dropped = Verdict::Dropped(DropReason::NoMember).to_string();
+    assert_eq!(
+        comments(None),
+        ["forwarded to mine", "forwarded to foreign", "flooded to 7 ports", dropped.as_str()]
+    );
+    assert_eq!(comments(Some("mine")), ["forwarded to mine", "forwarded", "flooded", dropped.as_str()]);
+}
+
+#[test]
 fn a_capture_ends_at_its_limit() {
     let options = CaptureOptions { limit: Some(3), ..CaptureOptions::default() };
     let (tap, stream) = start(options, "vm1");

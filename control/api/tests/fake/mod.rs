@@ -639,7 +639,7 @@ impl Backend for Fake {
         }]
     }
 
-    fn capture(&self, request: &CaptureRequest) -> Option<CaptureStream> {
+    fn capture(&self, _: &Domain, request: &CaptureRequest) -> Option<CaptureStream> {
         self.config().find_port(&request.port)?;
         let (sender, stream) = capture_channel(4);
         match request.count {

@@ -151,10 +151,12 @@ pub struct Sample {
 )]
 #[serde(deny_unknown_fields, default)]
 pub struct Ct {
-    /// The connection is kept; without, only looked up.
+    /// A packet that opens a connection makes it, if it is let through; without, it is only looked up. In the port's own zone
+    /// it is made in any case.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub commit: bool,
-    /// Zone in which the connection is known, 0 to 65535. A tenant's rules have a zone of their own.
+    /// Zone in which the connection is known, 0 to 65535; that of the port unless said, or 0 where the port is not tracked.
+    /// Later rules see the packet as it is there. A tenant's rules keep to the port's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
     /// Mark of the connection.

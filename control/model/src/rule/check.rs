@@ -136,9 +136,6 @@ impl Rule {
         most(check, "cvlan_prio", m.cvlan_prio, 7);
         most(check, "dscp", m.dscp, 63);
 
-        if m.ct_mark.is_some() {
-            check.refuse_match("ct_mark", "`ct_mark` is known, but not in this build", "another key");
-        }
         let mut family = match m.protocol {
             Some(Protocol::IPV4) => Some(Family::V4),
             Some(Protocol::IPV6) => Some(Family::V6),
@@ -267,14 +264,6 @@ impl Rule {
                 let problem = format!("`{action}` ends the rule, and more comes after it");
                 check.refuse_action(index, problem, "it as the last action");
             }
-            if matches!(action, Action::Police(_) | Action::Ct(_)) {
-                check.refuse_action(
-                    index,
-                    format!("`{action}` is known, but not in this build"),
-                    "another action",
-                );
-                continue;
-            }
             let nameless = |what: &str, name: &str| format!("there is no {what} `{}`", shortened(name));
             match action {
                 Action::Redirect(port) => {
@@ -319,6 +308,16 @@ impl Rule {
                 }
                 Action::Set(set) => self.check_set(check, index, set, family),
                 Action::Ct(ct) => {
+                    if self.direction == Direction::Egress {
+                        let problem = "connections are made where packets come in";
+                        check.refuse_action(index, problem, "direction = \"ingress\"");
+                    }
+                    if let (Some(snat), Some(dnat)) = (ct.snat, ct.dnat)
+                        && snat.first.is_ipv4() != dnat.first.is_ipv4()
+                    {
+                        let problem = "a packet cannot be translated from one kind of IP to the other";
+                        check.refuse_action(index, problem, "IPv4 or IPv6 throughout");
+                    }
                     let nat = ct.snat.is_some() || ct.dnat.is_some();
                     if (nat || ct.ct_mark.is_some()) && !ct.commit {
                         let problem = "a connection that is not kept can be neither translated nor marked";
@@ -332,7 +331,7 @@ impl Rule {
                         }
                     }
                     if tenant.is_some() && ct.zone.is_some() {
-                        let problem = "a tenant's connections have a zone of their own";
+                        let problem = "a tenant's connections are in the zone of the port";
                         check.refuse_action(index, problem, "no zone");
                     }
                     if tenant.is_some() && ct.snat.is_some() {
