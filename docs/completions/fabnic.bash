@@ -3922,13 +3922,21 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__trace)
-            opts="-h --hex --api --json --token --help"
+            opts="-h --hex --pcap --nth --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --hex)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pcap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nth)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -415,6 +415,8 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand flow; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand flow; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the largest flows'
 complete -c fabnic -n "__fish_fabnic_using_subcommand flow; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l hex -d 'The frame as hexadecimal digits, from its destination address on' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l pcap -d 'The frame from a capture file (pcap or pcapng), or - for standard input' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l nth -d 'Which frame of the file, counted from 1' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand trace" -l json -d 'Print the daemon\'s answer as JSON'

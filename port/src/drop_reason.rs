@@ -83,6 +83,8 @@ reasons! {
     CtInvalid = "ct_invalid",
     /// The packet would open a connection, but its port, its zone or the switch has as many as it may have.
     CtLimit = "ct_limit",
+    /// The packet would open a connection, but the tenant of its port has as many as it may have.
+    CtTenantLimit = "ct_tenant_limit",
     /// The receiving port takes only what belongs to connections that it opened.
     CtUnsolicited = "ct_unsolicited",
     /// The packet would open a translated connection, but every address and port to translate it to is taken.

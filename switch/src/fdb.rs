@@ -14,7 +14,7 @@
 //! ```
 //! An address that may not move is no reason to drop the frame that said so: it goes on, and nothing is learned.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -101,21 +101,92 @@ pub enum FdbError {
 /// Why an address was not learned.
 enum NoRoom {
     OnPort,
+    /// The tenant of the port has no room.
+    OfTenant,
     InTable,
+}
+
+/// Where there may be no room.
+#[derive(Clone, Copy)]
+enum Room {
+    InTable,
+    OnPort(PortId),
+    OfTenant(u32),
+}
+
+/// Addresses that were learned, and the most that may be.
+#[derive(Debug, Default)]
+struct Places {
+    learned: AtomicU32,
+    limit: AtomicU32,
+    /// Addresses that were not learned because of the limit.
+    refused: AtomicU64,
+}
+
+impl Places {
+    fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Takes one, if there is one.
+    fn take(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let take = |learned: u32| (learned < limit).then(|| learned + 1);
+        let took = self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if !took {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        took
+    }
+
+    fn add(&self, more: u32) {
+        self.learned.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, less: u32) {
+        let less = |learned: u32| Some(learned.saturating_sub(less));
+        // At zero there is nothing to give back: the quota was made anew for a port that came again.
+        let _ = self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    fn numbers(&self) -> FdbQuota {
+        FdbQuota {
+            learned: self.learned.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What somebody has learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FdbQuota {
+    /// Addresses now.
+    pub learned: u32,
+    /// Times that an address was not learned because there were as many as there may be. A flow that goes on counts when it
+    /// is decided on, not for each frame.
+    pub refused: u64,
+}
+
+/// The places of a tenant, over those of its ports.
+#[derive(Clone, Debug)]
+struct Over {
+    tenant: u32,
+    places: Arc<Places>,
 }
 
 /// What a port has learned and may learn.
 #[derive(Debug, Default)]
 pub(crate) struct PortQuota {
-    learned: AtomicU32,
-    limit: AtomicU32,
+    own: Places,
     /// What is learned here sticks.
     sticky: AtomicBool,
+    /// Held while places are taken and given back: both are counted, or none.
+    over: Mutex<Option<Over>>,
 }
 
 impl PortQuota {
     pub(crate) fn set_limit(&self, limit: u32) {
-        self.limit.store(limit, Ordering::Relaxed);
+        self.own.set_limit(limit);
     }
 
     pub(crate) fn set_sticky(&self, sticky: bool) {
@@ -127,17 +198,45 @@ impl PortQuota {
         if self.sticky.load(Ordering::Relaxed) { FdbKind::Sticky } else { FdbKind::Learned }
     }
 
-    /// Takes one place, if there is one.
-    fn take(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
-        let take = |learned: u32| (learned < limit).then(|| learned + 1);
-        self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    fn tenant(&self) -> Option<u32> {
+        self.over.lock().as_ref().map(|over| over.tenant)
     }
 
-    fn give_back(&self) {
-        let less = |learned: u32| learned.checked_sub(1);
-        // At zero there is nothing to give back: the quota was made anew for a port that came again.
-        let _ = self.learned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    /// What is learned here is another tenant's from now on.
+    fn set_over(&self, new: Option<Over>) {
+        let mut over = self.over.lock();
+        let learned = self.own.learned.load(Ordering::Relaxed);
+        if let Some(old) = &*over {
+            old.places.give_back(learned);
+        }
+        if let Some(new) = &new {
+            new.places.add(learned);
+        }
+        *over = new;
+    }
+
+    /// Takes one place for an address that was in a place of tenant `from`, if it was anywhere.
+    fn take(&self, from: Option<u32>) -> Result<(), NoRoom> {
+        let over = self.over.lock();
+        if !self.own.take() {
+            return Err(NoRoom::OnPort);
+        }
+        match &*over {
+            Some(over) if from != Some(over.tenant) && !over.places.take() => {
+                self.own.give_back(1);
+                Err(NoRoom::OfTenant)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives one place back of an address that goes to a place of tenant `to`, if it goes anywhere.
+    fn give_back(&self, to: Option<u32>) {
+        let over = self.over.lock();
+        self.own.give_back(1);
+        if let Some(over) = over.as_ref().filter(|over| to != Some(over.tenant)) {
+            over.places.give_back(1);
+        }
     }
 }
 
@@ -146,8 +245,9 @@ pub struct Fdb {
     shards: Box<[Mutex<HashTable<FdbEntry>>]>,
     versions: Arc<Versions>,
     quotas: Mutex<HashMap<PortId, Arc<PortQuota>>>,
+    tenants: Mutex<HashMap<u32, Arc<Places>>>,
     /// Entries in all shards together.
-    count: PortQuota,
+    count: Places,
     max: u32,
     damping: Damping,
     hasher: RandomState,
@@ -167,12 +267,13 @@ impl Fdb {
 
     /// An empty table whose changes raise these versions.
     pub(crate) fn with_versions(max: u32, versions: Arc<Versions>) -> Fdb {
-        let count = PortQuota::default();
+        let count = Places::default();
         count.set_limit(max);
         Fdb {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             versions,
             quotas: Mutex::default(),
+            tenants: Mutex::default(),
             count,
             max,
             damping: Damping::default(),
@@ -194,6 +295,43 @@ impl Fdb {
         Arc::clone(self.quotas.lock().entry(port).or_default())
     }
 
+    /// Makes these the most addresses that the ports of tenants may learn together; of others there is no limit.
+    pub(crate) fn set_tenants(&self, limits: impl IntoIterator<Item = (u32, u32)>) {
+        let mut tenants = self.tenants.lock();
+        tenants.values().for_each(|places| places.set_limit(u32::MAX));
+        for (tenant, limit) in limits {
+            tenants.entry(tenant).or_default().set_limit(limit);
+            self.touch(Room::OfTenant(tenant));
+        }
+    }
+
+    /// Whose the addresses are that are learned on a port.
+    pub(crate) fn set_tenant(&self, quota: &PortQuota, tenant: Option<u32>) {
+        if quota.tenant() == tenant {
+            return;
+        }
+        let over = tenant.map(|tenant| {
+            let mut tenants = self.tenants.lock();
+            let fresh = || {
+                let places = Places::default();
+                places.set_limit(u32::MAX);
+                Arc::new(places)
+            };
+            Over { tenant, places: Arc::clone(tenants.entry(tenant).or_insert_with(fresh)) }
+        });
+        quota.set_over(over);
+    }
+
+    /// What the ports of a tenant have learned together.
+    pub fn of_tenant(&self, tenant: u32) -> FdbQuota {
+        self.tenants.lock().get(&tenant).map(|places| places.numbers()).unwrap_or_default()
+    }
+
+    /// What a port has learned.
+    pub fn of_port(&self, port: PortId) -> FdbQuota {
+        self.quotas.lock().get(&port).map(|quota| quota.own.numbers()).unwrap_or_default()
+    }
+
     fn shard(&self, hash: u64) -> &Mutex<HashTable<FdbEntry>> {
         // SHARDS is a power of two, so that the index is always inside; the fallback is for the compiler.
         self.shards.get((hash >> 56) as usize % SHARDS).unwrap_or(&self.shards[0])
@@ -211,13 +349,25 @@ impl Fdb {
         self.shard(hash).lock().find(hash, |entry| entry.key() == key).copied()
     }
 
-    /// What changes when a place becomes free on a port, or in the table where it was full.
-    fn room_hash(&self, port: Option<PortId>) -> u64 {
-        self.hasher.hash_one(port.map_or(u64::MAX, |port| u64::MAX - 1 - u64::from(port.0)))
+    /// What changes when a place becomes free where there was none.
+    fn room_hash(&self, room: Room) -> u64 {
+        self.hasher.hash_one(match room {
+            Room::InTable => u64::MAX,
+            Room::OnPort(port) => u64::MAX - 1 - u64::from(port.0),
+            Room::OfTenant(tenant) => u64::MAX - (1 << 40) - u64::from(tenant),
+        })
     }
 
-    fn touch_room(&self, port: Option<PortId>) {
-        self.versions.raise(self.room_hash(port));
+    fn touch(&self, room: Room) {
+        self.versions.raise(self.room_hash(room));
+    }
+
+    /// A place of a port is free again.
+    fn touch_port(&self, port: PortId, quota: &PortQuota) {
+        self.touch(Room::OnPort(port));
+        if let Some(tenant) = quota.tenant() {
+            self.touch(Room::OfTenant(tenant));
+        }
     }
 
     /// Notes that an address was seen as a source on a port. A static entry stays as it is, a sticky or a frozen one stays
@@ -231,9 +381,10 @@ impl Fdb {
         quota: &PortQuota,
         now: Tick,
     ) -> Version {
-        let room = |port| self.versions.of(self.room_hash(port));
-        // Both are read before it is tried, so that a place that becomes free meanwhile is noticed.
-        let (room_on_port, room_in_table) = (room(Some(port)), room(None));
+        let room = |room| self.versions.of(self.room_hash(room));
+        // All are read before it is tried, so that a place that becomes free meanwhile is noticed.
+        let (room_on_port, room_in_table) = (room(Room::OnPort(port)), room(Room::InTable));
+        let room_of_tenant = quota.tenant().map(|tenant| room(Room::OfTenant(tenant)));
         match self.try_learn(vlan, mac, port, quota, now) {
             // Read afterwards: our own change is no reason to decide again. If somebody else moved the address in
             // between, the flow keeps its decision until its source is refreshed: it concerns ageing only.
@@ -241,6 +392,11 @@ impl Fdb {
             Err(NoRoom::OnPort) => {
                 self.damping.full_ports.add(1);
                 room_on_port
+            }
+            Err(NoRoom::OfTenant) => {
+                self.damping.full_ports.add(1);
+                // Another tenant's since just now: decided anew when the configuration that says so is in force.
+                room_of_tenant.unwrap_or(room_on_port)
             }
             Err(NoRoom::InTable) => {
                 self.damping.full_table.add(1);
@@ -271,11 +427,10 @@ impl Fdb {
                         self.damping.refused.add(1);
                         return Ok(());
                     }
-                    if !quota.take() {
-                        return Err(NoRoom::OnPort);
-                    }
+                    let held = self.quota(entry.port);
+                    quota.take(held.tenant())?;
                     if self.must_stay(entry, port, now) {
-                        quota.give_back();
+                        quota.give_back(held.tenant());
                         self.damping.refused.add(1);
                         return Ok(());
                     }
@@ -284,17 +439,15 @@ impl Fdb {
                     entry.frozen_until = None;
                     self.damping.moved(&mut entry.lately, now);
                     self.versions.raise(hash);
-                    self.quota(before).give_back();
-                    self.touch_room(Some(before));
+                    held.give_back(quota.tenant());
+                    self.touch_port(before, &held);
                 }
                 (entry.seen, entry.kind) = (now, quota.kind());
             }
             Slot::Vacant(slot) => {
-                if !quota.take() {
-                    return Err(NoRoom::OnPort);
-                }
+                quota.take(None)?;
                 if !self.count.take() {
-                    quota.give_back();
+                    quota.give_back(None);
                     return Err(NoRoom::InTable);
                 }
                 slot.insert(FdbEntry::new(vlan, mac, port, quota.kind(), now));
@@ -319,8 +472,9 @@ impl Fdb {
                 entry.moves = slot.get().moves;
                 let before = core::mem::replace(slot.get_mut(), entry);
                 if before.kind != FdbKind::Static {
-                    self.quota(before.port).give_back();
-                    self.touch_room(Some(before.port));
+                    let quota = self.quota(before.port);
+                    quota.give_back(None);
+                    self.touch_port(before.port, &quota);
                 }
             }
             Slot::Vacant(slot) => {
@@ -348,11 +502,12 @@ impl Fdb {
 
     fn forgotten(&self, hash: u64, entry: &FdbEntry) {
         self.versions.raise(hash);
-        self.count.give_back();
-        self.touch_room(None);
+        self.count.give_back(1);
+        self.touch(Room::InTable);
         if entry.kind != FdbKind::Static {
-            self.quota(entry.port).give_back();
-            self.touch_room(Some(entry.port));
+            let quota = self.quota(entry.port);
+            quota.give_back(None);
+            self.touch_port(entry.port, &quota);
         }
     }
 
@@ -424,7 +579,10 @@ impl Fdb {
     pub(crate) fn remove_ports(&self, ports: &HashSet<PortId>) {
         if !ports.is_empty() {
             self.remove_where(|entry| ports.contains(&entry.port));
-            self.quotas.lock().retain(|port, _| !ports.contains(port));
+            let mut quotas = self.quotas.lock();
+            for quota in ports.iter().filter_map(|port| quotas.remove(port)) {
+                quota.set_over(None);
+            }
         }
     }
 
@@ -456,6 +614,40 @@ mod tests {
         a.set_limit(limit);
         b.set_limit(limit);
         (fdb, a, b)
+    }
+
+    #[test]
+    fn ports_of_a_tenant_share_its_places() {
+        let (fdb, a, b) = table(100, 100);
+        fdb.set_tenants([(7, 3)]);
+        fdb.set_tenant(&a, Some(7));
+        fdb.set_tenant(&b, Some(7));
+        let learn = |n: u64, port: u32, quota: &PortQuota| {
+            fdb.learn(vid(1), mac(n), PortId(port), quota, 1);
+            fdb.lookup(vid(1), mac(n)).map(|entry| entry.port.0)
+        };
+        assert_eq!([learn(1, 1, &a), learn(2, 1, &a), learn(3, 2, &b)], [Some(1), Some(1), Some(2)]);
+        assert_eq!((learn(4, 1, &a), learn(5, 2, &b)), (None, None));
+        assert_eq!(fdb.of_tenant(7), FdbQuota { learned: 3, refused: 2 });
+        assert_eq!(fdb.of_port(PortId(1)), FdbQuota { learned: 2, refused: 0 });
+        // A station that moves between its ports takes no further place.
+        assert_eq!(learn(1, 2, &b), Some(2));
+        assert_eq!((fdb.of_tenant(7).learned, fdb.of_port(PortId(2)).learned), (3, 2));
+        // A place that becomes free is noticed by who was refused.
+        let refused = fdb.learn(vid(1), mac(4), PortId(1), &a, 1);
+        assert_eq!(fdb.versions.of(fdb.room_hash(Room::OfTenant(7))), refused);
+        fdb.remove(vid(1), mac(3));
+        assert_ne!(fdb.versions.of(fdb.room_hash(Room::OfTenant(7))), refused);
+        assert_eq!(learn(4, 1, &a), Some(1));
+        // A port that becomes another's takes what it has learned with it; over a limit nothing is forgotten.
+        fdb.set_tenant(&b, Some(8));
+        assert_eq!((fdb.of_tenant(7).learned, fdb.of_tenant(8).learned), (2, 1));
+        fdb.set_tenants([(7, 1), (8, 1)]);
+        assert_eq!((learn(6, 1, &a), learn(6, 2, &b), fdb.len()), (None, None, 3));
+        fdb.set_tenant(&b, None);
+        assert_eq!((learn(6, 2, &b), fdb.of_tenant(8).learned), (Some(2), 0));
+        fdb.remove_ports(&[PortId(1), PortId(2)].into_iter().collect());
+        assert_eq!((fdb.of_tenant(7).learned, fdb.len()), (0, 0));
     }
 
     #[test]

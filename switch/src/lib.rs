@@ -83,7 +83,7 @@ pub use conntrack::{
     ZoneCounters, ZoneSettings,
 };
 pub use damping::{FREEZES_KEPT, Freeze, MoveDamping};
-pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind};
+pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind, FdbQuota};
 pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
 pub use inline::InlineSwitch;
 pub use meter::{
@@ -106,7 +106,9 @@ pub use rules::{
     MAX_GROUP, MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
     TransactionError, prefix4, prefix6,
 };
-pub use settings::{NamedMeter, Policy, PortSettings, TenantPolicy, VlanMode, VlanProtocol, VlanSet};
+pub use settings::{
+    NamedMeter, Policy, PortSettings, TenantPolicy, TenantQuota, VlanMode, VlanProtocol, VlanSet,
+};
 pub use shaper::{DEFAULT_WEIGHT, PRIORITIES, Rate};
 pub use stage::stages;
 pub use stats::{FdbStats, SwitchTotals, WorkerStats, drops};

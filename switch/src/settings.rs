@@ -212,6 +212,17 @@ pub struct TenantPolicy {
     pub max_tx_rate: Option<Rate>,
 }
 
+/// What a tenant may have at most, all its ports together. What there is when it is set stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantQuota {
+    /// Its number, from 1.
+    pub tenant: u32,
+    /// Connections that are tracked.
+    pub connections: u32,
+    /// Addresses that are learned.
+    pub fdb_entries: u32,
+}
+
 /// What configuration says of the switch as a whole, in the form in which the pipeline reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -223,6 +234,8 @@ pub struct Policy {
     pub meters: Vec<NamedMeter>,
     /// What all ports of a tenant together may send.
     pub tenants: Vec<TenantPolicy>,
+    /// What tenants may have; without, as much as there is.
+    pub quotas: Vec<TenantQuota>,
     /// Addresses that the switch has itself.
     pub gateways: Vec<Gateway>,
     /// What LLDP says of the switch.

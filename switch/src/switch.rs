@@ -219,6 +219,8 @@ impl Shared {
                 needs | settings.needs()
             });
         self.tables.conntrack.set_zones(&kept.zones);
+        self.tables.conntrack.set_tenants(kept.quotas.iter().map(|quota| (quota.tenant, quota.connections)));
+        self.tables.fdb.set_tenants(kept.quotas.iter().map(|quota| (quota.tenant, quota.fdb_entries)));
         let (gateways, lldp) = (kept.gateways.clone().into_boxed_slice(), kept.lldp.clone());
         let multicast = kept.multicast.clone();
         drop(kept);
@@ -226,12 +228,14 @@ impl Shared {
             let quota = self.tables.fdb.quota(port.id);
             quota.set_limit(settings.fdb_limit);
             quota.set_sticky(settings.sticky);
+            self.tables.fdb.set_tenant(&quota, settings.tenant);
             let (mirror_ingress, mirror_egress) = (mirrors.of_ingress(port.id), mirrors.of_egress(port.id));
             let answers = Arc::clone(self.answers.lock().entry(port.id).or_default());
             let before = old.index_of(port.id).and_then(|index| old.member(index));
             let own = PortMeters::new(&settings, &meters, before.map(|member| &member.meters));
             let conntrack = &self.tables.conntrack;
-            let tracking = settings.tracking.as_ref().map(|it| Tracking::new(it, conntrack, port.id));
+            let tracking =
+                settings.tracking.as_ref().map(|it| Tracking::new(it, conntrack, port.id, settings.tenant));
             Member {
                 answers,
                 tracking,

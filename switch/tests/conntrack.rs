@@ -11,8 +11,8 @@ use bench::Bench;
 use etherparse::PacketBuilder;
 use fabnic_switch::{
     Action, Change, ConnectionEntry, CtAction, CtState, Direction, Domain, Incoming, Match, Nat, NatRange,
-    Policy, PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, Term, Timeout, Way,
-    ZoneSettings,
+    Policy, PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, TenantQuota, Term, Timeout,
+    Way, ZoneSettings,
 };
 use fabnic_testkit::reference::{self, connections};
 use fabnic_wire::checksum::{Verification, verify};
@@ -27,7 +27,7 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
         drop_invalid: it.drop_invalid,
         nat: None,
     });
-    PortSettings { tracking, ..PortSettings::default() }
+    PortSettings { tracking, tenant: config.tenant, ..PortSettings::default() }
 }
 
 /// Windows do not matter, and all states of TCP are kept as long as one another: what the reference knows.
@@ -46,13 +46,24 @@ struct Pair {
     reference: reference::Switch,
     reasons: BTreeMap<&'static str, u64>,
     now: u32,
+    /// The most connections of each tenant.
+    limits: [usize; 2],
 }
 
 impl Pair {
-    fn new(ports: Vec<reference::PortConfig>) -> Pair {
+    fn new(ports: Vec<reference::PortConfig>, limits: [usize; 2]) -> Pair {
         let config = SwitchConfig { ageing: Duration::from_secs(100_000), ..SwitchConfig::default() };
-        let policy =
-            Policy { zones: (0..3).map(|zone| (zone, zone_settings())).collect(), ..Policy::default() };
+        let quota = |(tenant, limit): (u32, usize)| TenantQuota {
+            tenant,
+            connections: limit as u32,
+            fdb_entries: u32::MAX,
+        };
+        let quotas = (1..).zip(limits).map(quota).collect();
+        let policy = Policy {
+            zones: (0..3).map(|zone| (zone, zone_settings())).collect(),
+            quotas,
+            ..Policy::default()
+        };
         Pair {
             bench: Bench::new(&config, ports.iter().map(settings).collect(), policy),
             reference: reference::Switch::new(reference::Config {
@@ -63,6 +74,7 @@ impl Pair {
             }),
             reasons: BTreeMap::new(),
             now: 0,
+            limits,
         }
     }
 
@@ -72,7 +84,7 @@ impl Pair {
         let mut expected = vec![Vec::new(); self.bench.ports.len()];
         for time in 0..times {
             let outcome = self.reference.input(port, frame, self.now.into());
-            if time == 0 && outcome.refused != Some("ct_limit") {
+            if time == 0 && !matches!(outcome.refused, Some("ct_limit" | "ct_tenant_limit")) {
                 let refused = match &told.way {
                     Way::Dropped(reason) => Some(reason.label()),
                     Way::Sent(_) => None,
@@ -125,6 +137,16 @@ impl Pair {
         self.check();
     }
 
+    /// Every other port is the first tenant's, the others are the second's.
+    fn of_tenant(
+        &self,
+        port: usize,
+        tracking: Option<connections::Tracking>,
+    ) -> Option<connections::Tracking> {
+        let tenant = (port % 2) as u32 + 1;
+        tracking.map(|it| connections::Tracking { tenant: Some((tenant, self.limits[port % 2])), ..it })
+    }
+
     fn apply(&mut self, step: Step) {
         match step {
             Step::Send { port, frame, times } => self.send(port % self.bench.ports.len(), &frame, times),
@@ -132,7 +154,7 @@ impl Pair {
             Step::Configure { port, tracking } => {
                 let mut all = self.reference.config().clone();
                 let port = port % all.ports.len();
-                all.ports[port].tracking = tracking;
+                all.ports[port].tracking = self.of_tenant(port, tracking);
                 self.bench.configure(all.ports.iter().map(settings).collect());
                 self.reference.configure(all);
             }
@@ -188,6 +210,7 @@ fn tracking() -> impl Strategy<Value = Option<connections::Tracking>> {
         |(zone, limit, answers_only, drop_invalid)| connections::Tracking {
             zone,
             limit,
+            tenant: None,
             answers_only,
             drop_invalid,
         },
@@ -284,10 +307,18 @@ proptest! {
     fn is_the_reference_switch(
         ports in prop::collection::vec(tracking(), 4),
         learned in any::<bool>(),
+        limits in prop_oneof![2 => Just([1000, 1000]), 1 => (0..5_usize, 0..5_usize).prop_map(<[usize; 2]>::from)],
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let port = |tracking| reference::PortConfig { tracking, ..reference::PortConfig::default() };
-        let mut pair = Pair::new(ports.into_iter().map(port).collect());
+        let port = |(index, tracking): (usize, Option<connections::Tracking>)| reference::PortConfig {
+            tenant: Some((index % 2) as u32 + 1),
+            tracking: tracking.map(|it| connections::Tracking {
+                tenant: Some(((index % 2) as u32 + 1, limits[index % 2])),
+                ..it
+            }),
+            ..reference::PortConfig::default()
+        };
+        let mut pair = Pair::new(ports.into_iter().enumerate().map(port).collect(), limits);
         if learned {
             for from in 0..4 {
                 let mut frame = udp(from, from, (1, 1), [0xff; 6]);
@@ -628,4 +659,40 @@ fn rules_add_to_what_a_port_tracks() {
     let mut marks: Vec<_> = bench.switch.conntrack().entries(0).iter().map(|e| (e.zone, e.mark)).collect();
     marks.sort_unstable();
     assert_eq!(marks, [(3, 0), (3, 9)]);
+}
+
+#[test]
+fn ports_of_a_tenant_share_its_connections() {
+    let tracked = |limit| Some(PortTracking { zone: 4, limit, ..PortTracking::default() });
+    let of = |tenant, limit| PortSettings { tenant, tracking: tracked(limit), ..PortSettings::default() };
+    let ports = vec![of(Some(1), 3), of(Some(1), 9), of(Some(2), 9), PortSettings::default()];
+    let quota = |tenant, connections| TenantQuota { tenant, connections, fdb_entries: 100 };
+    let policy = Policy { quotas: vec![quota(1, 5), quota(2, 2)], ..Policy::default() };
+    let mut bench = Bench::new(&SwitchConfig::default(), ports.clone(), policy);
+    bench.send(3, &[udp(3, 0, (1, 1), station(9))]);
+    (0..3).for_each(|port| drop(bench.take(port)));
+    let opened = |bench: &mut Bench, from: u8, count: u16| {
+        let frames = (0..count).map(|n| udp(from, 3, (2000 + n, 53), station(3)));
+        bench.send(from.into(), &frames.collect::<Vec<_>>());
+        bench.take(3).len()
+    };
+    assert_eq!(opened(&mut bench, 0, 4), 3, "its own limit");
+    assert_eq!(opened(&mut bench, 1, 4), 2, "its tenant's");
+    assert_eq!(opened(&mut bench, 2, 1), 1, "the other tenant has nothing to do with it");
+    assert_eq!(bench.reasons(), [("ct_limit", 1), ("ct_tenant_limit", 2)].into());
+    let tenant = bench.switch.conntrack().tenant(1);
+    assert_eq!((tenant.used(), tenant.refused()), (5, 2));
+    // What ends makes room, of both.
+    bench.switch.conntrack().flush(|entry| entry.original.src_port == 2000 && entry.port.0 == 0);
+    assert_eq!((tenant.used(), bench.switch.conntrack().port(fabnic_port::PortId(0)).used()), (4, 2));
+    // A port that becomes another tenant's leaves its connections behind.
+    let mut changed = ports;
+    changed[0].tenant = Some(2);
+    bench.configure(changed);
+    let other = bench.switch.conntrack().tenant(2);
+    assert_eq!((tenant.used(), other.used()), (2, 1));
+    assert_eq!(opened(&mut bench, 0, 3), 1);
+    assert_eq!((tenant.used(), other.used(), bench.switch.conntrack().len()), (2, 2, 4));
+    bench.switch.conntrack().flush(|_| true);
+    assert_eq!((tenant.used(), other.used()), (0, 0));
 }

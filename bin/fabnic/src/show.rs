@@ -139,7 +139,11 @@ pub(crate) fn port(port: &PortStatus, stats: Option<&PortStats>) -> String {
     line("mtu", port.mtu.to_string());
     line("vlan", port.vlan.to_string());
     let learning = if port.learning { "on" } else { "off" };
-    line("learning", format!("{learning}, {} of at most {} addresses", port.fdb_learned, port.fdb_limit));
+    let (learned, most) = (port.fdb_learned, port.fdb_limit);
+    line(
+        "learning",
+        format!("{learning}, {learned} of at most {most} addresses, {} refused", port.fdb_refused),
+    );
     line("queues", format!("{} of {} pairs ready", port.queues.ready, port.queues.configured));
     if let Some(peer) = &port.peer {
         let state = if peer.connected { "connected" } else { "not connected" };
@@ -509,12 +513,28 @@ pub(crate) fn tenants(tenants: &[TenantStatus]) -> String {
             of(t.used.addresses, t.quota.addresses),
             of(t.used.meters, t.quota.meters),
             of(t.used.mirrors, t.quota.mirrors),
+            of(t.used.connections, t.quota.connections),
+            of(t.used.fdb_entries, t.quota.fdb_entries),
+            format!("{}/{}", t.refused.connections, t.refused.fdb_entries),
             if t.ports.is_empty() { "-".into() } else { t.ports.join(",") },
         ]
     });
-    let header =
-        ["TENANT", "SOCKET", "UIDS", "TOKEN", "RULES", "GROUPS", "ADDRESSES", "METERS", "MIRRORS", "PORTS"];
-    table(&header, &header[4..9], rows)
+    let header = [
+        "TENANT",
+        "SOCKET",
+        "UIDS",
+        "TOKEN",
+        "RULES",
+        "GROUPS",
+        "ADDRESSES",
+        "METERS",
+        "MIRRORS",
+        "CONNECTIONS",
+        "FDB",
+        "REFUSED",
+        "PORTS",
+    ];
+    table(&header, &header[4..12], rows)
 }
 
 pub(crate) fn bindings(bindings: &[BindingStatus]) -> String {

@@ -322,6 +322,7 @@ mod tests {
             learning: true,
             fdb_learned: 1,
             fdb_limit: 10,
+            fdb_refused: 0,
             queues: QueuePairs { configured: 8, ready: 1 },
             peer: None,
         };

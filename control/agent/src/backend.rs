@@ -46,7 +46,7 @@ impl Pulse {
     }
 }
 
-fn status(entry: &Entry, learned: &dyn Fn(&Entry) -> u64) -> PortStatus {
+fn status(entry: &Entry, learned: &dyn Fn(&Entry) -> u64, refused: u64) -> PortStatus {
     let (config, port) = (&entry.config, &entry.live.port);
     let attachment = entry.live.attachment.lock();
     let ready =
@@ -72,6 +72,7 @@ fn status(entry: &Entry, learned: &dyn Fn(&Entry) -> u64) -> PortStatus {
         learning: config.learning,
         fdb_learned: learned(entry),
         fdb_limit: config.fdb_limit,
+        fdb_refused: refused,
         queues: QueuePairs { configured: Attachment::queue_pairs(port), ready },
         peer: attachment.as_ref().and_then(|attachment| attachment.peer()),
     }
@@ -213,14 +214,16 @@ impl Backend for Agent {
     fn ports(&self) -> Vec<PortStatus> {
         let learned = self.learned();
         let learned = |entry: &Entry| learned.get(&entry.live.port.id).copied().unwrap_or(0);
-        self.running().ports.iter().map(|entry| status(entry, &learned)).collect()
+        let refused = |entry: &Entry| self.switch.fdb().of_port(entry.live.port.id).refused;
+        self.running().ports.iter().map(|entry| status(entry, &learned, refused(entry))).collect()
     }
 
     fn port(&self, name: &str) -> Option<PortStatus> {
         let running = self.running();
         let learned = self.learned();
         let learned = |entry: &Entry| learned.get(&entry.live.port.id).copied().unwrap_or(0);
-        running.find(name).map(|entry| status(entry, &learned))
+        let refused = |entry: &Entry| self.switch.fdb().of_port(entry.live.port.id).refused;
+        running.find(name).map(|entry| status(entry, &learned, refused(entry)))
     }
 
     fn fdb(&self, filter: &FdbFilter) -> FdbPage {

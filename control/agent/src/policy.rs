@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fabnic_api::{FlowFilter, FlowStatus, GroupStatus, MirrorStatus, RuleStatus, TenantStatus};
+use fabnic_api::{FlowFilter, FlowStatus, GroupStatus, MirrorStatus, Refused, RuleStatus, TenantStatus};
 use fabnic_model::rule::value::{IpProto, Protocol};
 use fabnic_model::tenant::Quota;
 use fabnic_model::{Domain, Object, Rule};
@@ -83,6 +83,7 @@ impl Agent {
     }
 
     pub(crate) fn show_tenants(&self, domain: &Domain) -> Vec<TenantStatus> {
+        let running = self.running();
         let desired = self.desired.read();
         let config = desired.config();
         let seen = config.tenant.iter().filter(|tenant| domain.sees(Some(&tenant.name)));
@@ -90,6 +91,9 @@ impl Agent {
             let own = |owner: Option<&str>| owner == Some(tenant.name.as_str());
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let groups = || config.group.iter().filter(|group| own(group.tenant()));
+            let number = running.tenants.get(&tenant.name).copied().unwrap_or(0);
+            let (connections, fdb) =
+                (self.switch.conntrack().tenant(number), self.switch.fdb().of_tenant(number));
             TenantStatus {
                 name: tenant.name.clone(),
                 socket: tenant.socket.clone(),
@@ -102,7 +106,10 @@ impl Agent {
                     addresses: count(groups().map(|group| group.addresses.len()).sum()),
                     meters: count(config.meter.iter().filter(|meter| own(meter.tenant())).count()),
                     mirrors: count(config.mirror.iter().filter(|mirror| own(mirror.tenant())).count()),
+                    connections: connections.used(),
+                    fdb_entries: fdb.learned,
                 },
+                refused: Refused { connections: connections.refused(), fdb_entries: fdb.refused },
                 ports: config
                     .port
                     .iter()

@@ -14,7 +14,7 @@ use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Pr
 use fabnic_model::{Burst, Police, Rate, Storm};
 use fabnic_switch::{
     Algorithm, ColorAction, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings, StaticGroup,
-    StormLimit, StormSettings, TenantPolicy, Unit, VlanSnooping,
+    StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit, VlanSnooping,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -378,6 +378,17 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
                     tenant: *ports.tenants.get(&tenant.name)?,
                     police_ingress: tenant.police.map(policer),
                     max_tx_rate: tenant.max_tx_rate.map(rate),
+                })
+            })
+            .collect(),
+        quotas: config
+            .tenant
+            .iter()
+            .filter_map(|tenant| {
+                Some(TenantQuota {
+                    tenant: *ports.tenants.get(&tenant.name)?,
+                    connections: tenant.quota.connections,
+                    fdb_entries: tenant.quota.fdb_entries,
                 })
             })
             .collect(),

@@ -36,6 +36,7 @@ api = "DIR/api.sock"
 [[tenant]]
 name = "blue"
 police = "1gbit burst 1m"
+quota = { connections = 3, fdb_entries = 1 }
 [[tenant]]
 name = "red"
 [[meter]]
@@ -73,7 +74,7 @@ fn what_the_switch_holds_is_shown_to_whom_it_belongs() {
         let packet = Packet::ethernet([0x52, 0x54, 0, 0, 0, 2], [0x52, 0x54, 0, 0, 0, 1]);
         packet.ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(port, 53).size(60).build()
     };
-    std::fs::write(path("in.pcap"), recording(&[udp(1000), udp(1001), udp(1002)])).unwrap();
+    std::fs::write(path("in.pcap"), recording(&[udp(1000), udp(1001), udp(1002), udp(1003)])).unwrap();
     let source = r#"
         [[port]]
         name = "source"
@@ -116,15 +117,22 @@ fn what_the_switch_holds_is_shown_to_whom_it_belongs() {
     let zone = agent.conntrack().zones.into_iter().find(|zone| zone.zone == 5).unwrap();
     assert_eq!((zone.connections, zone.created), (3, 3));
 
-    // Each meter is charged 3 frames, and has what is left of its bucket.
+    // The fourth was one too many for the tenant.
+    let status = &agent.tenant_status(&blue)[0];
+    assert_eq!((status.used.connections, status.refused.connections), (3, 1));
+    assert_eq!((status.used.fdb_entries, status.refused.fdb_entries), (1, 0));
+    assert_eq!(agent.tenant_status(&red)[0].used.connections, 0);
+    eventually("the drop is counted", || agent.stats().totals.drops.get("ct_tenant_limit") == Some(&1));
+
+    // Each meter is charged 4 frames, and has what is left of its bucket.
     let meters = agent.meters(&infra, &MeterFilter::default());
     let find = |place| meters.iter().find(|meter| meter.place == place).unwrap();
     let (gold, tenant) = (find(MeterPlace::Rule), find(MeterPlace::Tenant));
     assert_eq!((gold.id.as_str(), tenant.id.as_str()), ("blue/gold", "blue"));
-    assert_eq!((gold.green.frames, gold.green.bytes), (3, 180));
+    assert_eq!((gold.green.frames, gold.green.bytes), (4, 240));
     assert_eq!((gold.committed.rate, gold.committed.burst), (Some(1_000_000), 2048));
-    assert!((2048 - 180..=2048).contains(&gold.committed.tokens), "{gold:?}");
-    assert_eq!(tenant.green.frames, 3);
+    assert!((2048 - 240..=2048).contains(&gold.committed.tokens), "{gold:?}");
+    assert_eq!(tenant.green.frames, 4);
     assert_eq!(find(MeterPlace::StormBroadcast).id, "sink");
     let places = |domain: &Domain, port: Option<&str>| -> Vec<MeterPlace> {
         let filter = MeterFilter { port: port.map(str::to_owned) };

@@ -58,7 +58,7 @@ pub use mdb::{
 pub use meters::{MeterFilter, MeterPlace, MeterStatus, TokenBucket};
 pub use policy::{
     BindingFilter, BindingStatus, DropExplained, FlowFilter, FlowStatus, GroupStatus, LldpStatus, Members,
-    MirrorStatus, Passed, RecentDrop, RuleEdit, RuleStatus, TenantStatus, TraceReport, TraceRequest,
+    MirrorStatus, Passed, RecentDrop, Refused, RuleEdit, RuleStatus, TenantStatus, TraceReport, TraceRequest,
     TraceStep, TraceTarget, WhyFilter,
 };
 pub use routes::openapi;

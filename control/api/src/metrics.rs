@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use crate::{
     BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MeterStatus, MirrorStatus, Passed,
-    PortStatus, Stats, WorkerStatus, ZoneStatus,
+    PortStatus, Stats, TenantStatus, WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub meters: Vec<MeterStatus>,
     /// Its connections.
     pub conntrack: ConntrackStatus,
+    /// Its tenants.
+    pub tenants: Vec<TenantStatus>,
 }
 
 /// The snapshot as OpenMetrics text.
@@ -100,7 +102,8 @@ impl Collector for Snapshot {
         self.worker_counters(&mut encoder)?;
         self.mirror_counters(&mut encoder)?;
         self.meter_counters(&mut encoder)?;
-        self.connections(&mut encoder)
+        self.connections(&mut encoder)?;
+        self.tenants(&mut encoder)
     }
 }
 
@@ -164,6 +167,15 @@ impl Snapshot {
                     gauge(&mut family, &labels, value)?;
                 }
             }
+        }
+        let help = "Addresses that were not learned because the port has as many as it may have";
+        let mut family = encoder.encode_descriptor("port_fdb_refused", help, None, MetricType::Counter)?;
+        for port in &self.ports {
+            counter(
+                &mut family,
+                &vec![("port", port.name.clone()), ("kind", port.kind.clone())],
+                port.fdb_refused,
+            )?;
         }
         let help = "Times that somebody connected to the socket";
         let mut family = encoder.encode_descriptor("port_connections", help, None, MetricType::Counter)?;
@@ -268,6 +280,32 @@ impl Snapshot {
                     ];
                     counter(&mut family, &labels, read(passed))?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn tenants(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = (&'static str, &'static str, fn(&TenantStatus) -> u64);
+        const LEVELS: [Read; 2] = [
+            ("tenant_connections", "Connections of a tenant's ports", |t| t.used.connections.into()),
+            ("tenant_fdb_learned", "Addresses learned on a tenant's ports", |t| t.used.fdb_entries.into()),
+        ];
+        const READS: [Read; 2] = [
+            ("tenant_connections_refused", "Connections over a tenant's quota", |t| t.refused.connections),
+            ("tenant_fdb_refused", "Addresses not learned over a tenant's quota", |t| t.refused.fdb_entries),
+        ];
+        let labels = |tenant: &TenantStatus| vec![("tenant", tenant.name.clone())];
+        for (name, help, read) in LEVELS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for tenant in &self.tenants {
+                gauge(&mut family, &labels(tenant), read(tenant))?;
+            }
+        }
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for tenant in &self.tenants {
+                counter(&mut family, &labels(tenant), read(tenant))?;
             }
         }
         Ok(())

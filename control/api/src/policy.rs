@@ -72,8 +72,20 @@ pub struct TenantStatus {
     pub quota: fabnic_model::tenant::Quota,
     /// What it has.
     pub used: fabnic_model::tenant::Quota,
+    /// What its ports were refused because it has as much as it may have.
+    #[serde(default)]
+    pub refused: Refused,
     /// Its ports.
     pub ports: Vec<String>,
+}
+
+/// What a tenant's ports were refused since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refused {
+    /// Connections; their packets were dropped as `ct_tenant_limit`.
+    pub connections: u64,
+    /// Addresses that were not learned; frames to them are flooded.
+    pub fdb_entries: u64,
 }
 
 /// Changes of a security group.

@@ -95,6 +95,9 @@ pub struct PortStatus {
     pub fdb_learned: u64,
     /// Most addresses that are learned.
     pub fdb_limit: u32,
+    /// Times that an address was not learned because the port had as many as it may have.
+    #[serde(default)]
+    pub fdb_refused: u64,
     /// Queue pairs.
     pub queues: QueuePairs,
     /// The other side of a socket; TAP, pcap and loopback have none.

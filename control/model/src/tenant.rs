@@ -58,11 +58,23 @@ pub struct Quota {
     pub meters: u32,
     /// Mirrors.
     pub mirrors: u32,
+    /// Connections that are tracked, of all its ports together.
+    pub connections: u32,
+    /// Addresses that are learned on its ports together.
+    pub fdb_entries: u32,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { rules: 1000, groups: 100, addresses: 10_000, meters: 100, mirrors: 4 }
+        Self {
+            rules: 1000,
+            groups: 100,
+            addresses: 10_000,
+            meters: 100,
+            mirrors: 4,
+            connections: 262_144,
+            fdb_entries: 16_384,
+        }
     }
 }
 

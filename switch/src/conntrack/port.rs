@@ -60,8 +60,9 @@ impl Tracking {
         settings: &PortTracking,
         table: &Arc<Conntrack>,
         port: fabnic_port::PortId,
+        tenant: Option<u32>,
     ) -> Tracking {
-        let owner = table.port(port);
+        let owner = table.port_of(port, tenant);
         owner.set_limit(settings.limit);
         Tracking {
             settings: settings.clone(),
@@ -73,9 +74,19 @@ impl Tracking {
 
     /// What rules say that a port's packets are to be tracked in: another zone, in which they count in the port's limit all
     /// the same.
-    pub(crate) fn in_zone(zone: u16, table: &Arc<Conntrack>, port: fabnic_port::PortId) -> Tracking {
+    pub(crate) fn in_zone(
+        zone: u16,
+        table: &Arc<Conntrack>,
+        port: fabnic_port::PortId,
+        tenant: Option<u32>,
+    ) -> Tracking {
         let settings = PortTracking { zone, drop_invalid: false, ..PortTracking::default() };
-        Tracking { settings, table: Arc::clone(table), zone: table.zone(zone), owner: table.port(port) }
+        Tracking {
+            settings,
+            table: Arc::clone(table),
+            zone: table.zone(zone),
+            owner: table.port_of(port, tenant),
+        }
     }
 
     /// Whether it does not take everything.

@@ -191,11 +191,15 @@ impl Zone {
     }
 }
 
-/// How many connections somebody may have, and has: a port, a zone, or the whole table.
+/// How many connections somebody may have, and has: a port, a tenant, a zone, or the whole table.
 #[derive(Debug)]
 pub struct Quota {
     /// The port, if it is a port's.
     pub port: PortId,
+    /// The tenant, if it is a tenant's or that of a tenant's port.
+    pub tenant: Option<u32>,
+    /// What is over that of a port: its tenant's.
+    pub(crate) over: Option<Arc<Quota>>,
     limit: AtomicU32,
     used: AtomicU32,
     refused: AtomicU64,
@@ -203,7 +207,24 @@ pub struct Quota {
 
 impl Quota {
     pub(crate) fn new(port: PortId) -> Quota {
-        Quota { port, limit: AtomicU32::new(u32::MAX), used: AtomicU32::new(0), refused: AtomicU64::new(0) }
+        Quota::under(port, None)
+    }
+
+    /// That of a port of a tenant that has this one.
+    pub(crate) fn under(port: PortId, over: Option<Arc<Quota>>) -> Quota {
+        Quota {
+            port,
+            tenant: over.as_ref().and_then(|over| over.tenant),
+            over,
+            limit: AtomicU32::new(u32::MAX),
+            used: AtomicU32::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// That of a tenant.
+    pub(crate) fn of_tenant(tenant: u32) -> Quota {
+        Quota { tenant: Some(tenant), ..Quota::new(PortId(0)) }
     }
 
     /// Sets the most connections. What there is stays, also where it is more.

@@ -9,6 +9,7 @@
 //! shards.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fabnic_port::PortId;
@@ -81,6 +82,8 @@ pub(crate) enum Refusal {
     Invalid,
     /// Table, zone or port are at their limit.
     Full,
+    /// The tenant of the port is at its limit.
+    TenantFull,
     /// Every address and port to translate to is taken, or the range is of the other family.
     Exhausted,
 }
@@ -145,6 +148,7 @@ pub struct Conntrack {
     quota: Quota,
     zones: Mutex<Vec<Arc<Zone>>>,
     owners: Mutex<Vec<Owner>>,
+    tenants: Mutex<HashMap<u32, Owner>>,
     exhausted: AtomicU64,
     /// The shard that [`Conntrack::expire`] goes on with.
     next: AtomicU64,
@@ -164,6 +168,7 @@ impl Conntrack {
             quota,
             zones: Mutex::default(),
             owners: Mutex::default(),
+            tenants: Mutex::default(),
             exhausted: AtomicU64::new(0),
             next: AtomicU64::new(0),
         }
@@ -211,6 +216,38 @@ impl Conntrack {
                 owner
             }
         }
+    }
+
+    /// What a port of a tenant may have, and has. A port that was another tenant's until now begins anew: its connections
+    /// are forgotten.
+    pub(crate) fn port_of(&self, port: PortId, tenant: Option<u32>) -> Owner {
+        let now = self.port(port);
+        if now.tenant == tenant {
+            return now;
+        }
+        let new = Arc::new(Quota::under(port, tenant.map(|tenant| self.tenant(tenant))));
+        {
+            let mut owners = self.owners.lock();
+            if let Ok(at) = owners.binary_search_by_key(&port, |owner| owner.port)
+                && let Some(place) = owners.get_mut(at)
+            {
+                *place = Arc::clone(&new);
+            }
+        }
+        self.flush(|entry| entry.port == port);
+        new
+    }
+
+    /// What the ports of a tenant may have together, and have.
+    pub fn tenant(&self, tenant: u32) -> Arc<Quota> {
+        let mut tenants = self.tenants.lock();
+        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Quota::of_tenant(tenant))))
+    }
+
+    /// Makes these the most connections of tenants; of others there is no limit.
+    pub(crate) fn set_tenants(&self, limits: impl IntoIterator<Item = (u32, u32)>) {
+        self.tenants.lock().values().for_each(|tenant| tenant.set_limit(u32::MAX));
+        limits.into_iter().for_each(|(tenant, limit)| self.tenant(tenant).set_limit(limit));
     }
 
     /// Forgets a port: its connections and what it may have.
@@ -433,9 +470,9 @@ impl Conntrack {
         one.wheel.remove(number, &self.slab);
         drop((one, other));
         self.slab.give_back(number);
-        for quota in [&*live.owner, &live.zone.quota, &self.quota] {
-            quota.give_back();
-        }
+        let quotas =
+            [Some(&*live.owner), live.owner.over.as_deref(), Some(&live.zone.quota), Some(&self.quota)];
+        quotas.into_iter().flatten().for_each(Quota::give_back);
         self.versions.raise(hash);
         if answers != hash {
             self.versions.raise(answers);

@@ -154,6 +154,7 @@ fn connect(
         Ok(made) => Ok(Some(made)),
         Err(Refusal::Invalid) => Err(DropReason::CtInvalid),
         Err(Refusal::Full) => Err(DropReason::CtLimit),
+        Err(Refusal::TenantFull) => Err(DropReason::CtTenantLimit),
         Err(Refusal::Exhausted) => Err(DropReason::NatExhausted),
     }
 }

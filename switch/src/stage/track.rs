@@ -99,7 +99,10 @@ impl Walk<'_> {
                 self.depend(seen.version);
             }
             self.ct = None;
-            let tracking = Tracking::in_zone(zone, &self.tables.conntrack, self.ingress.port.id);
+            let tracking = {
+                let ingress = self.ingress;
+                Tracking::in_zone(zone, &self.tables.conntrack, ingress.port.id, ingress.settings.tenant)
+            };
             let packet = Packet::new(self.fields, self.head, self.len);
             let seen = tracking.table.lookup(&tracking.zone, self.fields, &packet, self.now);
             self.other_zone = Some(tracking);

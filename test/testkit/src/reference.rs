@@ -466,7 +466,7 @@ impl Switch {
             {
                 return Some("ct_unsolicited");
             }
-            let owner = (sender, tracking.limit);
+            let owner = (sender, tracking);
             if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
                 return Some(reason);
             }
@@ -480,7 +480,7 @@ impl Switch {
             if !tracking.takes(found.state, frame) {
                 return Some("ct_unsolicited");
             }
-            let owner = (*owner, tracking.limit);
+            let owner = (*owner, tracking);
             if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
                 return Some(reason);
             }

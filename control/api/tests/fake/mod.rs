@@ -11,6 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use fabnic_api::Refused as TenantRefused;
 use fabnic_api::{
     ApplyError, Audit, Backend, BindingFilter, BindingStatus, CaptureDirection, CaptureRequest,
     CaptureSender, CaptureStream, ConnectionFilter, ConnectionPage, ConnectionSide, ConnectionStatus,
@@ -225,7 +226,16 @@ impl Backend for Fake {
             uids: tenant.uids.clone(),
             has_token: tenant.token.is_some(),
             quota: tenant.quota,
-            used: Quota { rules: 1, groups: 0, addresses: 0, meters: 0, mirrors: 0 },
+            used: Quota {
+                rules: 1,
+                groups: 0,
+                addresses: 0,
+                meters: 0,
+                mirrors: 0,
+                connections: 1,
+                fdb_entries: 1,
+            },
+            refused: TenantRefused { connections: 5, fdb_entries: 6 },
             ports: vec!["vm2".into()],
         })
         .collect()
@@ -534,6 +544,7 @@ impl Backend for Fake {
                     learning: port.learning,
                     fdb_learned: learned.iter().filter(|e| e.port == port.name).count() as u64,
                     fdb_limit: port.fdb_limit,
+                    fdb_refused: 2,
                     queues: QueuePairs {
                         configured: port.queues.unwrap_or(8),
                         ready: if connected { 4 } else { 0 },

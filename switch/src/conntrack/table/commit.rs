@@ -34,19 +34,21 @@ enum Placed {
 
 /// Places taken in quotas, given back unless they are kept.
 struct Taken<'a> {
-    quotas: [&'a Quota; 3],
+    quotas: [Option<&'a Quota>; 4],
     kept: bool,
 }
 
 impl<'a> Taken<'a> {
-    fn take(quotas: [&'a Quota; 3]) -> Option<Taken<'a>> {
+    fn take(quotas: [Option<&'a Quota>; 4]) -> Result<Taken<'a>, Refusal> {
         for (index, quota) in quotas.iter().enumerate() {
-            if !quota.take() {
-                quotas.iter().take(index).for_each(|quota| quota.give_back());
-                return None;
+            if let Some(quota) = quota.filter(|quota| !quota.take()) {
+                quotas.iter().take(index).flatten().for_each(|quota| quota.give_back());
+                // That of a port has one, too.
+                let is_of_tenant = quota.tenant.is_some() && quota.over.is_none();
+                return Err(if is_of_tenant { Refusal::TenantFull } else { Refusal::Full });
             }
         }
-        Some(Taken { quotas, kept: false })
+        Ok(Taken { quotas, kept: false })
     }
 
     fn keep(mut self) {
@@ -57,7 +59,7 @@ impl<'a> Taken<'a> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            self.quotas.iter().for_each(|quota| quota.give_back());
+            self.quotas.iter().flatten().for_each(|quota| quota.give_back());
         }
     }
 }
@@ -147,7 +149,8 @@ impl Conntrack {
         mark: Option<u32>,
         now: u32,
     ) -> Result<Option<Connected>, Refusal> {
-        let taken = Taken::take([owner, &zone.quota, &self.quota]).ok_or(Refusal::Full)?;
+        let quotas = [Some(&**owner), owner.over.as_deref(), Some(&zone.quota), Some(&self.quota)];
+        let taken = Taken::take(quotas)?;
         let number = self.slab.take().ok_or(Refusal::Full)?;
         let beginning = |reply, bits| Beginning {
             original: *original,

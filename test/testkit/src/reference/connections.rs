@@ -15,7 +15,7 @@
 //!    DHCP servers send.
 //! 8. A packet that goes on makes a connection if it is `new`: in the zone of its sender, and in that of its receiver if
 //!    that is another and the packet is not flooded. It counts on the port whose zone it is, which may have so many
-//!    (`ct_limit`).
+//!    (`ct_limit`), and on the tenant of that port, whose ports together may have so many (`ct_tenant_limit`).
 //! 9. A connection is forgotten after the time of its protocol without packets: see [`seconds`].
 
 /// What configuration says of a port.
@@ -25,6 +25,8 @@ pub struct Tracking {
     pub zone: u16,
     /// The most connections.
     pub limit: usize,
+    /// The tenant of the port, and the most connections of all ports of the tenant.
+    pub tenant: Option<(u32, usize)>,
     /// Only answers come in.
     pub answers_only: bool,
     /// What is `inv` is dropped.
@@ -56,6 +58,8 @@ pub struct Connection {
     pub zone: u16,
     /// The port that it counts on.
     pub owner: usize,
+    /// And its tenant.
+    pub tenant: Option<u32>,
     /// Protocol behind IP.
     pub protocol: u8,
     /// Who asked.
@@ -262,14 +266,14 @@ impl Connections {
         asks.map(|at| (at, false)).or(answers.map(|at| (at, true)))
     }
 
-    /// A frame that was found so makes a connection on a port that may have so many, if it asks.
+    /// A frame that was found so makes a connection on a port, if it asks.
     ///
     /// # Errors
-    /// The port has as many as it may have.
+    /// The port, or its tenant, has as many as it may have.
     pub fn make(
         &mut self,
         zone: u16,
-        (owner, limit): (usize, usize),
+        (owner, tracking): (usize, &Tracking),
         found: &Found,
         now: u64,
     ) -> Result<(), &'static str> {
@@ -278,12 +282,18 @@ impl Connections {
         if let Some((at, _)) = self.find(zone, packet) {
             self.list.remove(at);
         }
-        if self.list.iter().filter(|connection| connection.owner == owner).count() >= limit {
+        if self.list.iter().filter(|connection| connection.owner == owner).count() >= tracking.limit {
             return Err("ct_limit");
+        }
+        if let Some((tenant, limit)) = tracking.tenant
+            && self.list.iter().filter(|connection| connection.tenant == Some(tenant)).count() >= limit
+        {
+            return Err("ct_tenant_limit");
         }
         self.list.push(Connection {
             zone,
             owner,
+            tenant: tracking.tenant.map(|(tenant, _)| tenant),
             protocol: packet.protocol,
             asker: packet.from,
             asked: packet.to,
