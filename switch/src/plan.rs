@@ -114,7 +114,10 @@ impl Op {
             Op::Rewrite(rewrite) => format!("set {rewrite:?}"),
             Op::Unjudged => "decide anew when rules change".to_owned(),
             Op::Meter(_, reason) => format!("meter, and drop what is over its rate as {reason}"),
-            Op::Chain(chain) => format!("{} meters one over the other", chain.meters().len()),
+            Op::Chain(chain) => match chain.meters() {
+                [_] => format!("meter, and drop what is over its rate as {}", DropReason::Metered),
+                several => format!("{} meters one over the other", several.len()),
+            },
             Op::Replicate(recipients) => format!("replicate to {} ports", recipients.indexes.len()),
             Op::Translate(side) => match side {
                 Side::Sender => "translate addresses and ports as the sender's zone says".to_owned(),
