@@ -35,7 +35,7 @@ pub struct Meter {
     /// committed rate did not use: one rate, three colors (RFC 2697).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excess_burst: Option<Burst>,
-    /// Whether the color that a packet comes with counts: from the meter before, or from its DSCP. False unless said.
+    /// Whether the color counts that the meter before gave the packet. False unless said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub color_aware: bool,
     /// Bytes counted for each packet beside its Ethernet frame: 24 for all that it takes of a wire. 0 unless said.

@@ -14,7 +14,7 @@
 //! | two rates, efficient (RFC 4115) | C has tokens | E, filled at a rate of its own, has them | else |
 //!
 //! A *color-blind* meter judges by its buckets alone; a *color-aware* one never makes a frame better than it came (the
-//! color of the meter before, or of its DSCP). What is done with yellow and red frames is the meter's own: pass, set the
+//! color of the meter before). What is done with yellow and red frames is the meter's own: pass, set the
 //! DSCP, drop. A meter is created by configuration, shared by whoever names it (ports, rules, several of each), and
 //! changed in place; time is a parameter.
 //!
@@ -61,18 +61,6 @@ pub enum Color {
     Yellow,
     /// Beyond both.
     Red,
-}
-
-impl Color {
-    /// The color that a DSCP stands for: the drop precedence of the assured forwarding classes (RFC 2597, section 6);
-    /// green for every other.
-    pub fn of_dscp(dscp: u8) -> Color {
-        match (dscp >> 3, dscp & 7) {
-            (1..=4, 4) => Color::Yellow,
-            (1..=4, 6) => Color::Red,
-            _ => Color::Green,
-        }
-    }
 }
 
 /// What a meter counts.

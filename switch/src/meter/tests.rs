@@ -420,14 +420,6 @@ fn a_chain_refuses_what_makes_no_sense() {
 }
 
 #[test]
-fn colors_of_the_assured_forwarding_classes() {
-    // AF11 green, AF12 yellow, AF13 red; AF41, AF42, AF43; EF and best effort green.
-    let colors: Vec<_> = [10, 12, 14, 34, 36, 38, 46, 0].into_iter().map(Color::of_dscp).collect();
-    use Color::{Green, Red, Yellow};
-    assert_eq!(colors, [Green, Yellow, Red, Green, Yellow, Red, Green, Green]);
-}
-
-#[test]
 fn a_meter_is_changed_in_place() {
     let meter = Meter::new(MeterSettings::policer(Unit::Packets, 10, 100)).unwrap();
     let send = |now, n: usize| {

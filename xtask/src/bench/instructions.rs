@@ -35,6 +35,7 @@ const CASES: &[(&str, u32, u32, &str)] = &[
     ("split", TSO, 32, "plain"),
     ("packed", TSO, 32, "plain"),
     ("split", 64, 64, "flows"),
+    ("split", 64, 64, "all"),
     ("avf", 64, 64, "plain"),
     ("avf", 1514, 64, "plain"),
     ("e1000", 64, 64, "plain"),
