@@ -10,7 +10,8 @@
 //! # Life cycle
 //!
 //! A look-up ([`Conntrack::lookup`]) only looks: the first packet of a connection is `new`, and nothing is remembered until
-//! a rule commits it ([`Conntrack::commit`]). From then on every packet is tracked ([`Conntrack::track`]) by its handle. A
+//! a rule commits it ([`Conntrack::commit`]). From then on every packet is tracked ([`Conntrack::track`]) by its handle; where
+//! no state moves (all but TCP), the first of each second is, and the flow cache counts the others and tells later. A
 //! connection is forgotten when no packet came for the time of its class ([`Timeout`]); [`Conntrack::expire`] does that, a
 //! bounded piece at a time.
 //!
