@@ -160,23 +160,21 @@ impl Deep {
 pub(crate) struct Common {
     /// Their plan.
     pub(crate) plan: Option<u32>,
-    /// Their connections.
-    handles: Option<[u32; 2]>,
     /// Some of them has a plan, or is marked.
     pub(crate) is_worked: bool,
     /// All of them are plain TCP or UDP over IPv4: one segment each, nothing left to be done to them, none marked.
     pub(crate) is_plain: bool,
 }
 
-/// Whether what was decided on some frames is all the same: each word of it.
+/// Whether what was decided on some frames is all the same: the outcome, and plan with mark.
 #[derive(Clone, Copy)]
 struct Alike {
-    any: [u64; 3],
-    all: [u64; 3],
+    any: [u64; 2],
+    all: [u64; 2],
 }
 
 impl Alike {
-    const NONE: Alike = Alike { any: [0; 3], all: [u64::MAX; 3] };
+    const NONE: Alike = Alike { any: [0; 2], all: [u64::MAX; 2] };
 
     #[inline(always)]
     fn note(&mut self, decided: &Decided) {
@@ -203,11 +201,6 @@ impl Alike {
     /// Some of them has a plan.
     fn is_worked(&self) -> bool {
         self.any[1] as u32 != 0
-    }
-
-    fn handles(&self) -> Option<[u32; 2]> {
-        let both = self.any[2];
-        (both == self.all[2]).then_some([both as u32, (both >> 32) as u32])
     }
 }
 
@@ -393,12 +386,8 @@ impl Flows {
             done += 1;
         }
         let alike = run.alike;
-        self.deep.common = Common {
-            plan: alike.plan(),
-            handles: alike.handles(),
-            is_worked: alike.is_worked() || marked,
-            is_plain: plain == done,
-        };
+        self.deep.common =
+            Common { plan: alike.plan(), is_worked: alike.is_worked() || marked, is_plain: plain == done };
         let mut one_way = alike.one_way();
         if at.topology.needs.contains(Needs::CONNECTIONS)
             && !self.track(at, ingress, (frames, memory), &mut walked)
@@ -527,7 +516,7 @@ impl Flows {
         let common = &mut self.deep.common;
         common.is_worked |= found.decided.plan != 0 || marked;
         common.is_plain &= !marked;
-        (common.plan, common.handles) = (None, None);
+        common.plan = None;
     }
 
     /// What is decided for a flow, from the cache or by a walk.

@@ -123,22 +123,27 @@ pub(crate) async fn group(out: &Out, command: Group) -> Result<(), Failure> {
     }
 }
 
+/// An object to be added: its keys, and its name, before which that of its tenant may stand (`tenant/name`).
+pub(crate) fn named(name: &str, mut keys: Map<String, Value>) -> Value {
+    keys.retain(|_, value| !value.is_null());
+    let name = match name.split_once('/') {
+        Some((tenant, name)) => {
+            keys.insert("tenant".into(), json!(tenant));
+            name
+        }
+        None => name,
+    };
+    keys.insert("name".into(), json!(name));
+    Value::Object(keys)
+}
+
 pub(crate) async fn mirror(out: &Out, command: Mirror) -> Result<(), Failure> {
     match command {
         Mirror::Show => out.get("/v1/mirrors", |list: &Vec<MirrorStatus>| show::mirrors(list)).await,
         Mirror::Add(wanted) => {
-            let mut keys = words::mirror(&wanted.words)?;
-            keys.retain(|_, value| !value.is_null());
-            let name = match wanted.name.split_once('/') {
-                Some((tenant, name)) => {
-                    keys.insert("tenant".into(), json!(tenant));
-                    name
-                }
-                None => &wanted.name,
-            };
-            keys.insert("name".into(), json!(name));
+            let body = named(&wanted.name, words::mirror(&wanted.words)?);
             let path = format!("/v1/mirrors{}", query([("dry_run", dry(wanted.dry_run))]));
-            out.change(Method::POST, &path, Content::Json(Value::Object(keys))).await
+            out.change(Method::POST, &path, Content::Json(body)).await
         }
         Mirror::Set(wanted) => {
             let keys = words::mirror(&wanted.words)?;

@@ -13,6 +13,7 @@ use crate::{
     args::{Conn, Mdb, Meter},
     client::{Content, Failure, escape, query},
     commands::{Out, dry},
+    policy::named,
     show::{count, or_dash, seconds, si, table},
     words,
 };
@@ -107,18 +108,9 @@ pub(crate) async fn meter(out: &Out, command: Meter) -> Result<(), Failure> {
             out.get(&path, |list: &Vec<MeterStatus>| meters(list)).await
         }
         Meter::Add(wanted) => {
-            let mut keys = words::meter(&wanted.words)?;
-            keys.retain(|_, value| !value.is_null());
-            let name = match wanted.name.split_once('/') {
-                Some((tenant, name)) => {
-                    keys.insert("tenant".into(), json!(tenant));
-                    name
-                }
-                None => &wanted.name,
-            };
-            keys.insert("name".into(), json!(name));
+            let body = named(&wanted.name, words::meter(&wanted.words)?);
             let path = format!("/v1/meters{}", query([("dry_run", dry(wanted.dry_run))]));
-            out.change(Method::POST, &path, Content::Json(Value::Object(keys))).await
+            out.change(Method::POST, &path, Content::Json(body)).await
         }
         Meter::Set(wanted) => {
             let keys = Value::Object(words::meter(&wanted.words)?);
