@@ -9,19 +9,23 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people")]
 
+mod bench;
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fabnic_memory::{Map, clock};
-use fabnic_port::{BURST, Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
+use fabnic_port::{BURST, Burst, Fault, Ingress, Port, PortId, PortKind};
 use fabnic_switch::{
     Action, Change, Direction, Domain, Match, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit,
     StormSettings, Switch, SwitchConfig, Term, Unit, VlanMode,
 };
 use fabnic_testkit::packets::{Packet, tcp};
 use fabnic_wire::Vid;
+
+use bench::{Sink, median, pin};
 
 const WINDOW: Duration = Duration::from_millis(400);
 const PAIRS: usize = 9;
@@ -97,20 +101,6 @@ impl Ingress for Source {
     }
 }
 
-/// Counts.
-struct Sink(Arc<AtomicU64>);
-
-impl Egress for Sink {
-    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for &pick in picks {
-            let Some(frame) = burst.frames().get(usize::from(pick)) else { continue };
-            tally.deliver(frame.len());
-        }
-        self.0.fetch_add(picks.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
 fn settings(tenant: Option<u32>, vlan: u16) -> PortSettings {
     let limit = |rate| Some(StormLimit { unit: Unit::Packets, rate, burst: 1000 });
     PortSettings {
@@ -133,17 +123,6 @@ fn settings(tenant: Option<u32>, vlan: u16) -> PortSettings {
 
 fn mac(port: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, port]
-}
-
-fn pin(cpu: usize) {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(cpu);
-    let _ = rustix::thread::sched_setaffinity(None, &set);
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -8,19 +8,23 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people")]
 
+mod bench;
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fabnic_memory::{Hint, Map, clock};
-use fabnic_port::{BURST, Burst, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
+use fabnic_port::{BURST, Burst, Fault, Ingress, Port, PortId, PortKind};
 use fabnic_switch::{
     Action, Change, Direction, Domain, Match, PortSettings, RuleId, RuleSpec, Switch, SwitchConfig, Term,
 };
 use fabnic_testkit::packets::{Packet, tcp};
 use fabnic_testkit::rule_mix::{Dice, Family, FiveFields, generate};
 use fabnic_wire::{IpProtocol, MacAddr, Vid};
+
+use bench::{Sink, median, pin};
 
 const WINDOW: Duration = Duration::from_millis(300);
 const PAIRS: usize = 9;
@@ -66,21 +70,6 @@ impl Ingress for Source {
     }
 }
 
-/// Counts.
-struct Sink(Arc<AtomicU64>);
-
-impl Egress for Sink {
-    fn deliver(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for &pick in picks {
-            let Some(frame) = burst.frames().get(usize::from(pick)) else { continue };
-            tally.deliver(frame.len());
-        }
-        let seen = self.0.load(Ordering::Relaxed);
-        self.0.store(seen + picks.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
 fn spec(made: &FiveFields, id: usize) -> RuleSpec {
     let mut terms = vec![
         Term::src_net4(made.src.0.to_be_bytes(), made.src.1),
@@ -101,18 +90,6 @@ fn spec(made: &FiveFields, id: usize) -> RuleSpec {
         matches: vec![Match::new(terms)],
         actions: vec![Action::Pass],
     }
-}
-
-/// Pins this thread to a CPU.
-fn pin(cpu: usize) {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(cpu);
-    let _ = rustix::thread::sched_setaffinity(None, &set);
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -152,17 +129,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ports[1].egress()[0].install(Box::new(Sink(Arc::clone(&delivered))));
     ports[1].refresh_egress();
     ports[0].ingress()[0].install(Box::new(Source { map, flows, next: 0 }));
-    // Until nearly all frames are of flows that are known.
+    // Until nearly all frames of a whole round are of flows that are known.
     let begun = Instant::now();
-    loop {
-        let before = switch.workers().remove(0);
+    let mut before = switch.workers().remove(0);
+    while begun.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(200));
         let now = switch.workers().remove(0);
-        let walks =
-            (now.flow_misses - before.flow_misses) as f64 / (now.frames - before.frames).max(1) as f64;
-        if walks < 0.001 || begun.elapsed() > Duration::from_secs(20) {
+        let frames = now.frames - before.frames;
+        if frames < flows {
+            continue;
+        }
+        if (now.flow_misses - before.flow_misses) * 1000 < frames {
             break;
         }
+        before = now;
     }
     println!("warm after {:.1} s", begun.elapsed().as_secs_f64());
 

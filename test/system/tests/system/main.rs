@@ -4,6 +4,8 @@ mod avf;
 mod cards;
 mod crash;
 mod dpdk;
+mod guest;
+mod life;
 mod oracle;
 mod scale;
 mod vms;
