@@ -7,6 +7,7 @@
 //! set overflows with live entries, the worker makes the cache larger between two bursts, up to its limit: the new one
 //! starts empty, which costs each flow one walk.
 
+use fabnic_memory::Zeroed;
 use fabnic_port::DropReason;
 use fabnic_wire::Vid;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -161,7 +162,7 @@ impl View<'_> {
 
 /// The cache of one worker.
 pub(crate) struct FlowCache {
-    sets: Vec<[Entry; WAYS]>,
+    sets: Zeroed<[Entry; WAYS]>,
     max_sets: usize,
     secret: [u64; 2],
     /// Live entries that had to make room since the cache last grew.
@@ -267,9 +268,9 @@ impl FlowCache {
     }
 }
 
-/// Zeroed memory straight from the system: pages that are never hit are never touched. Empty if there is none to be had.
-fn table(sets: usize) -> Vec<[Entry; WAYS]> {
-    <[Entry; WAYS]>::new_vec_zeroed(sets).unwrap_or_default()
+/// Empty if there is no memory to be had.
+fn table(sets: usize) -> Zeroed<[Entry; WAYS]> {
+    Zeroed::new(sets).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,17 +6,25 @@
 //! ```text
 //!   line 1   key ([`crate::deep_key`])
 //!   line 2   | stamp | outcome plan mark handles | generation seen | four slots, sum of values | epoch, sum of cells |
+//!
+//!   tags     of a set: 16 bits of each entry's hash, 8 bytes that tell which of eight entries (128 bytes each) it can be
 //! ```
+//!
+//! A small cache is in the CPU's own caches, and the first entries of a set are just looked at ([`DeepCache::glance`]). Of a
+//! large one, the tags are: the burst's entries are found by them first and asked for all at once, and looked at then
+//! ([`DeepCache::look_ahead`], [`DeepCache::glance_at`]).
 //!
 //! # Invariants
 //! * An entry with an older generation is as good as empty: another topology, or plans that were forgotten since.
 //! * Versions and cells only grow: a sum of them is the same if and only if all of them are. (32 bits: an entry is decided anew
 //!   long before a sum could come round.)
 //! * Counters of a flow are beside the entries, not in them: they are written once for a run of frames.
+//! * An entry has the tag of its key. A tag may be without such an entry, and two entries of a set may have the same.
 //! * A flow is *steady* in the second in which its connection was told of one of its packets, and the next of them would do
 //!   nothing but count (`conntrack`: no TCP). Those are counted here, and the connection is told in the next second. A flow that
 //!   is steady is in the list of those; what is owed is paid before an entry is used for another decision.
 
+use fabnic_memory::Zeroed;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::cache::Outcome;
@@ -180,6 +188,33 @@ pub(crate) struct Owed {
     pub(crate) bytes: u64,
 }
 
+/// The tags of a set's entries, 16 bits each; 0 where there never was one.
+#[derive(Clone, Copy, Default, FromZeros)]
+#[repr(transparent)]
+struct Tags(u64);
+
+impl Tags {
+    const LOWEST: u64 = 0x0001_0001_0001_0001;
+
+    /// What of a hash does not say which set: 14 bits, and one that makes it another than 0.
+    #[inline(always)]
+    fn tag(hash: u64) -> u64 {
+        0x8000 | hash >> 25 & 0x7f | hash >> 57 << 7
+    }
+
+    /// One bit in each 16 where the tag is this one, and perhaps in some above such a one.
+    #[inline(always)]
+    fn found(self, tag: u64) -> u64 {
+        let differs = self.0 ^ (tag * Self::LOWEST);
+        differs.wrapping_sub(Self::LOWEST) & !differs & Self::LOWEST << 15
+    }
+
+    fn set(&mut self, way: usize, tag: u64) {
+        let shift = 16 * (way % WAYS);
+        self.0 = self.0 & !(0xffff << shift) | tag << shift;
+    }
+}
+
 /// The most flows that are steady at once: a packet of others is tracked by itself.
 const MOST_STEADY: usize = 1 << 16;
 
@@ -193,9 +228,11 @@ fn port_of(key: &DeepKey) -> usize {
 
 /// The cache of one worker.
 pub(crate) struct DeepCache {
-    sets: Vec<[Entry; WAYS]>,
+    sets: Zeroed<[Entry; WAYS]>,
+    /// By set.
+    tags: Zeroed<Tags>,
     /// By place.
-    counts: Vec<FlowCount>,
+    counts: Zeroed<FlowCount>,
     max_sets: usize,
     secret: [u64; 8],
     crowded: usize,
@@ -220,8 +257,9 @@ impl DeepCache {
             mixed ^ (mixed >> 31)
         });
         let mut cache = DeepCache {
-            sets: Vec::new(),
-            counts: Vec::new(),
+            sets: Zeroed::default(),
+            tags: Zeroed::default(),
+            counts: Zeroed::default(),
             max_sets,
             secret,
             crowded: 0,
@@ -234,11 +272,9 @@ impl DeepCache {
     }
 
     fn resize(&mut self, sets: usize) {
-        // Zeroed memory straight from the system: pages that are never hit are never touched.
-        let entries = <[Entry; WAYS]>::new_vec_zeroed(sets).unwrap_or_default();
-        let counts = FlowCount::new_vec_zeroed(sets * WAYS).unwrap_or_default();
-        if entries.len() == sets && counts.len() == sets * WAYS {
-            (self.sets, self.counts) = (entries, counts);
+        let made = (Zeroed::new(sets), Zeroed::new(sets), Zeroed::new(sets * WAYS));
+        if let (Some(entries), Some(tags), Some(counts)) = made {
+            (self.sets, self.tags, self.counts) = (entries, tags, counts);
         }
     }
 
@@ -255,14 +291,64 @@ impl DeepCache {
         self.sets.len() > FIRST_SETS
     }
 
-    /// Asks for the lines that a key is most likely in.
+    /// The hash of a key.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, key: &DeepKey) {
-        let (set, way) = self.place(key.hash(&self.secret));
-        if let Some(first) = self.sets.get(set).and_then(|set| set.get(way)) {
-            fabnic_memory::prefetch(&first.key);
-            fabnic_memory::prefetch(&first.stamp);
+    pub(crate) fn hash(&self, key: &DeepKey) -> u64 {
+        key.hash(&self.secret)
+    }
+
+    /// As [`DeepCache::hash`] of the same key.
+    #[inline(always)]
+    pub(crate) fn hash_short(&self, key: &ShortKey) -> u64 {
+        key.hash(&self.secret)
+    }
+
+    /// Asks for the tags of both sets that a key with this hash may be in.
+    #[inline(always)]
+    pub(crate) fn ask_tags(&self, hash: u64) {
+        for set in self.places(hash) {
+            if let Some(tags) = self.tags.get(set) {
+                fabnic_memory::prefetch(tags);
+            }
         }
+    }
+
+    /// The place at which the key with this hash is, if it is anywhere and no other one has its tag. Asks for the lines of
+    /// the entry, and with `counting` for that of its counters.
+    #[inline(always)]
+    pub(crate) fn look_ahead(&self, hash: u64, counting: bool) -> u32 {
+        let tag = Tags::tag(hash);
+        let [one, other] = self.places(hash);
+        let found = |set: usize| self.tags.get(set).map_or(0, |tags| tags.found(tag));
+        // Without a branch: which of the two sets it is cannot be foretold.
+        let (first, second) = (found(one), found(other));
+        let (set, found) = core::hint::select_unpredictable(first != 0, (one, first), (other, second));
+        let way = found.trailing_zeros() as usize / 16 % WAYS;
+        if let Some(entry) = self.sets.get(set).and_then(|set| set.get(way)) {
+            fabnic_memory::prefetch(&entry.key);
+            fabnic_memory::prefetch(&entry.stamp);
+        }
+        let place = set * WAYS + way;
+        if counting && let Some(count) = self.counts.get(place) {
+            fabnic_memory::prefetch(count);
+        }
+        place as u32
+    }
+
+    /// As [`DeepCache::glance`], of the entry at a place that [`DeepCache::look_ahead`] has given.
+    #[inline(always)]
+    pub(crate) fn glance_at(
+        &mut self,
+        place: u32,
+        key: &ShortKey,
+        under: &Under,
+        sum: impl FnOnce(Outcome) -> u32,
+    ) -> Option<(&Decided, u32)> {
+        let entry = self.sets.get_mut(place as usize / WAYS)?.get_mut(place as usize % WAYS)?;
+        let good = entry.stamp == under.stamp
+            && key.is_at(&entry.key)
+            && (entry.epoch == under.epoch as u32 || entry.is_unconcerned(under, sum));
+        good.then_some((&entry.decided, place))
     }
 
     /// What was decided for a key, if one of the first two entries that are looked at says so, is stamped, and is not concerned
@@ -299,11 +385,20 @@ impl DeepCache {
         [hash, hash >> 32].map(|hash| hash as usize & self.sets.len().wrapping_sub(1))
     }
 
-    /// The set and the way that a key is at.
-    fn seek(&self, key: &DeepKey) -> Option<(usize, usize)> {
-        self.places(key.hash(&self.secret)).into_iter().find_map(|place| {
-            let way = self.sets.get(place)?.iter().position(|entry| entry.key.is(key))?;
-            Some((place, way))
+    /// The set and the way that a key with this hash is at.
+    fn seek(&self, key: &DeepKey, hash: u64) -> Option<(usize, usize)> {
+        let tag = Tags::tag(hash);
+        self.places(hash).into_iter().find_map(|place| {
+            let set = self.sets.get(place)?;
+            let mut found = self.tags.get(place)?.found(tag);
+            while found != 0 {
+                let way = found.trailing_zeros() as usize / 16;
+                if set.get(way).is_some_and(|entry| entry.key.is(key)) {
+                    return Some((place, way));
+                }
+                found &= found - 1;
+            }
+            None
         })
     }
 
@@ -318,7 +413,7 @@ impl DeepCache {
         sum: impl FnOnce(Outcome) -> u32,
         judge: impl FnOnce(u64, Decided) -> bool,
     ) -> Option<Found> {
-        let (place, way) = self.seek(key)?;
+        let (place, way) = self.seek(key, key.hash(&self.secret))?;
         let entry = self.sets.get_mut(place)?.get_mut(way)?;
         let judge = |epoch, entry: &Entry| judge(epoch, entry.decided);
         let good = (entry.stamp == under.stamp && entry.epoch == under.epoch as u32)
@@ -345,7 +440,7 @@ impl DeepCache {
         let all = || places.into_iter().flat_map(|place| (0..WAYS).map(move |way| (place, way ^ first)));
         let entry = |(place, way): (usize, usize)| self.sets.get(place).and_then(|set| set.get(way));
         let is_free = |at: &(usize, usize)| entry(*at).is_some_and(|it| it.generation != under.generation);
-        let own = self.seek(key).filter(|at| entry(*at).is_some_and(|entry| entry.generation != 0));
+        let own = self.seek(key, hash).filter(|at| entry(*at).is_some_and(|entry| entry.generation != 0));
         let mut is_crowded = false;
         let found = own.or_else(|| all().find(is_free)).or_else(|| {
             is_crowded = true;
@@ -370,6 +465,9 @@ impl DeepCache {
             count = *counted;
         }
         *counted = count;
+        if let Some(tags) = self.tags.get_mut(place / WAYS) {
+            tags.set(way, Tags::tag(hash));
+        }
         *entry = Entry {
             key: *key,
             stamp: under.stamp,

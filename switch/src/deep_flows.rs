@@ -33,6 +33,10 @@ pub(crate) struct Deep {
     pub(crate) plans: Plans,
     /// What was found for each frame of the burst.
     found: Box<[Found; BURST]>,
+    /// Hashes of the burst's frames.
+    hashes: Box<[u64; BURST]>,
+    /// Where a large cache has the flow of each frame, as far as tags tell.
+    ahead: Box<[u32; BURST]>,
     /// What the frames of the burst have in common.
     pub(crate) common: Common,
     /// Raised when the cache is to be forgotten as a whole.
@@ -49,6 +53,8 @@ impl Deep {
             cache: DeepCache::new(flow_cache_max, secret),
             plans: Plans::new(),
             found: Box::new([Found::NOTHING; BURST]),
+            hashes: Box::new([0; BURST]),
+            ahead: Box::new([0; BURST]),
             common: Common::default(),
             generation: 1,
             of_topology: 0,
@@ -144,6 +150,27 @@ impl Deep {
         }
     }
 
+    /// Finds where the cache may have the burst's flows, and asks for these lines.
+    #[inline(never)]
+    fn look_ahead(&mut self, ingress: (u32, [u8; 2]), mask: &KeyMask, burst: &Burst, counting: bool) {
+        let Deep { cache, hashes, ahead, .. } = self;
+        for (frame, hash) in burst.frames().iter().zip(hashes.iter_mut()) {
+            let flags = mask.tcp_flags.then_some(frame.head());
+            let short = frame
+                .plain_chunk::<PLAIN>()
+                .and_then(|first| ShortKey::of(first, flags, u64::from(ingress.0) << 32, mask));
+            *hash = match short {
+                Some(key) => cache.hash_short(&key),
+                // A runt has no key, and is not looked for.
+                None => DeepKey::read(frame, ingress, mask).map_or(0, |read| cache.hash(&read.key)),
+            };
+            cache.ask_tags(*hash);
+        }
+        for (hash, ahead) in hashes.iter().zip(ahead.iter_mut()).take(burst.frames().len()) {
+            *ahead = cache.look_ahead(*hash, counting);
+        }
+    }
+
     /// Counts the frames of the burst to their flows.
     #[inline(never)]
     fn count(&mut self, burst: &Burst) {
@@ -218,7 +245,7 @@ impl Run<'_> {
     /// Decides on frames up to the first that is unusual, or that the first entries of its set do not decide on. Gives
     /// how many.
     #[inline(never)]
-    fn go<const TCP_FLAGS: bool>(
+    fn go<const TCP_FLAGS: bool, const LARGE: bool>(
         &mut self,
         done: usize,
         frames: &[Frame],
@@ -230,13 +257,18 @@ impl Run<'_> {
         let mut count = 0;
         let outcomes = places.outcomes.get_mut(done..).unwrap_or(&mut []);
         let founds = places.found.get_mut(done..).unwrap_or(&mut []);
-        for ((frame, outcome), found) in frames.iter().zip(outcomes).zip(founds) {
+        let ahead = places.ahead.get(done..).unwrap_or(&[]);
+        for (((frame, outcome), found), ahead) in frames.iter().zip(outcomes).zip(founds).zip(ahead) {
             let size = frame.len();
             let Some(first) = frame.plain_chunk::<PLAIN>().filter(|_| size <= limit) else { break };
             let flags = if TCP_FLAGS { Some(frame.head()) } else { None };
             let Some(key) = ShortKey::of(first, flags, ingress, mask) else { break };
             let sum = |outcome| sums.of(&key.about(), outcome);
-            let Some((decided, place)) = cache.glance(&key, under, sum) else { break };
+            let known = match LARGE {
+                false => cache.glance(&key, under, sum),
+                true => cache.glance_at(*ahead, &key, under, sum),
+            };
+            let Some((decided, place)) = known else { break };
             alike.note(decided);
             *outcome = decided.outcome;
             *found = Found { decided: *decided, place };
@@ -312,6 +344,7 @@ fn is_judged(plans: &Plans, plan: u32) -> bool {
 struct Places<'a> {
     outcomes: &'a mut [Outcome; BURST],
     found: &'a mut [Found; BURST],
+    ahead: &'a [u32; BURST],
 }
 
 impl Flows {
@@ -328,8 +361,10 @@ impl Flows {
             self.deep.of_topology = at.topology.generation;
             self.deep.forget(at.now);
         }
-        if self.deep.cache.is_large() {
-            self.look_ahead_deep((ingress.1, ingress.0.tpid), &at.topology.mask, burst);
+        let is_large = self.deep.cache.is_large();
+        if is_large {
+            let counting = at.topology.needs.intersects(Needs::FLOWS | Needs::CONNECTIONS);
+            self.deep.look_ahead((ingress.1, ingress.0.tpid), &at.topology.mask, burst, counting);
         }
         let member = ingress.0;
         let concerns = at.tables.rules.concerns();
@@ -356,11 +391,13 @@ impl Flows {
         };
         let (mut done, mut plain, mut marked) = (0, 0, false);
         while let Some(left) = frames.get_mut(done..).filter(|left| !left.is_empty()) {
-            let mut places = Places { outcomes: &mut self.outcomes, found: &mut self.deep.found };
-            let cache = &mut self.deep.cache;
-            let went = match at.topology.mask.tcp_flags {
-                false => run.go::<false>(done, left, &mut places, cache, (&under, &sums)),
-                true => run.go::<true>(done, left, &mut places, cache, (&under, &sums)),
+            let Deep { cache, found, ahead, .. } = &mut self.deep;
+            let mut places = Places { outcomes: &mut self.outcomes, found, ahead };
+            let went = match (at.topology.mask.tcp_flags, is_large) {
+                (false, false) => run.go::<false, false>(done, left, &mut places, cache, (&under, &sums)),
+                (false, true) => run.go::<false, true>(done, left, &mut places, cache, (&under, &sums)),
+                (true, false) => run.go::<true, false>(done, left, &mut places, cache, (&under, &sums)),
+                (true, true) => run.go::<true, true>(done, left, &mut places, cache, (&under, &sums)),
             };
             (done, plain) = (done + went, plain + went);
             let Some(frame) = frames.get_mut(done).filter(|_| done < BURST) else { break };
@@ -401,16 +438,6 @@ impl Flows {
         }
         let uniform = one_way.then(|| self.outcome(0).map(|outcome| outcome.target()));
         (uniform.flatten(), walked)
-    }
-
-    /// Asks for the cache lines of the burst's flows.
-    #[inline(never)]
-    fn look_ahead_deep(&self, ingress: (u32, [u8; 2]), mask: &KeyMask, burst: &Burst) {
-        for frame in burst.frames() {
-            if let Some(read) = DeepKey::read(frame, ingress, mask) {
-                self.deep.cache.prefetch(&read.key);
-            }
-        }
     }
 
     /// Decides on a frame that is not as nearly all are. Gives its size; `None` if it is marked.
@@ -537,22 +564,26 @@ impl Flows {
         let judge = |made: u64, Decided { outcome, plan, .. }: Decided| {
             // Behind a rewrite rules saw other fields than the frame has.
             if !is_judged(plans, plan) {
-                return None;
+                return false;
             }
             let egress = match outcome.target() {
-                Target::Port(index) => Some(at.topology.member(index)?),
+                Target::Port(index) => match at.topology.member(index) {
+                    Some(member) => Some(member),
+                    None => return false,
+                },
                 Target::Flood | Target::Drop(_) => None,
             };
             let parties = Parties {
                 ingress: ingress.0.settings.tenant,
                 egress: egress.and_then(|member| member.settings.tenant),
             };
+            let flow = read.key.about();
             let cells = rules.concerns().of(
-                &read.key.about(),
+                &flow,
                 (ingress.0.port.id, parties.ingress),
                 egress.map(|member| (member.port.id, parties.egress)),
             );
-            rules.still_good(made, &cells, parties, || {
+            rules.still_good((made, under.epoch), (&flow, &cells), parties, || {
                 let fields = Fields::of(frame.head())?;
                 Some(rules::Key::of(&Input {
                     fields: &fields,
@@ -572,7 +603,7 @@ impl Flows {
                 under,
                 self.refresh,
                 |outcome| sums.of(&read.key.about(), outcome),
-                |made, decided| judge(made, decided).is_some(),
+                judge,
             )
         {
             return found;

@@ -45,11 +45,13 @@ mod kernel;
 mod map;
 mod slice;
 mod table;
+mod zeroed;
 
 pub use dirty::{DirtyCache, DirtyLog};
 pub use map::{AddressSpace, Hint, MAX_REGIONS, Map, MapError, RegionSpec, Window};
 pub use slice::{Cursor, MAX_SLICE, Reach, Slice, copy, copy_sum};
 pub use table::{Plain, Table};
+pub use zeroed::Zeroed;
 
 /// Hints that `value` will be read soon. For tables of our own; guest bytes have [`Map::prefetch`].
 #[inline(always)]

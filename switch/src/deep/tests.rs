@@ -3,6 +3,8 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 
 use super::*;
+use crate::deep_key::KeyMask;
+use crate::needs::Needs;
 
 const UNDER: Under = Under { generation: 1, tick: 0, stamp: 1, epoch: 0 };
 
@@ -80,6 +82,69 @@ fn half_as_many_flows_as_places_all_fit() {
     }
     let kept = (0..2000).filter(|n| holds(&mut cache, &of_port(1, *n))).count();
     assert!(kept >= 1998, "{kept} of 2000 in {} places", cache.capacity());
+}
+
+/// A short key of a flow.
+fn short(number: u64) -> ShortKey {
+    let mut frame = [0; 64];
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    frame[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
+    frame[23] = 17;
+    frame[26..34].copy_from_slice(&number.to_be_bytes());
+    ShortKey::of(frame.first_chunk().unwrap(), None, 0, &KeyMask::of(Needs::all())).unwrap()
+}
+
+#[test]
+fn a_large_cache_is_looked_into_where_tags_say() {
+    let mut cache = DeepCache::new(1 << 14, [3, 5]);
+    let flows = 6000_u32;
+    for _ in 0..4 {
+        for n in 0..flows {
+            cache.insert(&short(n.into()).into(), &remember(n), UNDER, |_, _| {});
+        }
+        cache.grow_if_crowded(|_, _| {});
+    }
+    assert!(cache.is_large());
+    let mut found = 0;
+    for n in 0..2 * flows {
+        let key = short(n.into());
+        let place = cache.look_ahead(cache.hash_short(&key), true);
+        if let Some((decided, at)) = cache.glance_at(place, &key, &UNDER, |_| 0) {
+            assert_eq!(decided.handles, [n, 0], "of another flow");
+            assert_eq!(at, place);
+            found += 1;
+        }
+    }
+    // Two flows of a set may have one tag.
+    assert!((5980..=flows).contains(&found), "{found} of {flows}");
+    let older = Under { stamp: 0, ..UNDER };
+    let key = short(7);
+    let place = cache.look_ahead(cache.hash_short(&key), false);
+    assert!(cache.glance_at(place, &key, &older, |_| 0).is_none(), "its stamp is another one");
+}
+
+proptest! {
+    /// The first bit that is found is of an entry with the tag, and each entry with the tag is found.
+    #[test]
+    fn tags_are_found(tags in prop::array::uniform4(0_u64..4), wanted in 0_u64..4) {
+        let mut held = Tags::default();
+        let tag = |n: u64| Tags::tag(n << 25 | n << 57);
+        for (way, n) in tags.iter().enumerate() {
+            held.set(way, tag(3 - n));
+            held.set(way, tag(*n));
+        }
+        let found = held.found(tag(wanted));
+        for (way, n) in tags.iter().enumerate() {
+            if *n == wanted {
+                prop_assert!(found & 0x8000 << (16 * way) != 0);
+            }
+        }
+        if found != 0 {
+            prop_assert_eq!(tags[found.trailing_zeros() as usize / 16], wanted);
+        }
+        prop_assert_eq!(Tags::default().found(tag(wanted)), 0);
+    }
 }
 
 #[test]

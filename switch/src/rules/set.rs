@@ -10,6 +10,9 @@
 //! There are two copies of the tables, both with the same rules behind counted pointers (left-right). A transaction is one
 //! flip of which of them is read: readers see all of it or nothing.
 //!
+//! Both are behind locks that nobody sleeps on. A worker takes the side that is free. A transaction tries again until a side
+//! that it may write is: did it sleep instead, a worker would have to wake it, by a system call between two packets.
+//!
 //! # Invariants
 //! * Writers are one at a time. A side is written only while the other is the active one.
 //! * [`RuleSet::epoch`] is raised behind the flip, and behind the cells of [`Concerns`]: who reads an epoch and then looks up sees at least the rules of that epoch.
@@ -23,7 +26,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::changed::{Changed, Parties};
 use super::classifier::{Classifier, ClassifierShape};
@@ -34,6 +37,7 @@ use super::rule::{
     Action, Direction, Do, Domain, Identity, MAX_GROUP, MAX_MATCHES, Rank, Rule, RuleCounts, RuleError,
     RuleId, RuleSpec, policers, prepare,
 };
+use crate::deep_key::About;
 use crate::meter::Meter;
 use crate::needs::Needs;
 
@@ -103,6 +107,7 @@ type Place = (Domain, Direction, u8);
 #[derive(Debug, Default)]
 pub(crate) struct Side {
     groups: HashMap<Place, Classifier>,
+    changed: Changed,
 }
 
 impl Side {
@@ -175,6 +180,22 @@ impl Side {
 
 fn place_of(rule: &Rule) -> Place {
     (rule.identity.domain, rule.direction, rule.group)
+}
+
+/// Waits, awake, until nobody reads the side.
+fn write(side: &RwLock<Side>) -> RwLockWriteGuard<'_, Side> {
+    let mut tries = 0_u32;
+    loop {
+        if let Some(guard) = side.try_write() {
+            return guard;
+        }
+        tries += 1;
+        match tries % 64 {
+            // Its reader may be waiting for this very CPU.
+            0 => std::thread::yield_now(),
+            _ => core::hint::spin_loop(),
+        }
+    }
 }
 
 /// What one change does to the tables.
@@ -373,7 +394,6 @@ pub(crate) struct RuleSet {
     told_apart: Mutex<u32>,
     /// Matches of direction out.
     outs: AtomicU32,
-    changed: RwLock<Changed>,
     concerns: Concerns,
     book: Mutex<Book>,
     secret: [u64; 2],
@@ -389,7 +409,6 @@ impl RuleSet {
             reads: AtomicU32::new(0),
             told_apart: Mutex::new(0),
             outs: AtomicU32::new(0),
-            changed: RwLock::new(Changed::new()),
             concerns: Concerns::new(secret.map(|half| half | 1)),
             book: Mutex::default(),
             secret,
@@ -453,15 +472,15 @@ impl RuleSet {
         }
     }
 
-    /// Whether a decision of an older epoch is good, and up to which epoch: [`Changed::still_good`].
+    /// Whether a decision of an older epoch is good: [`Changed::still_good`].
     pub(crate) fn still_good(
         &self,
-        made: u64,
-        cells: &Cells,
+        epochs: (u64, u64),
+        flow: (&About, &Cells),
         parties: Parties,
         key: impl Fn() -> Option<Key>,
-    ) -> Option<u64> {
-        self.changed.read().still_good(made, cells, parties, key)
+    ) -> bool {
+        self.read().changed.still_good(epochs, flow, parties, key)
     }
 
     /// The meters of rules' own, with the rules' names.
@@ -507,7 +526,7 @@ impl RuleSet {
         let [left, right] = &self.sides;
         let (first, second) = if active == 0 { (right, left) } else { (left, right) };
         if refused.is_none() {
-            refused = first.write().apply(&swaps, self.secret).err();
+            refused = write(first).apply(&swaps, self.secret).err();
         }
         if let Some((index, source)) = refused {
             for (key, old) in undo.into_iter().rev() {
@@ -533,14 +552,16 @@ impl RuleSet {
         let epoch = self.epoch() + 1;
         let moved = swaps.iter().flat_map(|swap| swap.old.iter().chain(&swap.new));
         let moved = moved.map(|rule| (self.concerns.place(rule), rule));
-        self.changed.write().note(epoch, moved.clone());
+        write(first).changed.note(epoch, moved.clone());
         self.concerns.begin(epoch);
         self.active.store(1 - active, Ordering::SeqCst);
-        self.concerns.count(moved.map(|(place, _)| place));
+        self.concerns.count(moved.clone().map(|(place, _)| place));
         self.epoch.store(epoch, Ordering::Release);
         self.reads.store(after, Ordering::Release);
         self.outs.store(book.outs, Ordering::Release);
-        if let Err((index, error)) = second.write().apply(&swaps, self.secret) {
+        let mut second = write(second);
+        second.changed.note(epoch, moved);
+        if let Err((index, error)) = second.apply(&swaps, self.secret) {
             // The two sides may hold rules in different tables, but what one takes the other takes.
             tracing::error!(index, %error, "the second copy of the rules refused what the first took");
         }
