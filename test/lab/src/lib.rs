@@ -2,7 +2,7 @@
 //!
 //! Debian 12 has a QEMU, a DPDK and an Open vSwitch that are too old for what Fabnic is tested against, and a
 //! test machine has no guest images at all. A [`Lab`] is a folder that has them: a Debian *forky* tree (QEMU,
-//! DPDK, Open vSwitch, iperf3, ethtool), and for each kernel of [`GuestKernel`] a kernel image and an initramfs
+//! boot ROMs and firmware, DPDK, Open vSwitch, iperf3, ethtool), and for each kernel of [`GuestKernel`] a kernel image and an initramfs
 //! whose init listens for commands on a serial line.
 //!
 //! ```text
@@ -22,6 +22,7 @@
 //! sides, and nothing stays mounted. Every child is killed with the thread that started it, whatever ends that
 //! thread, and what a child cannot undo by dying (huge pages, network namespaces) a [`Janitor`] undoes.
 
+mod boot;
 mod cpio;
 mod daemon;
 mod guest;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 pub use crate::{
+    boot::{BOOT_SERVER, Boot, BootServer},
     daemon::{Daemon, DaemonConfig},
     hugepages::HugePages,
     janitor::Janitor,
@@ -50,7 +52,7 @@ pub use crate::{
     process::{Child, Launch, output, which},
     progress::{Progress, Step},
     shell::{GuestShell, Reply},
-    vm::{Accel, Nic, Transport, Vm, VmSpec},
+    vm::{Accel, Nic, Transport, Vm, VmSpec, command_line},
     workdir::WorkDir,
 };
 
@@ -146,7 +148,7 @@ impl Lab {
     }
 
     /// The folder of a guest kernel: `vmlinuz`, `initrd`, `root/` with its modules.
-    pub(crate) fn guest_dir(&self, kernel: GuestKernel) -> PathBuf {
+    pub fn guest_dir(&self, kernel: GuestKernel) -> PathBuf {
         self.root.join("guest").join(kernel.name())
     }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{Child, GuestKernel, GuestShell, Lab, Reply, guest};
+use crate::{Boot, Child, GuestKernel, GuestShell, Lab, Launch, Reply, guest};
 
 /// How guest code is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Nic {
     }
 
     /// The device of a NIC over vfio-user, as QEMU wants it: `n0`, `n1`, ... behind the root ports `rp0`, `rp1`, ...
-    fn vfio_user_device(&self, index: usize) -> Value {
+    fn vfio_user_device(&self, index: usize, rom: Option<&str>) -> Value {
         let mut device = json!({
             "driver": "vfio-user-pci",
             "id": format!("n{index}"),
@@ -94,6 +94,10 @@ impl Nic {
         });
         if self.pluggable {
             device["bus"] = json!(format!("rp{index}"));
+        }
+        if let Some(rom) = rom {
+            device["romfile"] = json!(rom);
+            device["bootindex"] = json!(0);
         }
         device
     }
@@ -111,6 +115,8 @@ pub struct VmSpec {
     pub name: String,
     /// The kernel it boots.
     pub kernel: GuestKernel,
+    /// Where it gets it from.
+    pub boot: Boot,
     /// Its memory, in MiB.
     pub memory_mib: u32,
     /// Its virtual CPUs.
@@ -131,6 +137,7 @@ impl VmSpec {
         Self {
             name: name.to_owned(),
             kernel,
+            boot: Boot::Kernel,
             memory_mib: 256,
             cpus: 1,
             nics: Vec::new(),
@@ -181,7 +188,8 @@ impl Vm {
         let mut launch = lab.program("qemu-system-x86_64");
         launch.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]);
         launch.arg("-name").arg(&spec.name);
-        launch.arg("-machine").arg("q35,memory-backend=mem,vmport=off");
+        // Without graphics the BIOS speaks to the first serial port.
+        launch.arg("-machine").arg("q35,memory-backend=mem,vmport=off,graphics=off");
         match Accel::detect() {
             Accel::Kvm => launch.args(["-accel", "kvm", "-cpu", "host"]),
             Accel::Tcg => launch.args(["-accel", "tcg", "-cpu", "max"]),
@@ -189,18 +197,10 @@ impl Vm {
         launch.arg("-smp").arg(spec.cpus.to_string());
         launch.arg("-m").arg(format!("{}M", spec.memory_mib));
         launch.arg("-object").arg(format!("memory-backend-memfd,id=mem,size={}M,share=on", spec.memory_mib));
-        let guest = format!("/mnt/guest/{}", spec.kernel.name());
-        let mut initrd = format!("{guest}/initrd");
-        if spec.networking || !spec.files.is_empty() {
-            let own = path("initrd");
-            guest::assemble(lab, spec.kernel, spec.networking, &spec.files, &own)?;
-            initrd = own.display().to_string();
+        match &spec.boot {
+            Boot::Kernel => load_kernel(lab, spec, &mut launch, path("initrd"))?,
+            boot => boot.prepare(lab, &mut launch, &path("firmware"))?,
         }
-        launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(initrd);
-        launch.arg("-append").arg(format!(
-            "console=ttyS0 quiet panic=-1 net.ifnames=0 fabnic.name={} random.trust_cpu=on",
-            spec.name
-        ));
         launch.arg("-chardev").arg(format!(
             "socket,id=console,path={},server=on,wait=off,logfile={}",
             console_socket.display(),
@@ -217,7 +217,8 @@ impl Vm {
                     launch.arg("-device").arg(format!("pcie-root-port,id=rp{index},slot={}", index + 1));
                 }
                 // Only this form can say what kind of socket it is.
-                launch.arg("-device").arg(nic.vfio_user_device(index).to_string());
+                let rom = spec.boot.rom().filter(|_| index == 0);
+                launch.arg("-device").arg(nic.vfio_user_device(index, rom).to_string());
                 continue;
             }
             let role = if nic.listen { "server=on,wait=off" } else { "reconnect-ms=50" };
@@ -297,6 +298,19 @@ impl Vm {
                 )
             }),
         }
+    }
+
+    /// Waits until its console has shown `text`.
+    ///
+    /// # Errors
+    /// If that does not come within [`Vm::BOOT_TIMEOUT`], or QEMU ends; the error has the console.
+    pub fn wait_console(&mut self, text: &str) -> Result<()> {
+        let console = self.console.clone();
+        self.qemu
+            .wait_until(&format!("{text:?} on the console"), Self::BOOT_TIMEOUT, || {
+                std::fs::read(&console).is_ok_and(|said| String::from_utf8_lossy(&said).contains(text))
+            })
+            .with_context(|| format!("VM {}: its console said:\n{}", self.name, self.console_tail()))
     }
 
     /// Its name.
@@ -384,7 +398,7 @@ impl Vm {
     /// If QEMU refuses.
     pub fn plug(&mut self, index: usize) -> Result<()> {
         let nic = self.nics.get(index).with_context(|| format!("VM {} has no NIC {index}", self.name))?;
-        Qmp::connect(&self.monitor)?.ask("device_add", &nic.vfio_user_device(index))
+        Qmp::connect(&self.monitor)?.ask("device_add", &nic.vfio_user_device(index, None))
     }
 
     /// The end of what the guest's kernel and init said.
@@ -394,6 +408,24 @@ impl Vm {
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().skip(lines.len().saturating_sub(25)).map(|line| format!("    {line}\n")).collect()
     }
+}
+
+/// The arguments that have QEMU load a guest's kernel; `own` is where an initramfs goes that is this VM's alone.
+fn load_kernel(lab: &Lab, spec: &VmSpec, launch: &mut Launch, own: PathBuf) -> Result<()> {
+    let guest = format!("/mnt/guest/{}", spec.kernel.name());
+    let mut initrd = format!("{guest}/initrd");
+    if spec.networking || !spec.files.is_empty() {
+        guest::assemble(lab, spec.kernel, spec.networking, &spec.files, &own)?;
+        initrd = own.display().to_string();
+    }
+    launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(initrd);
+    launch.arg("-append").arg(command_line(&spec.name));
+    Ok(())
+}
+
+/// What the lab's kernels and their init want to be told.
+pub fn command_line(name: &str) -> String {
+    format!("console=ttyS0 quiet panic=-1 net.ifnames=0 fabnic.name={name} random.trust_cpu=on")
 }
 
 /// QEMU's monitor for programs: one JSON object a line.

@@ -1,6 +1,7 @@
 //! The real daemon between real VMs, DPDK and the kernel. See the library's page for how they are run.
 
 mod avf;
+mod boot;
 mod cards;
 mod crash;
 mod dpdk;
