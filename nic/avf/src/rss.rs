@@ -128,15 +128,18 @@ impl Types {
 
     /// Sets, or clears, what a header stack says. `None` if it is none of the kinds or names other fields.
     pub(crate) fn set_stack(&mut self, config: &RssConfig, on: bool) -> Option<()> {
-        if config.stack.tunnel_level != 0 {
+        // The innermost headers (DPDK's default) are the outer ones of what is in no tunnel, and nobody looks into tunnels.
+        if config.stack.tunnel_level > 1 {
             return None;
         }
         let (mut network, mut kind, mut inputs) = (None, Kind::Other, Inputs::default());
+        let mut hashes_protocol = false;
         let ends = field::SOURCE | field::DESTINATION;
         for one in &config.stack.headers {
             match (one.kind, network) {
-                (header::ETH, None) if one.fields == 0 => continue,
-                (header::IPV4 | header::IPV6, None) if one.fields & !ends == 0 => {
+                (header::ETH | header::S_VLAN | header::C_VLAN, None) if one.fields == 0 => continue,
+                (header::IPV4 | header::IPV6, None) if one.fields & !(ends | field::PROTOCOL) == 0 => {
+                    hashes_protocol = one.fields & field::PROTOCOL != 0;
                     network = Some(if one.kind == header::IPV4 { Network::V4 } else { Network::V6 });
                     inputs.source = one.fields & field::SOURCE != 0;
                     inputs.destination = one.fields & field::DESTINATION != 0;
@@ -166,7 +169,8 @@ impl Types {
             algorithm if algorithm == u32::from(RssHash::SYMMETRIC) => true,
             _ => return None,
         };
-        if on && inputs.is_empty() {
+        // The protocol tells packets of one kind not apart, but those of "other".
+        if on && (inputs.is_empty() || hashes_protocol && kind == Kind::Other) {
             return None;
         }
         *self.place(network?, kind)? = if on { inputs } else { Inputs::default() };

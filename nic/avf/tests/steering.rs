@@ -148,6 +148,18 @@ fn types_decide_what_is_hashed() {
     assert_eq!(hash(&mut b, &back), there, "both directions alike");
     b.driver.set_rss_stack(&config(both, both, 2), false).unwrap();
     assert_eq!(hash(&mut b, &packet), None);
+    // As DPDK asks for UDP: the innermost headers, with the protocol, which all of UDP has in common; and with a rule's tags.
+    let mut innermost = config(both | field::PROTOCOL, both, 0);
+    innermost.stack.tunnel_level = 1;
+    b.driver.set_rss_stack(&innermost, true).unwrap();
+    assert_eq!(hash(&mut b, &packet), Some(four));
+    b.driver.set_rss_stack(&innermost, false).unwrap();
+    innermost.stack.tunnel_level = 0;
+    for (at, kind) in [header::ETH, header::S_VLAN, header::C_VLAN].into_iter().enumerate() {
+        innermost.stack.headers.insert(at, header(kind, 0));
+    }
+    b.driver.set_rss_stack(&innermost, true).unwrap();
+    assert_eq!(hash(&mut b, &packet), Some(four));
     let refused = |result| {
         assert_eq!(
             result,
@@ -159,6 +171,9 @@ fn types_decide_what_is_hashed() {
     refused(b.driver.set_rss_stack(&stack(vec![header(header::UDP, both)]), true));
     refused(b.driver.set_rss_stack(&stack(vec![header(9, both)]), true));
     refused(b.driver.set_rss_stack(&config(both | 4, 0, 0), true));
+    refused(b.driver.set_rss_stack(&stack(vec![header(header::IPV4, both | field::PROTOCOL)]), true));
+    innermost.stack.tunnel_level = 2;
+    refused(b.driver.set_rss_stack(&innermost, true));
     refused(b.driver.set_rss_stack(&config(both, both, 1), true));
 }
 

@@ -16,6 +16,8 @@ const ACTION: usize = 36;
 pub mod header {
     #![allow(missing_docs, reason = "the names are the specification's")]
     pub const ETH: u32 = 1;
+    pub const S_VLAN: u32 = 2;
+    pub const C_VLAN: u32 = 3;
     pub const IPV4: u32 = 4;
     pub const IPV6: u32 = 5;
     pub const TCP: u32 = 6;
