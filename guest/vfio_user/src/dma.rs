@@ -92,22 +92,38 @@ impl Windows {
         Ok(())
     }
 
-    /// Takes a window away, which must be one as it was given.
+    /// Takes away the windows in a range; none of them may reach beyond it. Where a guest has a virtual IOMMU, QEMU asks for
+    /// ranges as large as the guest's invalidations, whatever there is in them, as it may of the kernel's VFIO.
     pub(crate) fn remove(&mut self, iova: u64, size: u64) -> Result<(), Refusal> {
-        let Some(window) = self.windows.get(&iova).filter(|window| window.size == size) else {
-            return Err(Refusal::with(
+        let refusal = || {
+            Refusal::with(
                 Errno::NOENT,
-                format!("no window at {iova:#x} of {size:#x} bytes"),
-                "one that was mapped, and all of it",
-            ));
+                format!("no windows at {iova:#x} of {size:#x} bytes"),
+                "windows that were mapped, and all of each",
+            )
         };
-        if window.reachable
-            && let Some(map) = &self.map
-        {
-            let left = map.without_region(iova, iova, size).map_err(refuse)?;
-            self.map = (left.regions() > 0).then_some(left);
+        let last = size.checked_sub(1).and_then(|size| iova.checked_add(size)).ok_or_else(refusal)?;
+        let end = |start: u64, window: &Window| start.saturating_add(window.size - 1);
+        let mut inside = Vec::new();
+        // From the last one downwards: windows do not overlap, so the first that ends before the range is behind all.
+        for (start, window) in self.windows.range(..=last).rev() {
+            if end(*start, window) < iova {
+                break;
+            }
+            if *start < iova || end(*start, window) > last {
+                return Err(refusal());
+            }
+            inside.push(*start);
         }
-        self.windows.remove(&iova);
+        for start in inside {
+            let Some(window) = self.windows.remove(&start) else { continue };
+            if window.reachable
+                && let Some(map) = &self.map
+            {
+                let left = map.without_region(start, start, window.size).map_err(refuse)?;
+                self.map = (left.regions() > 0).then_some(left);
+            }
+        }
         Ok(())
     }
 

@@ -285,14 +285,38 @@ fn windows_are_exact() {
     client.map(u64::MAX - 0xfff, 0x1000, 3, None).unwrap();
     client.map(0x14000, 0x1000, 3, Some(ram(0x1000))).unwrap();
     assert_eq!(client.toy.told().memory.as_ref().unwrap().bytes(), 0x5000);
-    for (iova, size) in [(0x10000, 0x1000), (0x11000, 0x1000), (0x10000, 0x5000), (0, 0)] {
+    for (iova, size) in [
+        (0x10000, 0x1000),
+        (0x11000, 0x1000),
+        (0xf000, 0x2000),
+        (0x13000, 0x2000),
+        (0, 0),
+        (u64::MAX - 0xfff, 0x2000),
+    ] {
         assert_eq!(client.unmap(iova, size), Err(ENOENT), "{iova:#x} {size:#x}");
     }
+    client.unmap(0x10000, 0x4000).unwrap();
+    // Nothing is there, and nothing has to be.
     client.unmap(0x10000, 0x4000).unwrap();
     client.unmap(u64::MAX - 0xfff, 0x1000).unwrap();
     assert_eq!(client.toy.told().memory.as_ref().unwrap().bytes(), 0x1000);
     let all = payload![24_u32, 2_u32, 0_u64, 0_u64];
     assert_eq!(client.ask(3, all.clone()), Ok(all));
+    assert!(client.toy.told().memory.is_none());
+}
+
+#[test]
+fn a_range_takes_away_all_windows_in_it() {
+    let mut client = Client::new();
+    client.write(7, COMMAND, &[6, 0]).unwrap();
+    for page in [1, 2, 5, 9] {
+        client.map(page * 0x1000, 0x1000, 3, Some(ram(0x1000))).unwrap();
+    }
+    client.map(0x6000, 0x1000, 3, None).unwrap();
+    client.unmap(0x2000, 0x6000).unwrap();
+    assert_eq!(client.toy.told().memory.as_ref().unwrap().bytes(), 0x2000);
+    client.map(0x4000, 0x4000, 3, Some(ram(0x4000))).unwrap();
+    client.unmap(0, 0x10_0000).unwrap();
     assert!(client.toy.told().memory.is_none());
 }
 
