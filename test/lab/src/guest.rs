@@ -15,6 +15,8 @@ use crate::{GuestKernel, Lab, Launch, Progress, cpio::Archive, kernel, output, t
 const INIT: &str = include_str!("guest-init.sh");
 /// A library that glibc loads by itself to end threads, which iperf3 does.
 const LATE_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
+/// What has a program write out each line at once, as `stdbuf` does, to read along.
+const LINE_BUFFERING: &str = "/usr/libexec/coreutils/libstdbuf.so";
 /// Changes whenever the archives must be made again.
 const RECIPE: &str = "3";
 
@@ -25,16 +27,25 @@ pub(crate) enum Part {
     Base,
     /// Bridging, `tc` and connection tracking, with TAP devices to feed them.
     Networking,
+    /// DPDK's testpmd, and VFIO by which it gets at cards.
+    Dpdk,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 2] = [Self::Base, Self::Networking];
+    /// What there is for a kernel: DPDK is tried with the newest alone.
+    pub(crate) fn of(kernel: GuestKernel) -> &'static [Self] {
+        match kernel {
+            GuestKernel::Linux7 => &[Self::Base, Self::Networking, Self::Dpdk],
+            _ => &[Self::Base, Self::Networking],
+        }
+    }
 
     /// Its file in the kernel's folder.
     pub(crate) fn file(self) -> &'static str {
         match self {
             Self::Base => "initrd",
             Self::Networking => "networking",
+            Self::Dpdk => "dpdk",
         }
     }
 
@@ -43,6 +54,7 @@ impl Part {
         match self {
             Self::Base => &["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/ip", "/usr/bin/tcpdump"],
             Self::Networking => &["/usr/sbin/bridge", "/usr/sbin/tc"],
+            Self::Dpdk => &["/usr/bin/dpdk-testpmd"],
         }
     }
 
@@ -78,6 +90,7 @@ impl Part {
                 "nf_conntrack_ftp",
                 "nf_defrag_ipv6",
             ],
+            Self::Dpdk => &["vfio_pci", "vfio_iommu_type1"],
         }
     }
 
@@ -98,13 +111,13 @@ impl Part {
 
 pub(crate) fn is_ready(lab: &Lab, kernel: GuestKernel) -> bool {
     let dir = lab.guest_dir(kernel);
-    Part::ALL.into_iter().all(|part| part.is_ready(&dir))
+    Part::of(kernel).iter().all(|part| part.is_ready(&dir))
 }
 
 /// Makes the archives that a kernel lacks.
 pub(crate) fn ensure(lab: &Lab, progress: &Progress) -> Result<()> {
-    for (kernel, part) in GuestKernel::ALL.into_iter().flat_map(|kernel| Part::ALL.map(|part| (kernel, part)))
-    {
+    let all = GuestKernel::ALL.into_iter();
+    for (kernel, &part) in all.flat_map(|kernel| Part::of(kernel).iter().map(move |part| (kernel, part))) {
         let dir = lab.guest_dir(kernel);
         if part.is_ready(&dir) {
             continue;
@@ -139,6 +152,11 @@ fn build(lab: &Lab, kernel: GuestKernel, part: Part, out: &Path) -> Result<()> {
         }
         // Its index of modules takes the place of the first one.
         Part::Networking => wanted.extend(Part::Base.modules()),
+        Part::Dpdk => {
+            wanted.extend(Part::Base.modules());
+            libraries.insert(plugin(lab, "librte_mempool_ring.so")?);
+            libraries.insert(LINE_BUFFERING.to_owned());
+        }
     }
     for program in part.programs() {
         let name = program.rsplit('/').next().unwrap_or(program);
@@ -156,19 +174,19 @@ fn build(lab: &Lab, kernel: GuestKernel, part: Part, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts an initramfs together: what every guest has, on demand the networking, and files of the machine, each under its
+/// Puts an initramfs together: what every guest has, on demand one thing more, and files of the machine, each under its
 /// path in the guest. The kernel takes several archives one after the other; a later file takes an earlier one's place.
 pub(crate) fn assemble(
     lab: &Lab,
     kernel: GuestKernel,
-    networking: bool,
+    more: Option<Part>,
     files: &[(String, PathBuf)],
     out: &Path,
 ) -> Result<()> {
     let dir = lab.guest_dir(kernel);
     let mut bytes = read(&dir.join(Part::Base.file()))?;
-    if networking {
-        bytes.extend(read(&dir.join(Part::Networking.file()))?);
+    if let Some(part) = more {
+        bytes.extend(read(&dir.join(part.file()))?);
     }
     let mut archive = Archive::new(Vec::new());
     for (path, file) in files {
@@ -178,6 +196,12 @@ pub(crate) fn assemble(
     out.write_all(&bytes)
         .and_then(|()| out.write_all(&archive.finish()?))
         .context("cannot write an initramfs")
+}
+
+/// One of DPDK's drivers that no program is linked with.
+fn plugin(lab: &Lab, name: &str) -> Result<String> {
+    let text = output(lab.program("find").args(["/usr/lib/x86_64-linux-gnu/dpdk", "-name"]).arg(name))?;
+    text.lines().next().map(str::to_owned).with_context(|| format!("DPDK has no {name}"))
 }
 
 /// The libraries a program of the tree is linked with, as paths inside the tree, the loader among them.

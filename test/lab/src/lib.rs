@@ -10,7 +10,7 @@
 //!     tree/                          forky, made by mmdebstrap
 //!     guest/6.1/{vmlinuz,initrd,networking}     bookworm
 //!     guest/6.12/{vmlinuz,initrd,networking}    trixie
-//!     guest/7.x/{vmlinuz,initrd,networking}     forky
+//!     guest/7.x/{vmlinuz,initrd,networking,dpdk}  forky
 //! ```
 //!
 //! [`Lab::ensure`] makes what is missing, from nothing but root and the machine's own apt sources, and is free

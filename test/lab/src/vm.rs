@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{Boot, Child, GuestKernel, GuestShell, Lab, Launch, Reply, guest};
+use crate::{
+    Boot, Child, GuestKernel, GuestShell, Lab, Launch, Reply,
+    guest::{self, Part},
+};
 
 /// How guest code is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,8 @@ pub struct VmSpec {
     pub on_cpu: Option<usize>,
     /// Whether it has `bridge`, `tc` and the kernel's modules behind them.
     pub networking: bool,
+    /// Whether it has DPDK's testpmd (and no networking), and a virtual IOMMU, which VFIO wants. Newest kernel only.
+    pub dpdk: bool,
     /// Programs of the machine that it has, each under its path in the guest.
     pub files: Vec<(String, PathBuf)>,
 }
@@ -143,6 +148,7 @@ impl VmSpec {
             nics: Vec::new(),
             on_cpu: None,
             networking: false,
+            dpdk: false,
             files: Vec::new(),
         }
     }
@@ -414,12 +420,22 @@ impl Vm {
 fn load_kernel(lab: &Lab, spec: &VmSpec, launch: &mut Launch, own: PathBuf) -> Result<()> {
     let guest = format!("/mnt/guest/{}", spec.kernel.name());
     let mut initrd = format!("{guest}/initrd");
-    if spec.networking || !spec.files.is_empty() {
-        guest::assemble(lab, spec.kernel, spec.networking, &spec.files, &own)?;
+    let more = match (spec.dpdk, spec.networking) {
+        (true, _) => Some(Part::Dpdk),
+        (false, true) => Some(Part::Networking),
+        (false, false) => None,
+    };
+    if more.is_some() || !spec.files.is_empty() {
+        guest::assemble(lab, spec.kernel, more, &spec.files, &own)?;
         initrd = own.display().to_string();
     }
     launch.arg("-kernel").arg(format!("{guest}/vmlinuz")).arg("-initrd").arg(initrd);
-    launch.arg("-append").arg(command_line(&spec.name));
+    let mut line = command_line(&spec.name);
+    if spec.dpdk {
+        launch.args(["-device", "intel-iommu,caching-mode=on"]);
+        line.push_str(" intel_iommu=on iommu=pt");
+    }
+    launch.arg("-append").arg(line);
     Ok(())
 }
 

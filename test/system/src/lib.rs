@@ -153,12 +153,26 @@ impl Totals {
                 if now.received + now.replicated != now.delivered + now.dropped {
                     bail!("counters do not add up: {now:?}");
                 }
+                no_interrupt_was_lost(daemon)?;
                 return Ok(now);
             }
             before = now;
         }
         bail!("the counters never stand still: {before:?}")
     }
+}
+
+/// No driver's timer ever found work of which its card had not told it.
+fn no_interrupt_was_lost(daemon: &Daemon) -> Result<()> {
+    let ports = daemon.ask(&["port", "show"])?;
+    for port in ports.as_array().context("the daemon shows no ports")? {
+        if let Some(lost) = port["peer"]["pci"].get("lost_interrupts")
+            && lost != 0
+        {
+            bail!("lost interrupts: {}", port["peer"]["pci"]);
+        }
+    }
+    Ok(())
 }
 
 /// The counters of one port, `(received, delivered to it)`.

@@ -8,5 +8,6 @@ mod dpdk;
 mod guest;
 mod life;
 mod oracle;
+mod pmd;
 mod scale;
 mod vms;
