@@ -186,6 +186,10 @@ fn pci_status(pci: &PciStatus) -> String {
         text.push_str(", doorbells mapped");
     }
     let _ = write!(text, ", {}", count(pci.faults, "fault"));
+    let _ = write!(text, ", traps: {} reads, {} writes", pci.register_reads, pci.register_writes);
+    if pci.lost_interrupts > 0 {
+        let _ = write!(text, ", {}", count(pci.lost_interrupts, "lost interrupt"));
+    }
     if let Some(last) = &pci.last_refusal {
         let _ = write!(text, ", {} refused, the last: {last}", count(pci.refused, "request"));
     }

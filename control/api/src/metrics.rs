@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use crate::{
     BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MeterStatus, MirrorStatus, Passed,
-    PortStatus, Stats, TenantStatus, WorkerStatus, ZoneStatus,
+    PciStatus, PortStatus, Stats, TenantStatus, WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -183,6 +183,32 @@ impl Snapshot {
             if let Some(peer) = &port.peer {
                 let labels = vec![("port", port.name.clone()), ("kind", port.kind.clone())];
                 counter(&mut family, &labels, peer.connections)?;
+            }
+        }
+        self.port_cards(encoder)
+    }
+
+    fn port_cards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Count = (&'static str, &'static str, fn(&PciStatus) -> u64);
+        const COUNTS: [Count; 5] = [
+            ("faults", "Accesses of the card to memory that is not shared, refused", |card| card.faults),
+            ("register_reads", "Reads of registers that trapped the guest", |card| card.register_reads),
+            ("register_writes", "Writes of registers that trapped the guest", |card| card.register_writes),
+            ("software_interrupts", "Interrupts that the driver asked for by itself", |card| {
+                card.software_interrupts
+            }),
+            ("lost_interrupts", "Software interrupts that found work which nobody had told of", |card| {
+                card.lost_interrupts
+            }),
+        ];
+        for (name, help, read) in COUNTS {
+            let name = format!("port_card_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for port in &self.ports {
+                if let Some(card) = port.peer.as_ref().and_then(|peer| peer.pci.as_ref()) {
+                    let labels = vec![("port", port.name.clone()), ("kind", port.kind.clone())];
+                    counter(&mut family, &labels, read(card))?;
+                }
             }
         }
         Ok(())

@@ -151,6 +151,18 @@ pub struct PciStatus {
     pub mmap: bool,
     /// Accesses to memory that the VMM does not share, refused, since the port was made.
     pub faults: u64,
+    /// Reads of registers that trapped the guest, since the port was made.
+    #[serde(default)]
+    pub register_reads: u64,
+    /// Writes of registers that trapped the guest, since the port was made.
+    #[serde(default)]
+    pub register_writes: u64,
+    /// Interrupts that the driver asked for by itself, because its timer wanted to know or saw a queue stand still.
+    #[serde(default)]
+    pub software_interrupts: u64,
+    /// Those of them that found work of which no interrupt had told: a defect of the card.
+    #[serde(default)]
+    pub lost_interrupts: u64,
     /// Requests of the VMM that were refused, in this session.
     pub refused: u64,
     /// The last one of them.

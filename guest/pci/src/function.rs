@@ -18,6 +18,16 @@ pub enum Reset {
     Disconnect,
 }
 
+/// How often a driver asked for an interrupt by itself, as those do whose timer sees a queue stand still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SoftwareInterrupts {
+    /// Times that it did.
+    pub asked: u64,
+    /// Those of them at which there was work in a ring that no interrupt had told of and none was about to: an interrupt
+    /// was lost.
+    pub lost: u64,
+}
+
 /// Pages of a BAR that the guest may write without anybody being told: whoever serves the function polls them.
 #[derive(Debug)]
 pub struct SharedBar {
@@ -84,6 +94,11 @@ pub trait Function: Send {
     /// Accesses to memory outside of the map that were refused, since the function was made.
     fn faults(&self) -> u64 {
         0
+    }
+
+    /// What drivers asked for by themselves, since the function was made.
+    fn software_interrupts(&self) -> SoftwareInterrupts {
+        SoftwareInterrupts::default()
     }
 
     /// Where to log writes to guest memory from now on, for live migration; `None`: nowhere. Pages are those of the

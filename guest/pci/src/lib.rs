@@ -43,5 +43,5 @@ pub mod registers;
 pub use check::DescriptionError;
 pub use config_space::{ConfigSpace, Effects, PowerState};
 pub use description::{Bar, Description, Express, Msix, Pin};
-pub use function::{Function, Interrupts, Reset, SharedBar};
+pub use function::{Function, Interrupts, Reset, SharedBar, SoftwareInterrupts};
 pub use lspci::Lspci;

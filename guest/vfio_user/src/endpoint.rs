@@ -11,7 +11,7 @@ use fabnic_pci::Function;
 use crate::error::Error;
 use crate::session::{Session, Settings};
 use crate::socket::Connection;
-use crate::status::Status;
+use crate::status::{Status, Traps};
 
 /// Where a function is reached, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(crate) struct Body {
     live: Option<Live>,
     sessions: u64,
     turned_away: u64,
+    /// Of the sessions that are over.
+    traps: Traps,
     last_reason: Option<String>,
     log: LogBudget,
 }
@@ -91,6 +93,7 @@ impl Body {
             live: None,
             sessions: 0,
             turned_away: 0,
+            traps: Traps::default(),
             last_reason: None,
             log: LogBudget::default(),
         }
@@ -187,6 +190,7 @@ impl Body {
     /// Ends the session, if there is one. Its descriptors and its memory go with it.
     pub(crate) fn end(&mut self, reason: &Error) {
         if let Some(Live { connection, session, pid: _ }) = self.live.take() {
+            self.traps = self.traps.plus(session.traps());
             let function = self.function.as_mut();
             if catch_unwind(AssertUnwindSafe(|| session.end(function))).is_err() {
                 tracing::error!(port = self.name, "ending a session panicked");
@@ -208,10 +212,13 @@ impl Body {
             turned_away: self.turned_away,
             last_reason: self.last_reason.clone(),
             faults: self.function.faults(),
+            traps: self.traps,
+            software_interrupts: self.function.software_interrupts(),
             ..Status::default()
         };
         if let Some(live) = &self.live {
             status.peer_pid = live.pid;
+            status.traps = self.traps.plus(live.session.traps());
             live.session.describe(&mut status);
         }
         status

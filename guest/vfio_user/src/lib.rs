@@ -93,4 +93,4 @@ pub use message::{
 };
 pub use reactor::{Handle, Reactor};
 pub use session::{Session, Settings};
-pub use status::Status;
+pub use status::{Status, Traps};

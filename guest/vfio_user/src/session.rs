@@ -20,7 +20,7 @@ use crate::message::{
 use crate::migration::{Migration, Parts};
 use crate::msix_table::MsixTable;
 use crate::regions::{self, REGIONS, Region};
-use crate::status::Status;
+use crate::status::{Status, Traps};
 use crate::version::{self, Peer};
 
 /// Kinds of interrupts of a PCI device: INTx, MSI, MSI-X, error, request to be unplugged.
@@ -51,6 +51,7 @@ pub struct Session {
     /// What the function reaches now.
     reached: Option<Arc<Map>>,
     migration: Migration,
+    traps: Traps,
     refused: u64,
     last_refusal: Option<String>,
 }
@@ -74,6 +75,7 @@ impl Session {
             peer: None,
             reached: None,
             migration: Migration::default(),
+            traps: Traps::default(),
             refused: 0,
             last_refusal: None,
         })
@@ -345,6 +347,7 @@ impl Session {
         region.check(self.config.description(), offset, count_bytes)?;
         // Bounded by the check of the command (1 MiB) and of the region.
         let mut data = vec![0; count_bytes];
+        self.traps.reads += u64::from(matches!(region, Region::Bar(_)));
         match region {
             Region::Config => {
                 self.config.show_interrupt(self.events.asserted());
@@ -372,6 +375,7 @@ impl Session {
     }
 
     fn write(&mut self, function: &mut dyn Function, region: Region, offset: u64, data: &[u8]) {
+        self.traps.writes += u64::from(matches!(region, Region::Bar(_)));
         match region {
             Region::Config => {
                 let effects = self.config.write(offset, data);
@@ -449,6 +453,11 @@ impl Session {
     /// What the function is at the moment, as `lspci` would show it.
     pub fn config(&self) -> &ConfigSpace {
         &self.config
+    }
+
+    /// Accesses to BARs so far.
+    pub(crate) fn traps(&self) -> Traps {
+        self.traps
     }
 
     pub(crate) fn describe(&self, status: &mut Status) {

@@ -1,5 +1,27 @@
 //! What a session looks like from outside, for people to read.
 
+use fabnic_pci::SoftwareInterrupts;
+
+/// Accesses to BARs that came as messages: each is an exit of the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traps {
+    /// Reads; the guest waits for them.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl Traps {
+    /// These and those.
+    #[must_use]
+    pub(crate) fn plus(self, other: Traps) -> Traps {
+        Traps {
+            reads: self.reads.saturating_add(other.reads),
+            writes: self.writes.saturating_add(other.writes),
+        }
+    }
+}
+
 /// A vfio-user end point as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -25,6 +47,10 @@ pub struct Status {
     pub logging: bool,
     /// Accesses of the function outside of the windows, since the port was made.
     pub faults: u64,
+    /// Reads and writes of registers that the guest was trapped for, since the port was made.
+    pub traps: Traps,
+    /// Interrupts that drivers asked for, and lost ones among them.
+    pub software_interrupts: SoftwareInterrupts,
     /// Requests that were refused in this session.
     pub refused: u64,
     /// The last one of them.

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use fabnic_avf_spec::PCI_ID;
 use fabnic_avf_spec::mailbox::MESSAGE;
-use fabnic_avf_spec::registers::{self as reg, icr};
+use fabnic_avf_spec::registers::{self as reg, dyn_ctl, icr};
 use fabnic_memory::Map;
-use fabnic_pci::{Bar, Description, Express, Function, Interrupts, Msix, Pin, Reset, SharedBar};
+use fabnic_pci::{
+    Bar, Description, Express, Function, Interrupts, Msix, Pin, Reset, SharedBar, SoftwareInterrupts,
+};
 use fabnic_port::{Fault, Port};
 
 use crate::control::Session;
 use crate::doorbell::{AREAS, Doorbells, NoDoorbells};
-use crate::interrupts::{Pauses, Vectors};
+use crate::interrupts::{Pauses, Side, Vectors};
 use crate::mailbox::Mailbox;
 use crate::queues::{MAX_QUEUES, Queues};
+use crate::rescue::{Moment, Rescues};
 use crate::rss::Hasher;
 use crate::settings::{Control, Settings};
 
@@ -31,6 +34,7 @@ pub struct Avf {
     pub(crate) vectors: Arc<Vectors>,
     doorbells: Arc<Doorbells>,
     pauses: Pauses,
+    rescues: Rescues,
     map: Option<Arc<Map>>,
     /// Not stopped where it stands.
     is_running: bool,
@@ -94,6 +98,7 @@ impl Avf {
             vectors,
             doorbells,
             pauses: Pauses::default(),
+            rescues: Rescues::default(),
             map: None,
             is_running: true,
             mailbox: Mailbox::default(),
@@ -212,12 +217,28 @@ impl Avf {
         }
         match offset {
             reg::ICR0_ENA1 => self.vectors.enable_causes(value),
-            reg::DYN_CTL01 => self.vectors.write_control(0, value, &mut self.pauses),
+            reg::DYN_CTL01 => self.write_control(0, value),
             _ => {
                 if let Some(vector) = queue_vector(offset) {
-                    self.vectors.write_control(vector, value, &mut self.pauses);
+                    self.write_control(vector, value);
                 }
             }
+        }
+    }
+
+    fn write_control(&mut self, vector: u16, value: u32) {
+        let Avf { vectors, queues, pauses, rescues, .. } = self;
+        let look = || {
+            let [receive, transmit] =
+                [Side::Receive, Side::Transmit].map(|side| vectors.queues(side, vector));
+            Moment { is_waiting: vectors.is_waiting(vector), passed: queues.passed(receive, transmit) }
+        };
+        if value & dyn_ctl::SWINT_TRIG != 0 {
+            rescues.asked(vector, look, || queues.wait_for_bursts());
+        }
+        vectors.write_control(vector, value, pauses);
+        if value & dyn_ctl::INTENA != 0 && value & dyn_ctl::INTENA_MSK == 0 {
+            rescues.enabled(vector, look());
         }
     }
 
@@ -354,6 +375,10 @@ impl Function for Avf {
 
     fn faults(&self) -> u64 {
         self.queues.faults() + self.mailbox.faults
+    }
+
+    fn software_interrupts(&self) -> SoftwareInterrupts {
+        self.rescues.count()
     }
 
     fn set_running(&mut self, running: bool) {

@@ -93,6 +93,19 @@ impl Vectors {
         }
     }
 
+    /// The queues of one side, one a bit, that have this vector.
+    pub(crate) fn queues(&self, side: Side, vector: u16) -> u32 {
+        let places = self.of(side).iter().enumerate();
+        places.fold(0, |mask, (queue, place)| {
+            mask | u32::from(u16::from(place.load(Ordering::Relaxed)) == vector) << queue
+        })
+    }
+
+    /// Whether the driver waits for this vector, and nothing happened that it is to be told.
+    pub(crate) fn is_waiting(&self, vector: u16) -> bool {
+        self.vectors.get(usize::from(vector)).is_some_and(Vector::is_waiting)
+    }
+
     /// A queue wrote something back. Gives the number of interrupts sent.
     #[inline]
     pub(crate) fn cause(&self, side: Side, queue: usize) -> u32 {

@@ -56,6 +56,7 @@ mod offload;
 mod queues;
 mod receive;
 mod receive_ring;
+mod rescue;
 mod rss;
 mod settings;
 mod stats;

@@ -355,6 +355,19 @@ impl Queues {
         receive.chain(self.transmit.iter().map(|one| one.counters.faults())).sum()
     }
 
+    /// Frames that these queues received and sent so far.
+    pub(crate) fn passed(&self, receive: u32, transmit: u32) -> u64 {
+        let receive = each(receive).filter_map(|queue| self.receive.get(queue).map(|one| &one.counters));
+        let transmit = each(transmit).filter_map(|queue| self.transmit.get(queue).map(|one| &one.counters));
+        receive.chain(transmit).fold(0, |sum, counters| sum.wrapping_add(counters.frames()))
+    }
+
+    /// Waits until the bursts that are in work are through: what they wrote was told of then.
+    pub(crate) fn wait_for_bursts(&self) {
+        self.port.ingress().iter().for_each(|cell| drop(cell.lock()));
+        self.port.egress().iter().for_each(|cell| drop(cell.lock()));
+    }
+
     /// What all queues received and sent.
     pub(crate) fn counts(&self) -> (Counts, Counts) {
         let (mut receive, mut transmit) = (Counts::default(), Counts::default());

@@ -68,6 +68,11 @@ impl Counters {
         }
     }
 
+    /// Frames that passed.
+    pub(crate) fn frames(&self) -> u64 {
+        self.casts.iter().fold(0, |sum, cast| sum.wrapping_add(cast.load(Ordering::Relaxed)))
+    }
+
     /// An address was not in the guest's memory.
     pub(crate) fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);

@@ -85,6 +85,11 @@ impl Vector {
         self.change(|_| 0);
     }
 
+    /// Whether the driver waits for an interrupt, and nothing happened that it is to be told.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ENABLED
+    }
+
     /// Whether the driver wants an interrupt and none was sent since.
     pub(crate) fn is_enabled(&self) -> bool {
         self.0.load(Ordering::Relaxed) & ENABLED != 0

@@ -128,6 +128,11 @@ impl InterruptLine {
         self.0.lock().causes
     }
 
+    /// Whether the line is high.
+    pub(crate) fn is_asserted(&self) -> bool {
+        self.0.lock().asserted
+    }
+
     /// The mask.
     pub(crate) fn mask(&self) -> Cause {
         self.0.lock().mask

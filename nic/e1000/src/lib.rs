@@ -45,6 +45,7 @@ mod model;
 mod phy;
 mod receive;
 mod registers;
+mod rescue;
 mod ring;
 mod shared;
 pub mod spec;

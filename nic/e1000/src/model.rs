@@ -18,7 +18,7 @@ use core::any::Any;
 use std::sync::Arc;
 
 use fabnic_memory::{DirtyLog, Map, MapError};
-use fabnic_pci::{Bar, Description, Function, Interrupts, Pin, Reset, SharedBar};
+use fabnic_pci::{Bar, Description, Function, Interrupts, Pin, Reset, SharedBar, SoftwareInterrupts};
 use fabnic_port::{Ingress, Port};
 use fabnic_wire::MacAddr;
 use parking_lot::Mutex;
@@ -28,13 +28,14 @@ use crate::filter::Filter;
 use crate::interrupt::Taken;
 use crate::receive::Receive;
 use crate::registers::{StoredRegisters, canonical};
+use crate::rescue::{Heads, Rescues};
 use crate::ring::{RingPages, Side};
 use crate::shared::Shared;
 use crate::spec::phy::ADDRESS;
 use crate::spec::register::{
     CTRL, CTRL_RESET, Cause, Ctrl, EECD, EERD, ICR, ICS, IMC, IMS, ITR, MDIC, MTA, Mdic, RA, RAH_MASK,
-    RAH_VALID, RCTL, RECEIVE_PAGE, RXCSUM, Rctl, STATISTICS, STATUS, Status, TCTL, TCTL_EN, TDT,
-    TRANSMIT_PAGE, TRANSMIT_RING, VET, VFTA, ring,
+    RAH_VALID, RCTL, RECEIVE_PAGE, RECEIVE_RING, RXCSUM, Rctl, STATISTICS, STATUS, Status, TCTL, TCTL_EN,
+    TDT, TRANSMIT_PAGE, TRANSMIT_RING, VET, VFTA, ring,
 };
 use crate::spec::{BAR_LEN, DEVICE, IO_BAR_LEN, REVISION, SUBSYSTEM, VENDOR};
 use crate::state::{Reader, StateError, Writer};
@@ -103,6 +104,7 @@ pub struct E1000 {
     eeprom: Eeprom,
     stored: StoredRegisters,
     reader: StatisticsReader,
+    rescues: Rescues,
     /// IOADDR.
     io_address: u32,
     carry: Carry,
@@ -135,6 +137,7 @@ impl E1000 {
             eeprom: Eeprom::new(config.mac),
             stored: StoredRegisters::default(),
             reader: StatisticsReader::default(),
+            rescues: Rescues::default(),
             io_address: 0,
             carry: Carry::default(),
             transmits: false,
@@ -161,6 +164,7 @@ impl E1000 {
         self.reader = StatisticsReader::default();
         self.carry = Carry::default();
         self.shared.pages.reset();
+        self.rescues.tell(self.heads());
         self.shared.statistics.reset();
         self.shared.set_looped_in_mac(false);
         // The wire is a bit of CTRL; the PHY itself goes on as it was.
@@ -260,6 +264,21 @@ impl E1000 {
         }
     }
 
+    fn heads(&self) -> Heads {
+        [Side::Receive, Side::Transmit].map(|side| self.shared.pages.register(side, ring::HEAD))
+    }
+
+    /// The driver asks for an interrupt.
+    fn note_rescue(&mut self, asked: Cause) {
+        let E1000 { shared, port, rescues, .. } = self;
+        let head = |side| shared.pages.register(side, ring::HEAD);
+        let look = || ([Side::Receive, Side::Transmit].map(head), shared.line.causes());
+        rescues.ask(asked, shared.line.is_asserted(), look, || {
+            port.ingress().iter().for_each(|cell| drop(cell.lock()));
+            port.egress().iter().for_each(|cell| drop(cell.lock()));
+        });
+    }
+
     fn read_register(&mut self, offset: u32) -> u32 {
         match canonical(offset) {
             CTRL => self.ctrl.bits(),
@@ -272,7 +291,11 @@ impl E1000 {
             EERD => self.eeprom.read_word(self.eerd),
             MDIC => self.mdic,
             VET => self.shared.filter(|filter| filter.vet.into()),
-            ICR => self.shared.line.take(self.taken()).bits(),
+            ICR => {
+                let causes = self.shared.line.take(self.taken());
+                self.rescues.tell(self.heads());
+                causes.bits()
+            }
             ITR => self.itr,
             ICS => self.shared.line.causes().bits(),
             IMS => self.shared.line.mask().bits(),
@@ -298,6 +321,7 @@ impl E1000 {
             ICR => self.shared.line.clear(Cause::from_bits_truncate(value), self.taken()),
             ITR => self.itr = value & 0xffff,
             ICS => {
+                self.note_rescue(Cause::from_bits_truncate(value));
                 self.shared.line.raise(Cause::from_bits_truncate(value));
             }
             IMS => self.shared.line.unmask(Cause::from_bits_truncate(value)),
@@ -315,6 +339,9 @@ impl E1000 {
             RXCSUM => self.change_filter(|filter| filter.rxcsum = value & 0x3ff),
             offset if RingPages::holds(offset) => {
                 self.shared.pages.write(offset, value);
+                if [RECEIVE_RING, TRANSMIT_RING].map(|first| first + ring::HEAD).contains(&offset) {
+                    self.rescues.tell(self.heads());
+                }
                 // Not the tail alone: with the others a ring may begin to hold what the tail said before.
                 if (TRANSMIT_RING..=TDT).contains(&offset) {
                     self.shared.doorbell.ring();
@@ -511,6 +538,10 @@ impl Function for E1000 {
 
     fn faults(&self) -> u64 {
         self.shared.faults()
+    }
+
+    fn software_interrupts(&self) -> SoftwareInterrupts {
+        self.rescues.count()
     }
 
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> bool {
