@@ -139,11 +139,8 @@ pub(crate) fn prefetch_write(p: *const u8) {
 pub(crate) unsafe fn copy_sum(dst: *mut u8, src: *const u8, n: usize) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if n >= 64 && std::arch::is_x86_feature_detected!("avx2") {
-        let whole = n & !31;
-        // SAFETY: the CPU has AVX2; both runs are the caller's, whole vectors first and the rest behind them.
-        return unsafe {
-            avx2::copy_sum(dst, src, whole) + copy_sum_words(dst.add(whole), src.add(whole), n - whole)
-        };
+        // SAFETY: the CPU has AVX2; both runs are the caller's.
+        return unsafe { avx2::copy_sum(dst, src, n) };
     }
     // SAFETY: the caller's promise.
     unsafe { copy_sum_words(dst, src, n) }
@@ -181,17 +178,19 @@ unsafe fn copy_sum_words(dst: *mut u8, src: *const u8, n: usize) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use core::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16,
-        _mm256_setzero_si256, _mm256_storeu_si256, _mm256_xor_si256,
+        __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256, _mm256_madd_epi16,
+        _mm256_set1_epi16, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_xor_si256,
     };
 
     /// Vectors after which the lanes are emptied: each gains at most 2^16 a vector, of the 2^31 that it holds.
     const STEPS: usize = 1 << 13;
 
-    /// As [`super::copy_sum`], for a multiple of 32 bytes.
+    /// As [`super::copy_sum`], for 64 bytes at least.
     ///
     /// There is an instruction that multiplies signed words and adds neighbours, which with ones is the sum of pairs. A word
     /// whose highest bit is turned is, as a signed number, 2^15 less than it was unsigned: that is added again at the end.
+    /// What is left behind whole vectors is copied as the last 32 bytes of all. Of the vector before them only those bytes
+    /// count that stay: what is summed is what is written last.
     ///
     /// # Safety
     /// As there; and the CPU must have AVX2.
@@ -199,10 +198,26 @@ mod avx2 {
     pub(super) unsafe fn copy_sum(dst: *mut u8, src: *const u8, n: usize) -> u64 {
         let (turn, ones) = (_mm256_set1_epi16(i16::MIN), _mm256_set1_epi16(1));
         let pairs = |vector| _mm256_madd_epi16(_mm256_xor_si256(vector, turn), ones);
-        let (mut sum, mut at) = (0_i64, 0);
-        while at < n {
-            let end = n.min(at + 32 * STEPS);
-            let (mut first, mut second) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        let new = if n.is_multiple_of(2) { n % 32 } else { 0 };
+        // Vectors that are copied and stay; with 64 bytes at least there is one, and the loop is run.
+        let whole = (n & !31) - if new > 0 { 32 } else { 0 };
+        let (mut first, mut second) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        let (mut sum, mut at, mut vectors) = (0_i64, 0, whole / 32);
+        if new > 0 {
+            // SAFETY: [whole, whole + 32) and the last 32 bytes of both runs, and 32 bytes of a mask of 64.
+            let (a, b) = unsafe {
+                let a = _mm256_loadu_si256(src.add(whole).cast::<__m256i>());
+                _mm256_storeu_si256(dst.add(whole).cast::<__m256i>(), a);
+                let b = _mm256_loadu_si256(src.add(n - 32).cast::<__m256i>());
+                _mm256_storeu_si256(dst.add(n - 32).cast::<__m256i>(), b);
+                let stay = _mm256_loadu_si256(FIRST.as_ptr().add(32 - new).cast::<__m256i>());
+                (_mm256_and_si256(a, stay), b)
+            };
+            (first, second) = (pairs(a), pairs(b));
+            vectors += 2;
+        }
+        while at < whole {
+            let end = whole.min(at + 32 * STEPS);
             while at + 64 <= end {
                 // SAFETY: [at, at + 64) is within both runs.
                 let (a, b) = unsafe {
@@ -226,15 +241,36 @@ mod avx2 {
                 first = _mm256_add_epi32(first, pairs(a));
                 at += 32;
             }
-            let mut lanes = [0_i32; 8];
-            // SAFETY: eight lanes of 32 bits.
-            unsafe {
-                _mm256_storeu_si256(lanes.as_mut_ptr().cast::<__m256i>(), _mm256_add_epi32(first, second))
-            };
-            sum += lanes.iter().map(|lane| i64::from(*lane)).sum::<i64>();
+            sum += lanes(_mm256_add_epi32(first, second));
+            (first, second) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        }
+        let mut rest = 0;
+        if new == 0 && at < n {
+            // SAFETY: what is left of both runs.
+            rest = unsafe { super::copy_sum_words(dst.add(at), src.add(at), n - at) };
         }
         // What was taken from each word: never more than it was, so that the sum is not negative.
-        (sum + (n as i64 / 2) * 0x8000) as u64
+        (sum + (vectors as i64 * 16) * 0x8000) as u64 + rest
+    }
+
+    /// From byte `32 - n` on, 32 bytes of which the first `n` are ones.
+    static FIRST: [u8; 64] = {
+        let mut mask = [0; 64];
+        let mut at = 0;
+        while at < 32 {
+            mask[at] = 0xff;
+            at += 1;
+        }
+        mask
+    };
+
+    /// The sum of eight signed lanes.
+    #[target_feature(enable = "avx2")]
+    fn lanes(sums: __m256i) -> i64 {
+        let mut lanes = [0_i32; 8];
+        // SAFETY: eight lanes of 32 bits.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast::<__m256i>(), sums) };
+        lanes.iter().map(|lane| i64::from(*lane)).sum()
     }
 }
 

@@ -34,10 +34,10 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Doorbells {
     words: Table<u32>,
-    file: OwnedFd,
+    /// What the guest maps, if it may have the pages mapped: then a queue that sleeps would not be woken. Else nobody needs
+    /// it, and a host with thousands of functions would run out of descriptors.
+    file: Option<OwnedFd>,
     lines: Box<[Line]>,
-    /// The guest may have the pages mapped: a queue that sleeps would not be woken.
-    shared: bool,
 }
 
 /// Why there are none.
@@ -51,12 +51,12 @@ impl Doorbells {
         let words = usize::try_from(BAR0_SIZE / 4).unwrap_or(0);
         let words = map.table(AddressSpace::Guest, 0, words).map_err(NoDoorbells)?;
         let lines = (0..queues.min(MAX_QUEUES)).map(|_| Line::default()).collect();
-        Ok(Arc::new(Doorbells { words, file, lines, shared }))
+        Ok(Arc::new(Doorbells { words, file: Some(file).filter(|_| shared), lines }))
     }
 
     /// The file behind the pages, if they may be shared.
     pub(crate) fn file(&self) -> Option<OwnedFd> {
-        if self.shared { self.file.try_clone().ok() } else { None }
+        self.file.as_ref()?.try_clone().ok()
     }
 
     /// Whether this register is one of the words here.
@@ -127,7 +127,7 @@ impl Doorbells {
         if let Some(line) = self.lines.get(queue) {
             line.bell.arm();
         }
-        !self.shared
+        self.file.is_none()
     }
 
     /// The queue is polled.

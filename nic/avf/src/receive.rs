@@ -25,7 +25,7 @@ use crate::queues::MAX_QUEUES;
 use crate::receive_ring::{Plan, Refusal, Ring};
 use crate::rss::Hasher;
 use crate::stats::Counts;
-use crate::usual::{self, FlowCache, Usual};
+use crate::usual::{self, FlowCache, Looker, Usual};
 
 /// What the control side says of what is received, and how.
 #[derive(Debug)]
@@ -106,16 +106,20 @@ impl Receive {
         if director.is_some() {
             return count;
         }
-        let (hasher, longest) = (&**hasher, self.longest);
-        let own = filter.addresses.first().copied().unwrap_or(u64::MAX);
+        let mut looker = Looker::new(hasher, flows);
+        let longest = self.longest as usize;
+        // Bits in which an address may differ from our own: all but that of a group if all are taken.
+        let own = filter.addresses.first().copied().unwrap_or(1);
+        let (own, compared) = if filter.all_unicast { (0, 1) } else { (own, 0xffff_ffff_ffff) };
         for (pick, place) in picks.iter().zip(usual) {
             let Some(frame) = frames.get(usize::from(*pick)) else { break };
             let Some(start) = frame.plain_chunk::<{ usual::LOOKED }>() else { break };
-            let to = start.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)) & 0xffff_ffff_ffff;
-            if frame.len() > longest || to & 1 != 0 || (to != own && !filter.all_unicast) {
+            let to = start.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+            let len = frame.len() as usize;
+            if len > longest || to & compared != own {
                 break;
             }
-            let Some(found) = usual::look(start, frame.len() as usize, hasher, flows) else { break };
+            let Some(found) = looker.look(start, len) else { break };
             *place = found;
             count += 1;
         }
@@ -172,7 +176,7 @@ impl Receive {
             if ring.taken() < run {
                 ring.take_ahead(map, run);
             }
-            let (placed, bytes) = ring.place_usual(map, frames, (slices, source), picks, left);
+            let (placed, bytes) = ring.place_usual(map, (frames, slices, source), picks, left);
             counts.pass_all(Cast::Unicast, placed, bytes);
             tally.deliver_all(placed, bytes);
             done += placed;

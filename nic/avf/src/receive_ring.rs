@@ -24,7 +24,7 @@ use crate::classify::{Kind, Transport};
 use crate::crc::Crc;
 use crate::doorbell::Doorbells;
 use crate::stats::Counters;
-use crate::usual::{L4, Usual, add, is_all_ones};
+use crate::usual::{SUMMED, Usual, add, is_all_ones, sum_run};
 
 /// Buffers that one frame may take: a longest frame in the smallest buffers that may be posted.
 pub(crate) const MAX_BUFFERS: usize = 128;
@@ -312,56 +312,92 @@ impl Ring {
 
     /// Delivers usual frames that one buffer takes, up to the first for which there is no buffer at hand. Gives how many,
     /// and their bytes.
-    #[inline(never)]
     pub(crate) fn place_usual(
         &mut self,
         map: &Map,
-        frames: &[Frame],
-        (slices, source): (&[Slice], &Map),
+        (frames, slices, source): (&[Frame], &[Slice], &Map),
         picks: &[u8],
         all: &[Usual],
     ) -> (usize, u64) {
-        let (reach, format) = (map.reach(), self.config.format);
+        let (mut placed, mut bytes) = (0, 0);
+        loop {
+            let before = placed;
+            let (more, theirs) = self.place_short(map, frames, picks, all);
+            (placed, bytes) = (placed + more, bytes + theirs);
+            let (picks_left, left) = (picks.get(placed..).unwrap_or(&[]), all.get(placed..).unwrap_or(&[]));
+            let (more, theirs) = self.place_long(map, (frames, slices, source), picks_left, left);
+            (placed, bytes) = (placed + more, bytes + theirs);
+            if placed == before || placed == picks.len() {
+                self.written |= placed > 0;
+                return (placed, bytes);
+            }
+        }
+    }
+
+    /// Frames that are private as a whole, up to the first that is not.
+    #[inline(never)]
+    fn place_short(&mut self, map: &Map, frames: &[Frame], picks: &[u8], all: &[Usual]) -> (usize, u64) {
+        let reach = map.reach();
+        let Ring { descriptors, config: ReceiveConfig { len: size, format, .. }, .. } = self;
         let targets = self.buffers.get(self.used..).unwrap_or(&[]);
         let (mut head, mut placed, mut bytes) = (self.head, 0, 0);
         for ((pick, usual), target) in picks.iter().zip(all).zip(targets) {
-            let Some(frame) = frames.get(usize::from(*pick)) else { break };
-            let (len, first) = (frame.len(), frame.head());
-            let mut bad_l4 = false;
-            if !reach.write_both(target, &[], first) {
+            let Some(whole) = frames.get(usize::from(*pick)).and_then(Frame::plain_whole) else { break };
+            if !reach.write_both(target, &[], whole) {
                 break;
             }
-            if !frame.is_private() {
-                if let Some(next) = picks.get(placed + 1).and_then(|next| frames.get(usize::from(*next))) {
-                    announce(next, slices, source);
-                }
-                let covered = Covered { from: L4, len: usual.covered.into(), seed: usual.seed };
-                let sum = copy_rest(map, frame, slices, source, target, &covered);
-                bad_l4 = covered.len > 0 && !is_all_ones(sum);
-            } else if usual.covered > 0 {
-                let covered = first.get(L4..L4 + usize::from(usual.covered)).unwrap_or(&[]);
-                bad_l4 = !is_all_ones(add(usual.seed, sum_memory_order(covered)));
+            let mut sum = usual.seed;
+            if usual.end > 0 {
+                sum = add(sum, sum_run(whole.get(SUMMED..usize::from(usual.end)).unwrap_or(&[])));
             }
-            let found = Found {
-                packet_type: usual.packet_type,
-                checked: true,
-                bad_ip: usual.bad_ip,
-                bad_l4,
-                hash: Some(usual.hash),
-                ..Found::default()
-            };
-            let words = match format {
-                rxdid::LEGACY_32 => found.legacy((len & 0xffff) as u16, true),
-                format => found.flexible(format, (len & 0xffff) as u16, true),
-            };
-            self.descriptors.store_release(head.into(), words.map(u64::to_le));
-            head = if head + 1 >= self.config.len { 0 } else { head + 1 };
+            descriptors.store_release(head.into(), usual.describe(*format, whole.len() as u64, sum));
+            head = if head + 1 >= *size { 0 } else { head + 1 };
             placed += 1;
-            bytes += u64::from(len);
+            bytes += whole.len() as u64;
         }
         self.head = head;
         self.used += placed;
-        self.written |= placed > 0;
+        (placed, bytes)
+    }
+
+    /// Frames whose rest lies in the sender's memory, up to the first that is not such.
+    #[inline(never)]
+    fn place_long(
+        &mut self,
+        map: &Map,
+        (frames, slices, source): (&[Frame], &[Slice], &Map),
+        picks: &[u8],
+        all: &[Usual],
+    ) -> (usize, u64) {
+        let reach = map.reach();
+        let Ring { descriptors, config: ReceiveConfig { len: size, format, .. }, .. } = self;
+        let targets = self.buffers.get(self.used..).unwrap_or(&[]);
+        let (mut head, mut placed, mut bytes) = (self.head, 0, 0);
+        for ((pick, usual), target) in picks.iter().zip(all).zip(targets) {
+            let frame = frames.get(usize::from(*pick)).filter(|frame| !frame.is_private());
+            let Some(frame) = frame else { break };
+            let own = frame.head();
+            if !reach.write_both(target, &[], own) {
+                break;
+            }
+            // Frames of a burst are alike: one behind a long one is likely to be long.
+            if let Some(next) = picks.get(placed + 1).and_then(|next| frames.get(usize::from(*next))) {
+                announce(next, slices, source);
+            }
+            let (mut sum, end) = (usual.seed, usize::from(usual.end));
+            let behind = u32::try_from(end.saturating_sub(own.len())).unwrap_or(0);
+            let more = copy_rest(map, frame, slices, source, target, behind);
+            if end > 0 {
+                let first = own.get(SUMMED..end.min(own.len())).unwrap_or(&[]);
+                sum = add(add(sum, sum_memory_order(first)), more);
+            }
+            descriptors.store_release(head.into(), usual.describe(*format, frame.len().into(), sum));
+            head = if head + 1 >= *size { 0 } else { head + 1 };
+            placed += 1;
+            bytes += u64::from(frame.len());
+        }
+        self.head = head;
+        self.used += placed;
         (placed, bytes)
     }
 
@@ -392,10 +428,10 @@ impl Ring {
         {
             return false;
         }
-        let sum = match frame.is_private() {
-            true => covered.of_head(head),
-            false => copy_rest(map, frame, slices, source, &target, &covered),
-        };
+        let mut sum = covered.of_head(head);
+        if !frame.is_private() {
+            sum = add(sum, copy_rest(map, frame, slices, source, &target, covered.behind(head)));
+        }
         let found = Found {
             checked: !matches!(plan.kind.transport, Transport::Unknown),
             bad_ip: plan.kind.bad_ip,
@@ -617,53 +653,37 @@ impl Covered {
     }
 }
 
-/// Copies what is not private of a frame behind its head, in `target`. Gives the sum of all that is covered, if anything is;
-/// what of it is not in the head must begin at an even place.
+/// Copies what is not private of a frame behind its head, in `target`. Gives the sum of the first `summed` bytes of it: behind
+/// them there may be padding.
 #[inline(always)]
-fn copy_rest(
-    map: &Map,
-    frame: &Frame,
-    slices: &[Slice],
-    source: &Map,
-    target: &Slice,
-    covered: &Covered,
-) -> u64 {
-    let (head, rest) = (frame.head(), frame.rest_len());
+fn copy_rest(map: &Map, frame: &Frame, slices: &[Slice], source: &Map, target: &Slice, summed: u32) -> u64 {
+    let rest = frame.rest_len();
     let to = target.part(frame.len() - rest, rest);
     let (own, before) = frame.rest_slices(slices);
     let from = match own {
         [one] if one.len() >= before + rest => one.part(before, rest),
-        _ => return copy_pieces(map, frame, slices, source, &to, covered),
+        _ => return copy_pieces(map, frame, slices, source, &to, summed),
     };
-    if covered.len == 0 {
+    if summed == 0 {
         copy(source, &from, map, &to);
         return 0;
     }
-    // Behind what is covered there may be padding.
-    let summed = covered.behind(head);
-    let (_, more) = copy_sum(source, &from.part(0, summed), map, &to.part(0, summed));
-    if summed < rest {
-        copy(source, &from.part(summed, rest), map, &to.part(summed, rest));
+    if summed >= rest {
+        return copy_sum(source, &from, map, &to).1;
     }
-    add(covered.of_head(head), more)
+    let (_, sum) = copy_sum(source, &from.part(0, summed), map, &to.part(0, summed));
+    copy(source, &from.part(summed, rest), map, &to.part(summed, rest));
+    sum
 }
 
 /// The same for a frame in several pieces.
 #[inline(never)]
-fn copy_pieces(
-    map: &Map,
-    frame: &Frame,
-    slices: &[Slice],
-    source: &Map,
-    to: &Slice,
-    covered: &Covered,
-) -> u64 {
-    let (head, mut rest, to) = (frame.head(), frame.rest(slices), [*to]);
+fn copy_pieces(map: &Map, frame: &Frame, slices: &[Slice], source: &Map, to: &Slice, summed: u32) -> u64 {
+    let (mut rest, to) = (frame.rest(slices), [*to]);
     let mut to = Cursor::new(&to);
-    let summed = covered.behind(head);
-    let (_, more) = to.copy_sum_from(map, source, &mut rest, summed);
-    to.copy_from(map, source, &mut rest, frame.rest_len() - summed);
-    add(covered.of_head(head), more)
+    let (_, sum) = to.copy_sum_from(map, source, &mut rest, summed);
+    to.copy_from(map, source, &mut rest, frame.rest_len().saturating_sub(summed));
+    sum
 }
 
 /// Bytes of a frame that are asked for ahead: a standard one's. A longer copy gets ahead of itself.

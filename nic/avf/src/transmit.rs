@@ -14,6 +14,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use fabnic_avf_spec::receive::Cast;
 use fabnic_avf_spec::transmit::{Context, Data, cmd, dtype};
 use fabnic_memory::{AddressSpace, Hint, Map, Slice, Table};
 use fabnic_port::{BURST, Burst, DropReason, Fault, Frame, Ingress, MAX_FRAME, MAX_SLICES};
@@ -192,18 +193,24 @@ impl Transmit {
     fn fill_plain(&mut self, burst: &mut Burst, first: usize) {
         let Transmit { counts, rules, .. } = self;
         let sources = rules.sources.as_deref();
+        let (mut frames, mut bytes) = (0, 0);
         burst.fill_run::<0>(first, core::iter::repeat(true), |frame| {
-            let Some([t0, t1, t2, t3, t4, t5, s0, s1, s2, s3, s4, s5]) = frame.head().first_chunk().copied()
+            let Some([t0, t1, t2, t3, t4, t5, s0, s1, s2, s3, s4, s5, ..]) = frame.plain_start().copied()
             else {
                 return;
             };
+            let to = number([t0, t1, t2, t3, t4, t5]);
             if sources.is_some_and(|sources| !sources.contains(&number([s0, s1, s2, s3, s4, s5]))) {
                 frame.mark(DropReason::BadSource);
                 counts.discards += 1;
-                return;
+            } else if to & 1 != 0 {
+                counts.pass(cast(to), frame.len());
+            } else {
+                frames += 1;
+                bytes += u64::from(frame.len());
             }
-            counts.pass(cast(number([t0, t1, t2, t3, t4, t5])), frame.len());
         });
+        counts.pass_all(Cast::Unicast, frames, bytes);
     }
 
     /// Reads one packet from `at` on, its buffers into the burst's slices. Gives where it ends.

@@ -3,26 +3,52 @@
 //! same; a frame that is not quite usual is left to them.
 
 use fabnic_avf_spec::packet_type;
+use fabnic_avf_spec::receive::{Found, rxdid};
 use fabnic_wire::IpProtocol;
 
 use crate::rss::Hasher;
 
 /// Bytes that are looked at: Ethernet, IPv4, and the first eight of the transport.
 pub(crate) const LOOKED: usize = 42;
-/// Where the transport begins.
-pub(crate) const L4: usize = 34;
+/// Where the network header begins, and the transport.
+const L3: u64 = 14;
+const L4: usize = 34;
+/// Where the sum begins: the addresses of the pseudo header.
+pub(crate) const SUMMED: usize = 26;
 
 /// What such a frame is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usual {
+    /// The part of the pseudo header that is not in the frame as it is summed: protocol and length, in memory order. Its
+    /// addresses lie before the transport, so that one run from [`SUMMED`] on is all the rest. All ones if there is no
+    /// checksum.
+    pub(crate) seed: u64,
     pub(crate) hash: u32,
-    /// Bytes from [`L4`] on that the transport's checksum covers; 0 if there is no checksum.
-    pub(crate) covered: u16,
+    /// Where the bytes end that the transport's checksum covers; 0 if there is no checksum.
+    pub(crate) end: u16,
     pub(crate) packet_type: u8,
     /// The IPv4 header checksum is wrong.
     pub(crate) bad_ip: bool,
-    /// What the sum of the covered bytes begins with: the pseudo header's, in memory order, not folded.
-    pub(crate) seed: u64,
+}
+
+impl Usual {
+    /// The descriptor of such a frame, of which `sum` is the sum of all that is covered.
+    #[inline(always)]
+    pub(crate) fn describe(&self, format: u8, len: u64, sum: u64) -> [u64; 4] {
+        let found = Found {
+            packet_type: self.packet_type,
+            checked: true,
+            bad_ip: self.bad_ip,
+            bad_l4: !is_all_ones(sum),
+            hash: Some(self.hash),
+            ..Found::default()
+        };
+        let words = match format {
+            rxdid::LEGACY_32 => found.legacy((len & 0xffff) as u16, true),
+            format => found.flexible(format, (len & 0xffff) as u16, true),
+        };
+        words.map(u64::to_le)
+    }
 }
 
 /// Flows whose hash is remembered.
@@ -77,40 +103,80 @@ pub(crate) fn is_all_ones(sum: u64) -> bool {
     sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
-/// What a frame of `len` bytes is that begins with these; `None` if it is not a usual one. Nothing is left to be done on it,
-/// and nothing known of its checksums.
+/// The sum of 8 or more bytes that begin at an even place, as [`add`] adds; 0 of fewer.
 #[inline(always)]
-pub(crate) fn look(b: &[u8; LOOKED], len: usize, hasher: &Hasher, flows: &mut FlowCache) -> Option<Usual> {
-    // As they lie there, so little endian; the sums do not mind.
-    let word = |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u32::from_le_bytes(*at));
-    let long = |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u64::from_le_bytes(*at));
-    // EtherType, IHL, TOS, length, identification; fragment, TTL, protocol, checksum, half an address; addresses.
-    let (first, second, addresses) = (long(12), long(20), long(26));
-    let l4 = word(38);
-    // IPv4, five words, no fragment, and the protocol.
-    if first & 0x00ff_ffff != 0x0045_0008 {
-        return None;
+pub(crate) fn sum_run(bytes: &[u8]) -> u64 {
+    let Some(last) = bytes.last_chunk::<8>() else { return 0 };
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (pairs, single) = words.as_chunks::<2>();
+    let (mut first, mut second) = (0, 0);
+    for [a, b] in pairs {
+        first = add(first, word(a));
+        second = add(second, word(b));
     }
-    let size_be = ((first >> 32) & 0xffff) as u16;
-    let size = size_be.swap_bytes().checked_sub(20)?;
-    let (packet_type, least, covered) = match second & 0xff00_ff3f {
-        // UDP's own length says the same; without a checksum its field is zero.
-        UDP if (l4 & 0xffff) as u16 == size.swap_bytes() => {
-            (packet_type::IPV4_UDP, 8, if l4 >> 16 == 0 { 0 } else { size })
+    if let [one] = single {
+        first = add(first, word(one));
+    }
+    // The last eight bytes, less those that were added already.
+    let tail = if rest.is_empty() { 0 } else { word(last) >> (64 - 8 * rest.len()) };
+    add(add(first, second), tail)
+}
+
+/// What looks at frames: the hash and its memory, held ready for a burst.
+#[derive(Debug)]
+pub(crate) struct Looker<'a> {
+    hasher: &'a Hasher,
+    flows: &'a mut FlowCache,
+    /// The hash of UDP and of TCP takes addresses and ports.
+    udp: bool,
+    tcp: bool,
+}
+
+impl<'a> Looker<'a> {
+    pub(crate) fn new(hasher: &'a Hasher, flows: &'a mut FlowCache) -> Looker<'a> {
+        Looker { udp: hasher.is_usual(false), tcp: hasher.is_usual(true), hasher, flows }
+    }
+
+    /// What a frame of `len` bytes is that begins with these; `None` if it is not a usual one. Nothing is left to be done on
+    /// it, and nothing known of its checksums.
+    #[inline(always)]
+    pub(crate) fn look(&mut self, b: &[u8; LOOKED], len: usize) -> Option<Usual> {
+        // As they lie there, so little endian; the sums do not mind.
+        let word =
+            |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u32::from_le_bytes(*at));
+        let long =
+            |at: usize| b.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |at| u64::from_le_bytes(*at));
+        // EtherType, IHL, TOS, length, identification; fragment, TTL, protocol, checksum, half an address; addresses.
+        let (first, second, addresses) = (long(12), long(20), long(26));
+        let l4 = word(38);
+        // IPv4, five words, no fragment, and the protocol.
+        if first & 0x00ff_ffff != 0x0045_0008 {
+            return None;
         }
-        TCP => (packet_type::IPV4_TCP, 20, size),
-        _ => return None,
-    };
-    if !hasher.is_usual(packet_type == packet_type::IPV4_TCP) || size < least || L4 + usize::from(size) > len
-    {
-        return None;
+        let total = u64::from((((first >> 32) & 0xffff) as u16).swap_bytes());
+        let end = L3 + total;
+        if end > len as u64 {
+            return None;
+        }
+        // In memory order too; of a length below that of the header it is wrong, and the next comparisons say so.
+        let size_be = ((total.wrapping_sub(L4 as u64 - L3) & 0xffff) as u16).swap_bytes();
+        let (packet_type, is_summed) = match second & 0xff00_ff3f {
+            // UDP's own length says the same; without a checksum its field is zero.
+            UDP if self.udp && total >= 28 && (l4 & 0xffff) as u16 == size_be => {
+                (packet_type::IPV4_UDP, l4 >> 16 != 0)
+            }
+            TCP if self.tcp && total >= 40 => (packet_type::IPV4_TCP, true),
+            _ => return None,
+        };
+        // Bytes 14 to 20 and 28 to 34, and those between.
+        let bad_ip = !is_all_ones(add((first >> 16) + (addresses >> 16), second));
+        let protocol = second >> 16 & 0xff00;
+        let hash = self.flows.get(addresses, word(34), self.hasher);
+        let (seed, end) =
+            if is_summed { (protocol + u64::from(size_be), (end & 0xffff) as u16) } else { (0xffff, 0) };
+        Some(Usual { seed, hash, end, packet_type, bad_ip })
     }
-    // Bytes 14 to 20 and 28 to 34, and those between.
-    let bad_ip = !is_all_ones(add((first >> 16) + (addresses >> 16), second));
-    let protocol = second >> 16 & 0xff00;
-    let seed = add(addresses, protocol + u64::from(size.swap_bytes()));
-    let hash = flows.get(addresses, word(34), hasher);
-    Some(Usual { hash, covered, packet_type, bad_ip, seed })
 }
 
 /// Protocols, where they are in the word that is looked at.
@@ -122,7 +188,7 @@ mod tests {
     use fabnic_wire::checksum::Sum;
     use fabnic_wire::{Layers, Offload};
 
-    use super::{FlowCache, L4, add, is_all_ones, look};
+    use super::{FlowCache, L4, Looker, SUMMED, add, is_all_ones, sum_run};
     use crate::classify::{Transport, classify};
     use crate::rss::{Hasher, Rss};
 
@@ -145,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_summed_whatever_its_length() {
+        let bytes: Vec<u8> = (0..120_u32).map(|i| (i * 151 + 0x80) as u8).collect();
+        for len in 8..bytes.len() {
+            let run = &bytes[..len];
+            assert_eq!(Sum::from_memory_order(sum_run(run)), Sum::of(run), "{len}");
+            assert_eq!(Sum::from_memory_order(sum_run(&vec![0xff; len])), Sum::of(&vec![0xff; len]));
+        }
+        assert_eq!(sum_run(&bytes[..7]), 0);
+    }
+
+    #[test]
     fn the_short_way_finds_what_the_long_one_finds() {
         let hasher = Hasher::new(&Rss::new(4));
         let mut flows = FlowCache::new();
@@ -159,16 +236,16 @@ mod tests {
                     let mut frame = frame[..len].to_vec();
                     frame[bit / 8] ^= 1 << (bit % 8);
                     let Some(first) = frame.first_chunk() else { continue };
-                    let Some(usual) = look(first, len, &hasher, &mut flows) else { continue };
+                    let Some(usual) = Looker::new(&hasher, &mut flows).look(first, len) else { continue };
                     answers += 1;
                     let layers = Layers::of(&frame).unwrap();
                     let long = classify(&frame, len, &layers, &Offload::PLAIN);
                     assert_eq!((usual.packet_type, usual.bad_ip), (long.packet_type, long.bad_ip), "{bit}");
-                    match (usual.covered, long.transport) {
-                        (0, Transport::Good) => {}
-                        (covered, Transport::Sum { from, len, seed }) => {
-                            let sum = Sum::from_memory_order(usual.seed);
-                            assert_eq!((L4, usize::from(covered), sum), (from, len, seed));
+                    match (usize::from(usual.end), long.transport) {
+                        (0, Transport::Good) => assert!(is_all_ones(usual.seed)),
+                        (end, Transport::Sum { from, len, seed }) => {
+                            let sum = Sum::from_memory_order(usual.seed) + Sum::of(&frame[SUMMED..L4]);
+                            assert_eq!((L4, end, sum), (from, from + len, seed));
                         }
                         other => panic!("{bit}: {other:?}"),
                     }
