@@ -132,6 +132,15 @@ impl Filter {
         }
     }
 
+    /// The addresses that are received as they are, as numbers of which the first byte is the lowest.
+    pub(crate) fn exact(&self) -> impl Iterator<Item = u64> {
+        let valid = |[low, high]: &[u32; 2]| {
+            let is_this = high & (RAH_VALID | 0x3_0000) == RAH_VALID;
+            is_this.then_some(u64::from(high & 0xffff) << 32 | u64::from(*low))
+        };
+        self.addresses.iter().filter_map(valid)
+    }
+
     /// The tag, if the frame has one of the kind that VET says.
     #[inline]
     pub(crate) fn tag(&self, head: &[u8]) -> Option<Tci> {

@@ -19,7 +19,7 @@ use fabnic_wire::layers::{Fragment, Network};
 use fabnic_wire::offload::DATA_VALID;
 use fabnic_wire::{IpProtocol, Layers, Offload};
 
-use crate::filter::{Filter, Verdict};
+use crate::filter::{ADDRESSES, Filter, Verdict};
 use crate::ring::{DescriptorRing, Position, Side};
 use crate::shared::Shared;
 use crate::spec::descriptor::{ReceiveStatus, receive_done};
@@ -29,9 +29,6 @@ use crate::statistics::{Traffic, Way};
 
 /// What is written behind a frame: the padding of a short one, and its FCS, which nobody looks at.
 const ZEROS: [u8; 64] = [0; 64];
-
-/// Bytes of a frame's buffer that are asked for ahead.
-const ANNOUNCED: u32 = 128;
 
 /// The most buffers of a frame: the longest in the smallest.
 const MAX_BUFFERS: usize = LONGEST_LARGE.div_ceil(256) as usize;
@@ -48,9 +45,14 @@ pub(crate) struct Receive {
     /// Where the ring stands in this burst, and the next descriptor.
     position: Position,
     at: u32,
-    /// Buffer addresses of descriptors from the head on that were read ahead.
+    /// Buffer addresses of descriptors from the head on that were read ahead, and the buffers; empty where one is not inside
+    /// of one region.
     ahead: [u64; BURST],
     ahead_len: u32,
+    ahead_targets: [Slice; BURST],
+    /// The first `exact_len` are addresses that the filter takes as they are.
+    exact: [u64; ADDRESSES],
+    exact_len: usize,
     /// Room for the buffers of a frame.
     targets: Vec<Slice>,
     buffers: Vec<(u32, u32)>,
@@ -93,6 +95,9 @@ impl Receive {
             at: 0,
             ahead: [0; BURST],
             ahead_len: 0,
+            ahead_targets: [Slice::EMPTY; BURST],
+            exact: [0; ADDRESSES],
+            exact_len: 0,
             targets: Vec::with_capacity(2 * MAX_BUFFERS),
             buffers: Vec::with_capacity(MAX_BUFFERS),
             traffic: Traffic::default(),
@@ -116,8 +121,12 @@ impl Receive {
         if self.map.faulted() {
             return Err(Fault("a memory file of the guest was truncated while it was in use".to_owned()));
         }
-        let Receive { shared, filter, generation, .. } = self;
-        shared.renew(generation, |newest| filter.clone_from(newest));
+        let Receive { shared, filter, generation, exact, exact_len, .. } = self;
+        shared.renew(generation, |newest| {
+            filter.clone_from(newest);
+            let places = exact.iter_mut().zip(newest.exact()).map(|(place, address)| *place = address);
+            *exact_len = places.count();
+        });
         self.position = match self.ring.look(&self.shared, &self.map)? {
             Some(position) => position,
             None => Position { head: 0, tail: 0, len: 0 },
@@ -131,20 +140,34 @@ impl Receive {
 
     /// Reads the descriptors of so many frames, if each needs one, and asks for their buffers: so that these are on their
     /// way while the first frames are written.
+    #[inline(never)]
     fn look_ahead(&mut self, burst: &Burst, picks: &[u8]) {
         let mut at = self.position.head;
         self.ahead_len = 0;
-        for (place, pick) in self.ahead.iter_mut().zip(picks) {
+        let Some((descriptors, _)) = self.ring.tables() else { return };
+        let size = self.filter.rctl.buffer_len();
+        let is_long = picks.first().and_then(|pick| burst.frames().get(usize::from(*pick)));
+        let is_long = is_long.is_some_and(|frame| frame.len() > 60);
+        let mut window = self.map.window(&self.hint);
+        for ((place, target), _) in self.ahead.iter_mut().zip(&mut self.ahead_targets).zip(picks) {
             if at == self.position.tail {
                 break;
             }
-            let [addr, _] = self.ring.load(at);
-            *place = addr;
+            let [addr, _] = descriptors.load(at as usize).map(u64::from_le);
+            (*place, *target) = (addr, Slice::EMPTY);
             self.ahead_len += 1;
-            if let Some(target) = self.map.translate(addr, ANNOUNCED, &mut self.hint) {
-                self.map.prefetch_write_at(&target, 0);
-                if burst.frames().get(usize::from(*pick)).is_some_and(|frame| frame.len() > 60) {
-                    self.map.prefetch_write_at(&target, 64);
+            // A null descriptor has no buffer (SDM 3.2.3).
+            if addr != 0 {
+                let found = window.slice(addr, size).or_else(|| {
+                    let found = self.map.translate(addr, size, &mut self.hint);
+                    window = self.map.window(&self.hint);
+                    found
+                });
+                *target = found.unwrap_or(Slice::EMPTY);
+                self.map.prefetch_write_at(target, 0);
+                // Frames of a burst are alike.
+                if is_long {
+                    self.map.prefetch_write_at(target, 64);
                 }
             }
             at = self.position.next(at);
@@ -166,7 +189,14 @@ impl Receive {
     }
 
     fn deliver_all(&mut self, burst: &mut Burst, picks: &[u8], tally: &mut Tally) -> Result<(), Fault> {
-        for pick in picks {
+        let mut left = picks;
+        loop {
+            if let Some((frames, slices, source)) = burst.parts() {
+                let placed = self.place_run(frames, slices, source, left, tally);
+                left = left.get(placed..).unwrap_or(&[]);
+            }
+            let [pick, others @ ..] = left else { return Ok(()) };
+            left = others;
             let pick = usize::from(*pick);
             let placed = match burst.frame_and_source(pick) {
                 Some((frame, slices, source)) => self.place(frame, slices, source),
@@ -183,7 +213,77 @@ impl Receive {
                 Err(Refusal::Fault(fault)) => return Err(fault),
             }
         }
-        Ok(())
+    }
+
+    /// Delivers frames that nothing is left to be done on, that are for this station alone, need one buffer and have no tag
+    /// that matters, up to the first that is not such or for which no buffer was taken ahead. Gives how many.
+    #[inline(never)]
+    fn place_run(
+        &mut self,
+        frames: &[Frame],
+        slices: &[Slice],
+        source: &Map,
+        picks: &[u8],
+        tally: &mut Tally,
+    ) -> usize {
+        let Receive { map, ring, filter, position, traffic, .. } = self;
+        let Some((_, words)) = ring.tables().filter(|_| !ring.is_logging()) else { return 0 };
+        let (rctl, reach) = (filter.rctl, map.reach());
+        let takes_all = rctl.contains(Rctl::UPE);
+        let tag = (rctl.contains(Rctl::VFE) || filter.strips()).then(|| filter.vet.to_be());
+        let fcs = if rctl.contains(Rctl::SECRC) { 0 } else { FCS_LEN };
+        let longest = (longest(rctl) - FCS_LEN).min(rctl.buffer_len().saturating_sub(fcs));
+        let exact = self.exact.get(..self.exact_len).unwrap_or(&[]);
+        let done = ReceiveStatus::IXSM | ReceiveStatus::DD | ReceiveStatus::EOP;
+
+        let ahead = position.available(position.head) - position.available(self.at);
+        let targets = self.ahead_targets.get(ahead as usize..self.ahead_len as usize).unwrap_or(&[]);
+        let (mut at, mut placed, mut bytes) = (self.at, 0, 0);
+        for (pick, target) in picks.iter().zip(targets) {
+            let Some(frame) = frames.get(usize::from(*pick)) else { break };
+            let Some(start) = frame.plain_start() else { break };
+            let [t0, t1, t2, t3, t4, t5, .., e0, e1, _, _] = *start;
+            let to = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]);
+            let mut status = done;
+            if to & 1 != 0 {
+                break;
+            }
+            if !exact.contains(&to) {
+                if !takes_all {
+                    break;
+                }
+                status |= ReceiveStatus::PIF;
+            }
+            let len = frame.len();
+            if len > longest || tag == Some(u16::from_ne_bytes([e0, e1])) {
+                break;
+            }
+            if !reach.write_both(target, &[], frame.head()) {
+                break;
+            }
+            if !frame.is_private() {
+                if let Some(next) = picks.get(placed + 1).and_then(|next| frames.get(usize::from(*next))) {
+                    announce(next, slices, source);
+                }
+                copy_rest(map, frame, slices, source, target);
+            }
+            // The padding of a short one, and the FCS.
+            let total = len.max(SHORTEST_FRAME) + fcs;
+            match total - len {
+                0 => {}
+                FCS_LEN => _ = reach.write(target, len, &[0; FCS_LEN as usize]),
+                more => _ = reach.write(target, len, ZEROS.get(..more as usize).unwrap_or(&ZEROS)),
+            }
+            let word = receive_done((total & 0xffff) as u16, status, 0);
+            words.store_release(2 * at as usize + 1, word.to_le());
+            at = position.next(at);
+            traffic.count_unicast(len, 1);
+            placed += 1;
+            bytes += u64::from(len);
+        }
+        self.at = at;
+        tally.deliver_all(placed, bytes);
+        placed
     }
 
     /// Delivers a frame; gives its length.
@@ -209,8 +309,7 @@ impl Receive {
     fn length(&mut self, len: u32) -> Result<u32, Refusal> {
         let wire = len.max(SHORTEST_FRAME) + FCS_LEN;
         let rctl = self.filter.rctl;
-        let longest = if rctl.intersects(Rctl::LPE | Rctl::SBP) { LONGEST_LARGE } else { LONGEST_STANDARD };
-        if wire > longest {
+        if wire > longest(rctl) {
             self.oversize += 1;
             return Err(Refusal::Drop(DropReason::BufferTooSmall));
         }
@@ -249,19 +348,7 @@ impl Receive {
         if map.write(&target, 0, head) != head.len() {
             return Ok(false);
         }
-        let rest = frame.rest_len();
-        if rest > 0 {
-            let to = target.part(frame.len() - rest, rest);
-            let (own, skip) = frame.rest_slices(slices);
-            match own {
-                [one] if one.len() >= skip + rest => {
-                    copy(source, &one.part(skip, rest), map, &to);
-                }
-                _ => {
-                    Cursor::new(&[to]).copy_from(map, source, &mut frame.rest(slices), rest);
-                }
-            }
-        }
+        copy_rest(map, frame, slices, source, &target);
         let behind = ZEROS.get(..(total - frame.len()) as usize).unwrap_or(&ZEROS);
         map.write(&target, frame.len(), behind);
         if self.ring.is_logging() {
@@ -432,6 +519,44 @@ impl Receive {
         (self.missed, self.oversize) = (0, 0);
         if !causes.is_empty() {
             tally.calls += u64::from(self.shared.line.raise(causes));
+        }
+    }
+}
+
+/// Bytes of the longest frame that is taken, with its FCS.
+fn longest(rctl: Rctl) -> u32 {
+    if rctl.intersects(Rctl::LPE | Rctl::SBP) { LONGEST_LARGE } else { LONGEST_STANDARD }
+}
+
+/// Copies what is not private of a frame behind its head.
+#[inline(always)]
+fn copy_rest(map: &Map, frame: &Frame, slices: &[Slice], source: &Map, target: &Slice) {
+    let rest = frame.rest_len();
+    if rest == 0 {
+        return;
+    }
+    let to = target.part(frame.len() - rest, rest);
+    let (own, skip) = frame.rest_slices(slices);
+    match own {
+        [one] if one.len() >= skip + rest => {
+            copy(source, &one.part(skip, rest), map, &to);
+        }
+        _ => {
+            Cursor::new(&[to]).copy_from(map, source, &mut frame.rest(slices), rest);
+        }
+    }
+}
+
+/// Bytes of a frame that are asked for ahead: a standard one's. A longer copy gets ahead of itself.
+const COPIED_AHEAD: u32 = 1536;
+
+/// Asks for the lines that a frame will be copied from, while the frame before it is copied.
+#[inline(always)]
+fn announce(frame: &Frame, slices: &[Slice], source: &Map) {
+    let (own, skip) = frame.rest_slices(slices);
+    if let Some(from) = own.first() {
+        for at in (0..frame.rest_len().min(COPIED_AHEAD)).step_by(64) {
+            source.prefetch_at(from, skip + at);
         }
     }
 }

@@ -246,6 +246,12 @@ impl DescriptorRing {
         Ok(())
     }
 
+    /// The descriptors, and the same memory by words; for loops over many.
+    #[inline]
+    pub(crate) fn tables(&self) -> Option<&(Table<[u64; 2]>, Table<u64>)> {
+        self.descriptors.as_ref()
+    }
+
     /// A descriptor, read once.
     #[inline]
     pub(crate) fn load(&self, at: u32) -> [u64; 2] {

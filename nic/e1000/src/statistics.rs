@@ -117,23 +117,23 @@ impl Traffic {
     /// Counts `n` frames of `len` bytes each, without FCS, to the address that `frame` begins with.
     #[inline]
     pub(crate) fn count(&mut self, frame: &[u8], len: u32, n: u64) {
-        let len = len.max(SHORTEST_FRAME) + FCS_LEN;
-        self.frames += n;
-        self.octets += u64::from(len) * n;
         match frame.first_chunk::<6>() {
             Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => self.broadcast += n,
             Some([first, ..]) if first & 1 == 1 => self.multicast += n,
             _ => {}
         }
-        let size = match len {
-            ..=64 => 0,
-            65..=127 => 1,
-            128..=255 => 2,
-            256..=511 => 3,
-            512..=1023 => 4,
-            1024.. => 5,
-        };
-        if let Some(count) = self.sizes.get_mut(size) {
+        self.count_unicast(len, n);
+    }
+
+    /// The same if they are not to a group.
+    #[inline(always)]
+    pub(crate) fn count_unicast(&mut self, len: u32, n: u64) {
+        let len = len.max(SHORTEST_FRAME) + FCS_LEN;
+        self.frames += n;
+        self.octets += u64::from(len) * n;
+        // Up to 64; then each register has twice as many lengths as the one before; from 1024 on.
+        let size = if len <= 64 { 0 } else { (len.ilog2() - 5).min(5) };
+        if let Some(count) = self.sizes.get_mut(size as usize) {
             *count += n;
         }
     }
@@ -167,6 +167,16 @@ impl Traffic {
 mod tests {
     use super::*;
     use crate::spec::register::statistics::MPC;
+
+    #[test]
+    fn each_length_has_its_register() {
+        let lens = [(60, 0), (61, 1), (123, 1), (124, 2), (251, 2), (252, 3), (507, 3), (508, 4), (1019, 4)];
+        for (len, size) in lens.into_iter().chain([(0, 0), (1020, 5), (1514, 5), (16000, 5)]) {
+            let mut traffic = Traffic::default();
+            traffic.count_unicast(len, 1);
+            assert_eq!(traffic.sizes.iter().position(|n| *n == 1), Some(size), "{len}");
+        }
+    }
 
     #[test]
     fn a_read_clears_and_nothing_wraps() {

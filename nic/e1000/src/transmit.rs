@@ -1,6 +1,7 @@
 //! The queue that the guest transmits on (SDM 3.3).
 //!
-//! A burst goes like this: descriptors from the head on are read once each; context descriptors are remembered, data
+//! A burst goes like this: descriptors from the head on are read once each. The usual packet is one descriptor that asks for
+//! nothing: those are taken in runs ([`Transmit::take_plain`]). Of the others, context descriptors are remembered and data
 //! descriptors gathered until one ends a packet. Then each packet becomes a frame: its head becomes private (its lines were
 //! asked for when its descriptors were read, so that the copies run one behind the other without waiting), what the
 //! descriptors ask for is turned into what the switch understands ([`offload`]), the rest stays where it is. When the
@@ -36,6 +37,20 @@ const MAX_DESCRIPTORS: usize = 1024;
 const MAX_PIECES: usize = 256;
 /// The most slices that a piece becomes, as it may go on in the next region of memory.
 const SLICES_A_PIECE: usize = 2;
+
+/// Bits of a command, where they are in the second word of a descriptor.
+const fn in_second(command: Command) -> u64 {
+    (command.bits() as u64) << 24
+}
+
+/// A packet of one legacy descriptor of which nothing is asked but its FCS.
+const PLAIN: u64 = in_second(Command::EOP.union(Command::IFCS));
+const PLAIN_MASK: u64 = PLAIN | in_second(Command::IC_TSE.union(Command::DEXT).union(Command::VLE));
+/// Bytes that one has at least.
+const PLAIN_LEAST: u32 = 16;
+/// It is to be written back; at some time.
+const REPORT: u64 = in_second(Command::RS.union(Command::RPS));
+const DELAYED: u64 = in_second(Command::IDE);
 
 /// What the queue remembers from packet to packet, and what goes on in its successor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,15 +172,87 @@ impl Transmit {
         self.ring.set_log(log);
     }
 
-    /// Reads descriptors and gathers packets.
+    /// Reads descriptors and makes frames.
     fn gather(&mut self, burst: &mut Burst, position: Position) -> Result<(), Fault> {
-        let mut at = position.head;
+        let (mut at, mut seen) = (position.head, 0);
+        loop {
+            at = self.take_plain(burst, at, position);
+            let is_full = burst.slices().len() + MAX_PIECES * SLICES_A_PIECE > MAX_SLICES;
+            if at == position.tail || burst.room() == 0 || is_full || seen >= MAX_DESCRIPTORS {
+                break;
+            }
+            let before = at;
+            let result = self.gather_others(burst, position, &mut at, &mut seen);
+            self.make_frames(burst);
+            if result.is_err() || at == before {
+                self.done = (at != position.head).then_some(at);
+                return result;
+            }
+        }
+        self.done = (at != position.head).then_some(at);
+        Ok(())
+    }
+
+    /// Makes frames of packets of one descriptor of which nothing is asked, as most are, from `at` on as long as they are
+    /// such. Gives where they end.
+    #[inline(never)]
+    fn take_plain(&mut self, burst: &mut Burst, mut at: u32, position: Position) -> u32 {
+        let Transmit { ring, map, hint, write_backs, in_haste, traffic, carry, .. } = self;
+        let Some((descriptors, _)) = ring.tables() else { return at };
+        if carry.passing_over {
+            return at;
+        }
+        let (window, first, room) = (map.window(hint), burst.slices().len(), burst.room());
+        let slices = burst.slices_mut();
+        descriptors.prefetch(at as usize);
+        while at != position.tail && slices.len() - first < room {
+            // Four to a line.
+            if at.is_multiple_of(4) {
+                descriptors.prefetch(at as usize + 8);
+            }
+            let [addr, second] = descriptors.load(at as usize).map(u64::from_le);
+            // A legacy one: its length has 16 bits.
+            let len = (second & 0xffff) as u32;
+            if second & PLAIN_MASK != PLAIN || len < PLAIN_LEAST {
+                break;
+            }
+            let Some(slice) = window.slice(addr, len) else { break };
+            map.prefetch(&slice);
+            if len > 64 {
+                map.prefetch_at(&slice, 64);
+            }
+            slices.push(slice);
+            if second & REPORT != 0 {
+                *in_haste |= second & DELAYED == 0;
+                write_backs.push(WriteBack { at, word: second & !TRANSMIT_STATUS | TRANSMIT_DONE });
+            }
+            at = position.next(at);
+        }
+        burst.fill_run::<0>(first, core::iter::repeat(true), |frame| {
+            let len = frame.len();
+            match frame.plain_start() {
+                Some([first, ..]) if first & 1 == 0 => traffic.count_unicast(len, 1),
+                _ => traffic.count(frame.head(), len, 1),
+            }
+        });
+        at
+    }
+
+    /// Gathers packets that are not plain, from `at` on: one at least, and those behind it.
+    #[inline(never)]
+    fn gather_others(
+        &mut self,
+        burst: &mut Burst,
+        position: Position,
+        at_now: &mut u32,
+        seen: &mut usize,
+    ) -> Result<(), Fault> {
+        let mut at = *at_now;
         let mut packet: Option<Packet> = None;
-        let mut seen = 0;
         let mut result = Ok(());
         self.packets.clear();
-        self.ring.prefetch(at);
-        while at != position.tail && seen < MAX_DESCRIPTORS && self.packets.len() < burst.wanted() {
+        let room = burst.room();
+        while at != position.tail && *seen < MAX_DESCRIPTORS && self.packets.len() < room {
             if packet.is_none() && burst.slices().len() + MAX_PIECES * SLICES_A_PIECE > MAX_SLICES {
                 break;
             }
@@ -175,11 +262,10 @@ impl Transmit {
                 self.ring.prefetch(next);
             }
             let words = self.ring.load(at);
-            seen += 1;
-            if packet.is_none() && self.take_plain(burst, at, words) {
-                at = next;
-                continue;
+            if packet.is_none() && !self.packets.is_empty() && words[1] & PLAIN_MASK == PLAIN {
+                break;
             }
+            *seen += 1;
             match Descriptor::decode(words) {
                 Descriptor::Context(context, command) => {
                     self.note(at, words, command);
@@ -229,7 +315,7 @@ impl Transmit {
             }
             at = rest.at;
         }
-        self.done = (at != position.head).then_some(at);
+        *at_now = at;
         result
     }
 
@@ -295,36 +381,6 @@ impl Transmit {
         )))
     }
 
-    /// Takes a packet of one descriptor of which nothing is asked, as most are; `false`, and nothing done, if it is not
-    /// such.
-    #[inline(always)]
-    fn take_plain(&mut self, burst: &mut Burst, at: u32, words: [u64; 2]) -> bool {
-        let [addr, second] = words;
-        let [b8, b9, _, command, ..] = second.to_le_bytes();
-        let command = Command::from_bits_retain(command);
-        let (wanted, looked_at) = (
-            Command::EOP | Command::IFCS,
-            Command::EOP | Command::IFCS | Command::IC_TSE | Command::DEXT | Command::VLE,
-        );
-        if (command & looked_at) != wanted || self.carry.passing_over {
-            return false;
-        }
-        // A legacy one: its length has 16 bits.
-        let len = u32::from(u16::from_le_bytes([b8, b9]));
-        if len == 0 {
-            return false;
-        }
-        let Some(slice) = self.map.translate(addr, len, &mut self.hint) else { return false };
-        self.map.prefetch(&slice);
-        if len > 64 {
-            self.map.prefetch_at(&slice, 64);
-        }
-        self.note(at, words, command);
-        self.packets.push(Whole { slice: burst.slices().len(), count: 1, len, kind: WholeKind::Plain });
-        burst.slices_mut().push(slice);
-        true
-    }
-
     /// A packet is whole with this buffer.
     fn end(&mut self, packet: &Packet, last: &Buffer, burst: &Burst) {
         let slice = packet.slice;
@@ -351,10 +407,11 @@ impl Transmit {
         self.packets.push(Whole { slice, count: own.len(), len: packet.len.saturating_sub(fcs), kind });
     }
 
-    /// Makes frames of the packets.
+    /// Makes frames of the packets that were gathered.
     fn make_frames(&mut self, burst: &mut Burst) {
-        for index in 0..self.packets.len() {
-            let Some(Whole { slice, count, len, kind }) = self.packets.get(index).copied() else { break };
+        for number in 0..self.packets.len() {
+            let index = burst.len();
+            let Some(Whole { slice, count, len, kind }) = self.packets.get(number).copied() else { break };
             let Some(frame) = burst.push(slice, count, 0, len) else { break };
             match kind {
                 WholeKind::TooLong => {
@@ -516,7 +573,6 @@ impl Ingress for Transmit {
         self.waits_at = None;
         let Some(position) = self.ring.look(&self.shared, &self.map)? else { return Ok(()) };
         let mut result = self.gather(burst, position);
-        self.make_frames(burst);
         if self.shared.is_looped() && !burst.is_empty() {
             result = result.and(self.loop_back(burst));
             burst.begin(&self.map);
