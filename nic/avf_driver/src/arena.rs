@@ -39,9 +39,10 @@ impl Arena {
         Ok((at, table.map_err(|error| Error::Memory(error.to_string()))?))
     }
 
-    /// `count` buffers of `len` bytes, one behind the other.
+    /// `count` buffers of `len` bytes, one behind the other, an odd number of [`ALIGN`]s apart: first lines at a distance of a
+    /// power of two would share a few sets of every cache, and drive each other out.
     pub(crate) fn buffers(&mut self, count: u16, len: u16) -> Result<Vec<(u64, Slice)>, Error> {
-        let step = u64::from(len).next_multiple_of(ALIGN);
+        let step = (u64::from(len).div_ceil(ALIGN) | 1) * ALIGN;
         let first = self.take(step * u64::from(count))?;
         (0..u64::from(count))
             .map(|n| {

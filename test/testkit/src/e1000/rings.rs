@@ -288,6 +288,12 @@ impl Received {
     }
 }
 
+/// From one receive buffer to the next: an odd number of lines more than a power of two, which would put all first lines into
+/// a few sets of every cache.
+fn stride(layout: &Layout) -> u32 {
+    layout.buffer + 64
+}
+
 #[derive(Debug)]
 pub(super) struct ReceiveRing {
     memory: RingMemory,
@@ -298,7 +304,7 @@ pub(super) struct ReceiveRing {
 
 impl ReceiveRing {
     pub(super) fn new(memory: &mut GuestMemory, layout: &Layout) -> Result<ReceiveRing, MemoryError> {
-        let buffers = u64::from(layout.receive) * u64::from(layout.buffer);
+        let buffers = u64::from(layout.receive) * u64::from(stride(layout));
         let memory = ring_memory(memory, layout.receive, buffers)?;
         Ok(ReceiveRing { memory, count: layout.receive, next: 0, partial: Vec::new() })
     }
@@ -308,7 +314,7 @@ impl ReceiveRing {
     }
 
     fn give(&self, layout: &Layout, at: u32) {
-        let addr = self.memory.buffers + u64::from(at) * u64::from(layout.buffer);
+        let addr = self.memory.buffers + u64::from(at) * u64::from(stride(layout));
         self.memory.descriptors.store(at as usize, [addr, 0]);
     }
 
@@ -340,9 +346,9 @@ impl ReceiveRing {
             if !is_done(word) {
                 break;
             }
-            memory.map().prefetch_at(&self.memory.slice, (at + 8) % self.count * layout.buffer);
+            memory.map().prefetch_at(&self.memory.slice, (at + 8) % self.count * stride(layout));
             let mut first = [0; 8];
-            memory.map().read(&self.memory.slice, at * layout.buffer, &mut first);
+            memory.map().read(&self.memory.slice, at * stride(layout), &mut first);
             frames += u64::from(word & 1 << 33 != 0 && first != [0; 8]);
             bytes += word & 0xffff;
             self.give(layout, at);
@@ -373,7 +379,7 @@ impl ReceiveRing {
             let begin = self.partial.len();
             self.partial.resize(begin + usize::from(len), 0);
             let room = self.partial.get_mut(begin..).unwrap_or(&mut []);
-            memory.map().read(&self.memory.slice, at * layout.buffer, room);
+            memory.map().read(&self.memory.slice, at * stride(layout), room);
             self.give(layout, at);
             self.next = (at + 1) % self.count;
             if status & 2 != 0 {
