@@ -197,12 +197,15 @@ fn attach(dir: &Path, ports: u32) -> Result<(fabnic_lab::Child, f64)> {
     Ok((child, seconds))
 }
 
-/// KiB that are the daemon's.
+/// KiB that are the daemon's. Not its program's pages: how many of those count depends on who else runs it.
 fn memory(switch: &Switch) -> Result<f64> {
     let path = format!("/proc/{}/smaps_rollup", switch.id().context("no daemon")?);
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
-    line.split_whitespace().next().and_then(|word| word.parse().ok()).context("no number of KiB")
+    let kib = |name: &str| -> Result<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).context(name.to_owned())?;
+        line.split_whitespace().next().and_then(|word| word.parse().ok()).context("no number of KiB")
+    };
+    Ok(kib("Pss_Anon:")? + kib("Pss_Shmem:")?)
 }
 
 /// Hundredths of a second of CPU that the daemon took.
