@@ -29,10 +29,11 @@ pub struct Frame {
     len: u32,
     start: u16,
     end: u16,
-    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`]. What belongs to a
-    /// bit that is not set means nothing: it is not even reset.
+    /// What is unusual about it, in one look: [`REST`], [`SHORT`], [`MOVED`], [`MARKED`], [`OFFLOAD`], [`PCP`]. What
+    /// belongs to a bit that is not set means nothing: it is not even reset.
     unusual: u8,
     reason: DropReason,
+    pcp: u8,
     offload: Offload,
     first: u32,
     count: u32,
@@ -50,6 +51,8 @@ const MOVED: u8 = 4;
 const MARKED: u8 = 8;
 /// Something is left to be done, or known of a checksum: `offload`.
 const OFFLOAD: u8 = 16;
+/// The tag that it leaves with has the priority `pcp`, whatever ports say.
+const PCP: u8 = 32;
 
 /// Private bytes that a frame must have for [`Frame::plain_start`].
 pub(crate) const SHORTEST_START: usize = 16;
@@ -61,6 +64,7 @@ impl Frame {
         end: HEADROOM as u16,
         unusual: SHORT,
         reason: DropReason::Runt,
+        pcp: 0,
         offload: Offload::PLAIN,
         first: 0,
         count: 0,
@@ -97,6 +101,18 @@ impl Frame {
     pub fn mark(&mut self, reason: DropReason) {
         self.reason = reason;
         self.unusual |= MARKED;
+    }
+
+    /// The priority code point (IEEE 802.1Q, section 9.6) that a tag of the frame leaves with, if it was said for this frame.
+    #[inline(always)]
+    pub fn pcp(&self) -> Option<u8> {
+        (self.unusual & PCP != 0).then_some(self.pcp)
+    }
+
+    /// Says which priority code point, 0 to 7, a tag of the frame leaves with.
+    pub fn set_pcp(&mut self, pcp: u8) {
+        self.pcp = pcp & 7;
+        self.unusual |= PCP;
     }
 
     /// What the sender left to be done.

@@ -94,7 +94,7 @@ impl Dress {
             let came_with = self.came_with.get(place).copied().filter(|_| is_marked);
             let came_with = |frame: &Frame| came_with.or_else(|| traffic_class(frame, is_tagged));
             let priority = from.classify(tag, || came_with(frame).map(|class| class.byte));
-            tag_bits = to.settings.priority.tag_bits(priority);
+            tag_bits = to.settings.priority.tag_bits(priority, frame.pcp());
             if let Some(came) = came_with(frame).filter(|_| marks || is_marked) {
                 self.mark(frame, place, came, to.settings.priority.tos(priority, came.byte));
             }

@@ -66,6 +66,8 @@ struct Stored {
     came: Option<u16>,
     /// What rules have marked it with.
     mark: u32,
+    /// The priority that they gave its tag.
+    pcp: Option<u8>,
     /// It has a tag now.
     tagged: bool,
 }
@@ -184,6 +186,7 @@ impl Floods {
             offload: Offload::PLAIN,
             came: None,
             mark: 0,
+            pcp: None,
             tagged: false,
         };
         let job = Job { first: NONE, chunks: 0, from: PortId(0), longest: 0, next: NONE };
@@ -306,6 +309,7 @@ impl Floods {
             offload: frame.offload(),
             came: (aside.came)(index),
             mark: (aside.mark)(index),
+            pcp: frame.pcp(),
             tagged: aside.tagged >> (index % BURST) & 1 == 1,
         };
         Some(first)
@@ -397,7 +401,11 @@ impl Floods {
             (len, count) = (len - part, count + 1);
             chunk = self.stored.get(usize::from(chunk))?.more;
         }
-        self.burst.push(at, count, 0, stored.len)?.set_offload(stored.offload);
+        let frame = self.burst.push(at, count, 0, stored.len)?;
+        frame.set_offload(stored.offload);
+        if let Some(pcp) = stored.pcp {
+            frame.set_pcp(pcp);
+        }
         Some(())
     }
 

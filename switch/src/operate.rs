@@ -250,6 +250,9 @@ pub(crate) fn rewrite_frame(rewrite: &Rewrite, frame: &mut Frame) {
     if rewrite.apply(frame.head_mut(), len, &offload).is_err() {
         frame.mark(DropReason::CannotRewrite);
     }
+    if let Some(pcp) = rewrite.pcp() {
+        frame.set_pcp(pcp);
+    }
 }
 
 /// The frames of a range that are not marked.

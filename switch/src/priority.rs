@@ -11,6 +11,9 @@
 //!   nothing ---- default ----------------------/      \-- DSCP: to_dscp[priority], ECN stays
 //! ```
 //!
+//! A rule may say which PCP goes into the tag of a frame ([`Frame::pcp`]): that counts instead of what the receiving port's
+//! map says. It is no priority: neither the DSCP nor whether it may be dropped follows it.
+//!
 //! All of it is looked at when a frame is written for a port that writes priorities, which an access port does not; so a
 //! frame from one access port to another costs nothing. The IP header is read as it is then, behind whatever a rule has
 //! changed in it.
@@ -112,9 +115,10 @@ impl PrioritySettings {
         }
     }
 
-    /// The upper four bits of the tag that a frame of this priority leaves with.
-    pub(crate) fn tag_bits(&self, priority: Priority) -> u16 {
-        u16::from(of(&self.to_pcp, priority.value)) << 13 | u16::from(priority.drop_eligible) << 12
+    /// The upper four bits of the tag that a frame of this priority leaves with, or of one that was told its PCP.
+    pub(crate) fn tag_bits(&self, priority: Priority, told: Option<u8>) -> u16 {
+        let pcp = told.unwrap_or_else(|| of(&self.to_pcp, priority.value));
+        u16::from(pcp) << 13 | u16::from(priority.drop_eligible) << 12
     }
 
     /// The traffic class that a packet of this priority leaves with, if it came with `tos`.

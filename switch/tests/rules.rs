@@ -13,7 +13,7 @@ use std::time::Duration;
 use bench::Bench;
 use fabnic_port::PortId;
 use fabnic_switch::{Action, Change, Direction, Domain, Fragmented, Match, RuleId, RuleSpec, Set, Term};
-use fabnic_switch::{Policy, PortSettings, SwitchConfig, VlanMode, Way};
+use fabnic_switch::{Policy, PortSettings, PrioritySettings, SwitchConfig, VlanMode, VlanProtocol, Way};
 use fabnic_testkit::reference::{self, rules as model};
 use fabnic_wire::{EtherType, IpProtocol, MacAddr, Vid};
 use model::{Field, Key};
@@ -84,6 +84,7 @@ fn action(action: &model::Action) -> Action {
         model::Action::Mark(mark) => Action::Mark { value: mark, mask: u32::MAX },
         model::Action::SetDstMac(mac) => Action::Set(Set::DstMac(MacAddr::new(mac))),
         model::Action::SetSrcMac(mac) => Action::Set(Set::SrcMac(MacAddr::new(mac))),
+        model::Action::SetPcp(pcp) => Action::Set(Set::Pcp(pcp)),
         model::Action::SetVlan(vlan) => Action::Set(Set::Vlan(vid(vlan))),
         model::Action::SetSrc4(ip) => Action::Set(Set::SrcIp4(ip)),
         model::Action::SetDst4(ip) => Action::Set(Set::DstIp4(ip)),
@@ -128,6 +129,8 @@ impl Pair {
                     native: native.map(vid),
                 },
             },
+            vlan_protocol: if config.service_tags { VlanProtocol::Dot1Ad } else { VlanProtocol::Dot1Q },
+            priority: PrioritySettings { to_pcp: config.priority.to_pcp, ..PrioritySettings::default() },
             tenant: config.tenant,
             ..PortSettings::default()
         };
@@ -326,6 +329,7 @@ fn actions(out: bool, group: u8) -> impl Strategy<Value = Vec<model::Action>> {
         1 => (0..5_u8).prop_map(|n| SetDstMac(station(n))),
         1 => (0..5_u8).prop_map(|n| SetSrcMac(station(n))),
         1 => vlan,
+        2 => (0..8_u8).prop_map(SetPcp),
         1 => (0..5_u8).prop_map(|n| SetSrc4(ip4(n))),
         1 => (0..5_u8).prop_map(|n| SetDst4(ip4(n))),
         1 => (0..5_u8).prop_map(|n| SetDst6(ip6(n))),
@@ -447,11 +451,13 @@ fn port() -> impl Strategy<Value = reference::PortConfig> {
         (prop::collection::btree_set(1..4_u16, 1..4), prop::option::of(1..4_u16))
             .prop_map(|(vlans, native)| reference::Vlan::Trunk { vlans, native }),
     ];
-    (vlan, prop::option::of(1..3_u32)).prop_map(|(vlan, tenant)| reference::PortConfig {
-        vlan,
-        tenant,
-        ..reference::PortConfig::default()
-    })
+    (vlan, prop::option::of(1..3_u32), prop::bool::weighted(0.2), 0..8_u8).prop_map(
+        |(vlan, tenant, service_tags, turn)| {
+            let to_pcp = core::array::from_fn(|priority| (priority as u8 + turn) % 8);
+            let priority = reference::Priority { to_pcp, ..reference::Priority::default() };
+            reference::PortConfig { vlan, tenant, service_tags, priority, ..reference::PortConfig::default() }
+        },
+    )
 }
 
 proptest! {
@@ -483,5 +489,50 @@ proptest! {
             }
         }
         pair.check();
+    }
+}
+
+/// A priority that a rule gave a frame goes with it through all copies of a flood, also where they are delivered in slices.
+#[test]
+fn the_priority_of_a_tag_lasts_to_the_last_copy_of_a_flood() {
+    let config = SwitchConfig::default();
+    let trunk = PortSettings {
+        vlan: VlanMode::Trunk { vlans: [1].map(vid).into_iter().collect(), native: None },
+        ..PortSettings::default()
+    };
+    let access = PortSettings { vlan: VlanMode::Access(vid(1)), ..PortSettings::default() };
+    let ports = (0..300).map(|port| if port % 3 == 0 { access.clone() } else { trunk.clone() }).collect();
+    let mut bench = Bench::new(&config, ports, Policy::default());
+    let exact = |field: Field, value: u128| Key { field, mask: u128::MAX, min: value, max: value };
+    let rule = model::Rule {
+        id: 1,
+        tenant: 0,
+        out: false,
+        group: 0,
+        priority: 1,
+        any: vec![vec![exact(Field::SrcMac, number(&station(2)))]],
+        actions: vec![model::Action::SetPcp(5)],
+    };
+    bench.switch.change_rules(&[Change::Put(spec(&rule))]).unwrap();
+    // From an access port untagged, from a trunk with a tag of priority 3.
+    for (from, tag) in [(0, &[][..]), (1, &[0x81, 0, 0x60, 1])] {
+        let frame = |src: u8| [&[0xff; 6][..], &station(src), tag, &[0x88, 0xb5], &[src; 46]].concat();
+        let frames: Vec<_> = (0..40).map(|n| frame(1 + n % 2)).collect();
+        bench.send(from, &frames);
+        assert!(bench.switch.deliver_slice() > 0, "it is too much for one go");
+        while bench.switch.deliver_slice() > 0 {}
+        for to in (0..300).filter(|to| *to != from) {
+            let got = bench.take(to);
+            assert_eq!(got.len(), 40);
+            for copy in got {
+                let pcp = match copy[11] {
+                    2 => 5,
+                    _ if tag.is_empty() => 0,
+                    _ => 3,
+                };
+                let expected: &[u8] = if to % 3 == 0 { &[0x88, 0xb5] } else { &[0x81, 0, pcp << 5, 1] };
+                assert_eq!(&copy[12..12 + expected.len()], expected, "to port {to}");
+            }
+        }
     }
 }

@@ -364,6 +364,7 @@ fn set(fields: &ModelSet, to: &mut Vec<Action>) {
         fields.dst_mac.map(|address| Set::DstMac(mac(address))),
         fields.src_mac.map(|address| Set::SrcMac(mac(address))),
         fields.vlan.map(|vlan| Set::Vlan(vid(vlan))),
+        fields.vlan_prio.map(Set::Pcp),
         fields.dscp.map(|dscp| Set::Tos { value: dscp << 2, mask: 0xfc }),
         fields.ttl.map(ttl),
         fields.src_ip.map(source),

@@ -349,7 +349,14 @@ rate = "5kpps"
         (rule("m", json!([{ "ct": { "ct_mark": 1 } }])), "ct commit"),
         (add(tenants(json!({ "commit": true, "zone": 9 }))), "in the zone of the port"),
         (add(tenants(json!({ "commit": true, "snat": "192.0.2.1" }))), "cannot change the source"),
-        (add(json!({ "name": "v", "action": [{ "set": { "vlan_prio": 5 } }] })), "not in this build"),
+        (
+            add(json!({ "name": "v", "action": [{ "set": { "vlan_prio": 8 } }] })),
+            "VLAN priority is out of range",
+        ),
+        (
+            add(json!({ "name": "v", "tenant": "blue", "action": [{ "set": { "vlan_prio": 5 } }] })),
+            "cannot change the VLAN priority",
+        ),
     ] {
         let error = agent.edit(&WHO, &[wrong], false).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");

@@ -8,6 +8,9 @@
 //! Only what the private head holds is read or written. A checksum that was wrong stays wrong by as much: a rewritten frame
 //! is not more trustworthy than it was.
 //!
+//! The VLAN and the priority of its tag are not in the head until a port writes them there ([`crate::dress`]): they are told
+//! beside it.
+//!
 //! # What differs from frame to frame
 //! * UDP's checksum 0 says that there is none (RFC 768, RFC 6935) and stays; one that becomes 0 is written 0xffff.
 //! * A partial checksum (NEEDS_CSUM) holds the sum of the pseudo header: addresses change it, ports do not.
@@ -36,6 +39,7 @@ pub(crate) struct Rewrite {
     dst_mac: Option<MacAddr>,
     src_mac: Option<MacAddr>,
     vlan: Option<Vid>,
+    pcp: Option<u8>,
     src_ip4: Option<[u8; 4]>,
     dst_ip4: Option<[u8; 4]>,
     src_ip6: Option<[u8; 16]>,
@@ -58,6 +62,7 @@ impl Rewrite {
             Set::DstMac(mac) => self.dst_mac = Some(mac),
             Set::SrcMac(mac) => self.src_mac = Some(mac),
             Set::Vlan(vlan) => self.vlan = Some(vlan),
+            Set::Pcp(pcp) => self.pcp = Some(pcp & 7),
             Set::SrcIp4(ip) => self.src_ip4 = Some(ip),
             Set::DstIp4(ip) => self.dst_ip4 = Some(ip),
             Set::SrcIp6(ip) => self.src_ip6 = Some(ip),
@@ -82,6 +87,11 @@ impl Rewrite {
     /// The VLAN that the frame is put in.
     pub(crate) fn vlan(&self) -> Option<Vid> {
         self.vlan
+    }
+
+    /// The priority of the tag that the frame leaves with.
+    pub(crate) fn pcp(&self) -> Option<u8> {
+        self.pcp
     }
 
     /// Whether the TTL decides on what becomes of the frame.

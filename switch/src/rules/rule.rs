@@ -59,6 +59,8 @@ pub enum Set {
     SrcMac(MacAddr),
     /// The VLAN; on the way in only, because it decides where the frame goes.
     Vlan(Vid),
+    /// The priority code point, 0 to 7, of the tag that the frame leaves with, where it leaves with one.
+    Pcp(u8),
     /// IPv4 source.
     SrcIp4([u8; 4]),
     /// IPv4 destination.

@@ -36,7 +36,8 @@
 //!     not carry a VLAN that has no number on its wire.
 //! 11. The sending port says what a frame's priority is: by its tag, also one with VLAN 0, by its DSCP, or by default. Drop
 //!     eligible is only what a tag that is believed says so of.
-//! 12. The receiving port says which PCP goes into the tag, if there is one, and which DSCP, if it writes one.
+//! 12. The receiving port says which PCP goes into the tag, if there is one and no rule said it before, and which DSCP, if it
+//!     writes one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -683,7 +684,7 @@ impl Switch {
             let leaves_tagged = egress.vlan.leaves_tagged(vlan);
             if leaves_tagged {
                 let tag_kind: u16 = if egress.service_tags { 0x88a8 } else { 0x8100 };
-                let pcp = u16::from(egress.priority.to_pcp[usize::from(priority)]);
+                let pcp = u16::from(asked.pcp.unwrap_or(egress.priority.to_pcp[usize::from(priority)]));
                 let number = egress.outward(vlan).unwrap_or(0);
                 copy.extend_from_slice(&tag_kind.to_be_bytes());
                 copy.extend_from_slice(&(pcp << 13 | u16::from(drop_eligible) << 12 | number).to_be_bytes());

@@ -71,7 +71,8 @@ pub struct Set {
     /// VLAN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vid>,
-    /// Priority in the VLAN tag, 0 to 7.
+    /// Priority (PCP) in the VLAN tag that the packet leaves with, 0 to 7, whatever the ports say of priorities. Where it
+    /// leaves without tag, nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_prio: Option<u8>,
     /// Differentiated services code point, 0 to 63.

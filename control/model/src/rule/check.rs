@@ -348,8 +348,8 @@ impl Rule {
         if *set == Set::default() {
             check.refuse_action(index, "`set` sets nothing", "fields with their values");
         }
-        if set.vlan_prio.is_some() {
-            check.refuse_action(index, "`vlan_prio` is known, but not in this build", "another field");
+        if set.vlan_prio.is_some_and(|prio| prio > 7) {
+            check.refuse_action(index, "the VLAN priority is out of range", "0 to 7");
         }
         if set.dscp.is_some_and(|dscp| dscp > 63) {
             check.refuse_action(index, "the DSCP is out of range", "0 to 63");
@@ -372,6 +372,10 @@ impl Rule {
                 "ports are set of packets that may have none",
                 "match = { ip_proto = \"tcp\" } or \"udp\"",
             );
+        }
+        if self.tenant.is_some() && set.vlan_prio.is_some() {
+            let problem = "a tenant's rule cannot change the VLAN priority: whose priority is believed infrastructure says";
+            check.refuse_action(index, problem, "a rule of infrastructure");
         }
         if self.tenant.is_some() && (set.src_mac.is_some() || set.src_ip.is_some() || set.vlan.is_some()) {
             let problem = "a tenant's rule cannot change the source or the VLAN: what infrastructure checked is gone then";

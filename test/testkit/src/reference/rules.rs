@@ -72,6 +72,7 @@ pub enum Action {
     SetDstMac([u8; 6]),
     SetSrcMac([u8; 6]),
     SetVlan(u16),
+    SetPcp(u8),
     SetSrc4([u8; 4]),
     SetDst4([u8; 4]),
     SetDst6([u8; 16]),
@@ -115,6 +116,8 @@ pub struct Asked {
     pub mark: u32,
     /// The tag it came with, of whatever kind, and that behind it.
     pub tags: Vec<u16>,
+    /// The priority that its tag leaves with, if a rule said so.
+    pub pcp: Option<u8>,
 }
 
 /// What rules say.
@@ -236,6 +239,10 @@ impl Asked {
                 self.vlan = vlan;
                 return;
             }
+            Action::SetPcp(pcp) => {
+                self.pcp = Some(pcp);
+                return;
+            }
             _ => {}
         }
         let Some((at, kind, _)) = packet(&self.frame) else { return };
@@ -343,7 +350,7 @@ impl Asked {
     /// A frame that has just come in.
     pub fn new(frame: &[u8], ingress: usize, vlan: u16) -> Asked {
         let tags = packet(frame).map(|(_, _, tags)| tags).unwrap_or_default();
-        Asked { frame: frame.to_vec(), ingress, egress: None, vlan, mark: 0, tags }
+        Asked { frame: frame.to_vec(), ingress, egress: None, vlan, mark: 0, tags, pcp: None }
     }
 
     /// Its addresses now: destination, source.
