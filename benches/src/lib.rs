@@ -17,9 +17,9 @@ use anyhow::{Context, Result};
 use fabnic_memory::{Map, RegionSpec};
 use fabnic_port::{Port, PortId};
 use fabnic_switch::{
-    Action, Algorithm, BoundAddress, Change, ColorAction, CtState, Direction, Domain, GuardSettings,
-    InlineSwitch, Match, MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec, StormLimit,
-    StormSettings, SwitchConfig, TenantPolicy, Term, Unit, VlanSnooping,
+    Action, Algorithm, BoundAddress, Change, ColorAction, ColorAware, CtState, Direction, Domain,
+    GuardSettings, InlineSwitch, Match, MeterSettings, Policy, PortSettings, PortTracking, RuleId, RuleSpec,
+    StormLimit, StormSettings, SwitchConfig, TenantPolicy, Term, Unit, VlanSnooping,
 };
 use fabnic_testkit::driver::light::{FlowFields, Prebuilt, flow_mac, flow_ports};
 use fabnic_testkit::memory::GuestMemory;
@@ -92,7 +92,7 @@ pub enum On {
 const FAST: MeterSettings = MeterSettings {
     unit: Unit::Bits,
     algorithm: Algorithm::SingleRate { cir: 390_000_000_000, cbs: 1 << 30, ebs: 0 },
-    color_aware: false,
+    color_aware: ColorAware::No,
     overhead: 0,
     yellow: ColorAction::Pass,
     red: ColorAction::Drop,

@@ -72,6 +72,15 @@ impl Dress {
         self.differs = self.tagged | self.marked;
     }
 
+    /// The traffic class that a frame came with, whatever was written since; none where it has no IP header.
+    pub(crate) fn tos(&self, frame: &Frame, index: u8) -> Option<u8> {
+        let class = match self.marked & bit(index) {
+            0 => traffic_class(frame, self.is_tagged(index)),
+            _ => self.came_with.get(usize::from(index)).copied(),
+        };
+        class.map(|class| class.byte)
+    }
+
     /// Whether a frame has a tag now.
     pub(crate) fn is_tagged(&self, frame: u8) -> bool {
         self.tagged & bit(frame) != 0

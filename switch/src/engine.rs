@@ -23,7 +23,7 @@ use crate::dress::Dress;
 use crate::fdb::Tick;
 use crate::floods::{self, Floods};
 use crate::flows::{Flows, size};
-use crate::meter::{Charge, Marking};
+use crate::meter::{Charge, Color, Marking};
 use crate::needs::Needs;
 use crate::origin::Origin;
 use crate::priority::PrioritySettings;
@@ -342,6 +342,9 @@ impl Engine {
                 let tag = if self.dress.is_tagged(index) { 4 } else { 0 };
                 let mut charge = Charge::of(frame);
                 charge.bytes = charge.bytes.saturating_sub(tag * charge.packets);
+                if meter.reads_dscp() {
+                    marking.came_as = Color::of_tos(self.dress.tos(frame, index));
+                }
                 meter.charge(self.now_ns, charge, &mut marking);
             }
             if marking.is_dropped { over.push(index.into()) } else { fit.push(index.into()) }

@@ -87,8 +87,8 @@ pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind, FdbQuota};
 pub use guard::{Binding, BindingError, BindingOrigin, Bindings, BoundAddress, BpduGuard, GuardSettings};
 pub use inline::InlineSwitch;
 pub use meter::{
-    Algorithm, Charge, Color, ColorAction, FloodKind, MAX_CHAIN, Marking, Meter, MeterError, MeterSettings,
-    MeterState, MeterStats, Metered, StormLimit, StormSettings, Unit,
+    Algorithm, Charge, Color, ColorAction, ColorAware, FloodKind, MAX_CHAIN, Marking, Meter, MeterError,
+    MeterSettings, MeterState, MeterStats, Metered, StormLimit, StormSettings, Unit,
 };
 pub use metering::{MeterPlace, PortMeterStats};
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};

@@ -7,7 +7,7 @@ use fabnic_wire::Fields;
 
 use crate::conntrack::Handle;
 use crate::engine::{Engine, Moment, Picks, hand_over};
-use crate::meter::{Charge, Marking};
+use crate::meter::{Charge, Color, Marking};
 use crate::mirror::Mirror;
 use crate::origin::LONGEST;
 use crate::plan::{Op, Side};
@@ -91,7 +91,9 @@ impl Engine {
                     return false;
                 }
                 let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
-                charge(run, *reason, |charges, markings| meter.charge_run(now_ns, charges, markings));
+                charge(run, *reason, meter.reads_dscp(), |charges, markings| {
+                    meter.charge_run(now_ns, charges, markings);
+                });
                 true
             }
             Op::Chain(chain) => {
@@ -101,7 +103,9 @@ impl Engine {
                 }
                 let run = burst.frames_mut().get_mut(from..end).unwrap_or(&mut []);
                 let metered = DropReason::Metered;
-                charge(run, metered, |charges, markings| chain.charge_run(now_ns, charges, markings));
+                charge(run, metered, chain.reads_dscp(), |charges, markings| {
+                    chain.charge_run(now_ns, charges, markings);
+                });
                 true
             }
             Op::Rewrite(rewrite) => {
@@ -216,14 +220,23 @@ impl Engine {
     }
 }
 
-/// Charges frames that are not marked to a meter one by one, and does what it says of each.
+/// Charges frames that are not marked to a meter one by one, and does what it says of each. `reads_dscp`: the colors that their
+/// DSCPs stand for count.
 #[inline(never)]
-fn charge(frames: &mut [Frame], reason: DropReason, meter: impl FnOnce(&[Charge], &mut [Marking])) {
+fn charge(
+    frames: &mut [Frame],
+    reason: DropReason,
+    reads_dscp: bool,
+    meter: impl FnOnce(&[Charge], &mut [Marking]),
+) {
     let (mut charges, mut markings) = ([Charge::default(); BURST], [Marking::default(); BURST]);
     let count = frames.len().min(BURST);
     for ((frame, charge), marking) in frames.iter().zip(&mut charges).zip(&mut markings) {
         *charge = Charge::of(frame);
         marking.is_dropped = frame.marked().is_some();
+        if reads_dscp {
+            marking.came_as = Color::of_frame(frame);
+        }
     }
     let (charges, markings) =
         (charges.get(..count).unwrap_or(&[]), markings.get_mut(..count).unwrap_or(&mut []));

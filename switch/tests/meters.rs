@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fabnic_memory::{Hint, Map};
 use fabnic_port::{Burst, DropReason, Egress, Fault, Ingress, Port, PortId, PortKind, Tally};
-use fabnic_switch::{Algorithm, ColorAction, MeterSettings, StormLimit, StormSettings, Unit};
+use fabnic_switch::{Algorithm, ColorAction, ColorAware, MeterSettings, StormLimit, StormSettings, Unit};
 use fabnic_switch::{InlineSwitch, Policy, PortSettings, Rate, SwitchConfig, TenantPolicy, VlanMode, drops};
 use fabnic_testkit::reference::{self, meters};
 use fabnic_wire::{MacAddr, Vid};
@@ -54,7 +54,11 @@ fn settings(meter: &meters::Meter) -> MeterSettings {
             meters::Kind::Two(cir, cbs, pir, pbs) => Algorithm::TwoRate { cir, cbs, pir, pbs },
             meters::Kind::Efficient(cir, cbs, eir, ebs) => Algorithm::TwoRateEfficient { cir, cbs, eir, ebs },
         },
-        color_aware: meter.color_aware,
+        color_aware: match meter.aware {
+            meters::Aware::No => ColorAware::No,
+            meters::Aware::Meters => ColorAware::Meters,
+            meters::Aware::Dscp => ColorAware::Dscp,
+        },
         overhead: 0,
         yellow: match meter.yellow {
             meters::Yellow::Pass => ColorAction::Pass,
@@ -183,17 +187,42 @@ fn frame_of(src: usize, dst: u8, len: usize, kind: u8, tagged: bool) -> Vec<u8> 
     if src == 3 || tagged && kind == 9 {
         frame.extend([0x81, 0, 0x20, 1]);
     }
+    // AF11, AF12, AF13, AF32, AF43, best effort, EF, and one whose class is none.
+    let dscp = [10_u8, 12, 14, 28, 38, 0, 46, 52][usize::from(kind / 3 % 8)];
     match kind % 3 {
         0 => frame.extend([0x88, 0xb5]),
         1 => {
-            frame.extend([0x08, 0x00, 0x45, 0x2a, 0, 46, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+            frame.extend([
+                0x08,
+                0x00,
+                0x45,
+                dscp << 2 | 2,
+                0,
+                46,
+                0,
+                1,
+                0,
+                0,
+                64,
+                17,
+                0,
+                0,
+                10,
+                0,
+                0,
+                1,
+                10,
+                0,
+                0,
+                2,
+            ]);
             let at = frame.len() - 20;
             let sum: u32 = frame[at..].chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
             let sum = (sum & 0xffff) + (sum >> 16);
             frame[at + 10..at + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
         }
         _ => {
-            frame.extend([0x86, 0xdd, 0x6a, 0x91, 2, 3, 0, 20, 59, 64]);
+            frame.extend([0x86, 0xdd, 0x60 | dscp >> 2, dscp << 6 | 0x11, 2, 3, 0, 20, 59, 64]);
             frame.extend([0xfd; 32]);
         }
     }
@@ -221,8 +250,18 @@ fn meter() -> impl Strategy<Value = meters::Meter> {
             1 => meters::Kind::Two(cir, cbs, cir + more, other),
             _ => meters::Kind::Efficient(cir, cbs, more, other),
         });
-    (any::<bool>(), kind, any::<bool>(), yellow)
-        .prop_map(|(packets, kind, color_aware, yellow)| meters::Meter { packets, kind, color_aware, yellow })
+    let aware = prop::sample::select(vec![
+        meters::Aware::No,
+        meters::Aware::Meters,
+        meters::Aware::Dscp,
+        meters::Aware::Dscp,
+    ]);
+    (any::<bool>(), kind, aware, yellow).prop_map(|(packets, kind, aware, yellow)| meters::Meter {
+        packets,
+        kind,
+        aware,
+        yellow,
+    })
 }
 
 fn places() -> impl Strategy<Value = BTreeMap<Place, meters::Meter>> {
@@ -238,7 +277,7 @@ fn places() -> impl Strategy<Value = BTreeMap<Place, meters::Meter>> {
                 // One rate, and nothing is marked.
                 Place::Storm(..) => {
                     meter.kind = meters::Kind::Single(rate, burst, 0);
-                    (meter.color_aware, meter.yellow) = (false, meters::Yellow::Pass);
+                    (meter.aware, meter.yellow) = (meters::Aware::No, meters::Yellow::Pass);
                 }
                 // Copies share their bytes.
                 Place::Egress(_) if matches!(meter.yellow, meters::Yellow::Dscp(_)) => {

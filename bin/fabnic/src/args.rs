@@ -440,7 +440,8 @@ Words are pairs of a key and a value, as in the configuration file:
   peak_rate RATE | excess_rate RATE     a second rate (RFC 2698, RFC 4115)
   excess_burst SIZE                     what may come at once of it
   yellow, red pass|drop|DSCP            what is done with frames of these colors
-  color_aware on|off  overhead BYTES  parent METER
+  color_aware on|off  color_from meters|dscp   whether, and where from, the color counts that frames come with
+  overhead BYTES  parent METER
 The value `default` takes a key back to its default.";
 
 #[derive(Debug, Subcommand)]

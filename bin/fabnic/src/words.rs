@@ -335,7 +335,7 @@ pub(crate) fn mdb(words: &[String]) -> Result<MdbFilter, Failure> {
 
 /// The keys of a meter as the API takes them. `default` becomes `null`.
 pub(crate) fn meter(words: &[String]) -> Result<Map<String, Value>, Failure> {
-    const KNOWN: [(&str, Kind); 10] = [
+    const KNOWN: [(&str, Kind); 11] = [
         ("rate", Kind::Text),
         ("burst", Kind::Text),
         ("peak_rate", Kind::Text),
@@ -346,6 +346,7 @@ pub(crate) fn meter(words: &[String]) -> Result<Map<String, Value>, Failure> {
         ("parent", Kind::Text),
         ("overhead", Kind::Number),
         ("color_aware", Kind::Switch),
+        ("color_from", Kind::Text),
     ];
     let mut keys = Map::new();
     let mut words = words.iter().map(String::as_str);

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use fabnic_model::answer::{self, SERVER_MAC};
 use fabnic_model::guard::Bpdu;
-use fabnic_model::meter::Conform;
+use fabnic_model::meter::{ColorFrom, Conform};
 use fabnic_model::priority::Trust as ModelTrust;
 use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
 use fabnic_model::{Burst, Police, Rate, Storm};
 use fabnic_switch::{
-    Algorithm, ColorAction, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings, StaticGroup,
-    StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit, VlanSnooping,
+    Algorithm, ColorAction, ColorAware, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings,
+    StaticGroup, StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit, VlanSnooping,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -203,7 +203,11 @@ fn meter(meter: &fabnic_model::Meter) -> NamedMeter {
         settings: MeterSettings {
             unit,
             algorithm,
-            color_aware: meter.color_aware,
+            color_aware: match (meter.color_aware, meter.color_from) {
+                (false, _) => ColorAware::No,
+                (true, ColorFrom::Meters) => ColorAware::Meters,
+                (true, ColorFrom::Dscp) => ColorAware::Dscp,
+            },
             overhead: meter.overhead,
             yellow: conform(meter.yellow),
             red: conform(meter.red),

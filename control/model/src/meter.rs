@@ -38,6 +38,11 @@ pub struct Meter {
     /// Whether the color counts that the meter before gave the packet. False unless said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub color_aware: bool,
+    /// What color a packet comes with, where colors count: `meters` for what the meter before gave it, `dscp` for the worse
+    /// one of that and of its drop precedence (AFx1 is green, AFx2 yellow, AFx3 red, all else green; RFC 2597). `meters`
+    /// unless said.
+    #[serde(default, skip_serializing_if = "is_meters")]
+    pub color_from: ColorFrom,
     /// Bytes counted for each packet beside its Ethernet frame: 24 for all that it takes of a wire. 0 unless said.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub overhead: u8,
@@ -72,6 +77,34 @@ fn is_drop(what: &Conform) -> bool {
 
 const fn drop_it() -> Conform {
     Conform::Drop
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_meters(from: &ColorFrom) -> bool {
+    *from == ColorFrom::Meters
+}
+
+/// Where the color comes from that a packet comes with.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorFrom {
+    /// The meters before.
+    #[default]
+    Meters,
+    /// The packet's DSCP as well.
+    Dscp,
 }
 
 /// What becomes of packets of a color.
@@ -137,6 +170,10 @@ impl Meter {
                     "bytes with bits, packets with packets",
                 );
             }
+        }
+        if self.color_from == ColorFrom::Dscp && !self.color_aware {
+            let problem = "a color-blind meter has no use for the color that packets come with";
+            refuse("color_from", problem.into(), "color_aware = true beside it");
         }
         if self.peak_rate.is_some() && self.excess_rate.is_some() {
             let expected = "peak_rate (RFC 2698) or excess_rate (RFC 4115)";

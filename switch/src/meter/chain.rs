@@ -56,6 +56,11 @@ impl MeterChain {
         &self.meters
     }
 
+    /// Whether the colors of DSCPs count to one of them.
+    pub(crate) fn reads_dscp(&self) -> bool {
+        self.meters.iter().any(|meter| meter.reads_dscp())
+    }
+
     /// Charges frames as a whole, as [`Meter::charge_green`] does: if all are green to all meters.
     pub(crate) fn charge_green(&self, now_ns: u64, total: Charge) -> bool {
         if let [only] = &*self.meters {
@@ -105,7 +110,7 @@ impl MeterChain {
     ) {
         let mut said = [(Color::Green, ColorAction::Pass, 0); MAX_CHAIN];
         for (state, said) in states.iter().flatten().zip(&mut said) {
-            *said = state.look(charge, marking.color);
+            *said = state.look(charge, marking);
             marking.apply(said.0, said.1);
         }
         for ((meter, state), (color, action, tokens)) in

@@ -13,8 +13,8 @@
 //! | two rates (RFC 2698) | P and C have tokens | only P has them | P has none |
 //! | two rates, efficient (RFC 4115) | C has tokens | E, filled at a rate of its own, has them | else |
 //!
-//! A *color-blind* meter judges by its buckets alone; a *color-aware* one never makes a frame better than it came (the
-//! color of the meter before). What is done with yellow and red frames is the meter's own: pass, set the
+//! A *color-blind* meter judges by its buckets alone; a *color-aware* one never makes a frame better than it came: than the
+//! meter before found it, or, where the meter says so, than its DSCP says too ([`Color::of_dscp`]). What is done with yellow and red frames is the meter's own: pass, set the
 //! DSCP, drop. A meter is created by configuration, shared by whoever names it (ports, rules, several of each), and
 //! changed in place; time is a parameter.
 //!
@@ -35,9 +35,12 @@ mod bucket;
 mod chain;
 mod storm;
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 
 use fabnic_port::{Counter, Frame};
+use fabnic_wire::FlowFields;
 
 pub use algorithm::Algorithm;
 pub(crate) use bucket::{Bucket, Source};
@@ -61,6 +64,41 @@ pub enum Color {
     Yellow,
     /// Beyond both.
     Red,
+}
+
+impl Color {
+    /// The color that a code point stands for: the drop precedence of Assured Forwarding, where it is one of that (RFC 2597,
+    /// section 6), else green. AFx1 is green, AFx2 yellow, AFx3 red.
+    pub fn of_dscp(dscp: u8) -> Color {
+        match (dscp >> 3, dscp & 7) {
+            (1..=4, 0b100) => Color::Yellow,
+            (1..=4, 0b110) => Color::Red,
+            _ => Color::Green,
+        }
+    }
+
+    /// The color that a type of service or traffic class stands for; green where there is none.
+    pub(crate) fn of_tos(tos: Option<u8>) -> Color {
+        tos.map_or(Color::Green, |tos| Color::of_dscp(tos >> 2))
+    }
+
+    /// The color that a frame comes with: by its IP header, behind at most two tags.
+    pub(crate) fn of_frame(frame: &Frame) -> Color {
+        let flow = FlowFields::of(frame.head());
+        Color::of_tos(flow.network().map(|_| flow.tos))
+    }
+}
+
+/// Which color counts beside a meter's own buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ColorAware {
+    /// None: the meter is color-blind.
+    #[default]
+    No,
+    /// The worst that the meters before it in a chain gave.
+    Meters,
+    /// The worse one of that and of what the DSCP stands for.
+    Dscp,
 }
 
 /// What a meter counts.
@@ -103,8 +141,8 @@ pub struct MeterSettings {
     pub unit: Unit,
     /// How colors are found, with its rates (bits or packets a second) and burst sizes (bytes or packets).
     pub algorithm: Algorithm,
-    /// Whether the color that a frame comes with counts.
-    pub color_aware: bool,
+    /// Which color counts that a frame comes with.
+    pub color_aware: ColorAware,
     /// Bytes counted for each packet beside those of its Ethernet frame: 4 with the FCS, 24 for all that it takes of a
     /// wire.
     pub overhead: u8,
@@ -120,7 +158,7 @@ impl MeterSettings {
         MeterSettings {
             unit,
             algorithm: Algorithm::SingleRate { cir: rate, cbs: burst, ebs: 0 },
-            color_aware: false,
+            color_aware: ColorAware::No,
             overhead: 0,
             yellow: ColorAction::Pass,
             red: ColorAction::Drop,
@@ -240,6 +278,8 @@ impl Charge {
 pub struct Marking {
     /// Its color: the worst of them.
     pub color: Color,
+    /// The color of its DSCP; asked for only by meters that [read it](ColorAware::Dscp).
+    pub came_as: Color,
     /// The DSCP to set, by the last of them that wants one.
     pub dscp: Option<u8>,
     /// It is to be dropped; later meters do not see it.
@@ -351,14 +391,18 @@ impl State {
     /// counts.
     #[inline]
     fn has_for_all(&self, total: Charge) -> bool {
-        !self.settings.color_aware && self.buckets.are_green(self.settings.tokens(total))
+        self.settings.color_aware == ColorAware::No && self.buckets.are_green(self.settings.tokens(total))
     }
 
     /// What this meter would say, and take.
     #[inline]
-    fn look(&self, charge: Charge, came_as: Color) -> (Color, ColorAction, i64) {
+    fn look(&self, charge: Charge, marking: &Marking) -> (Color, ColorAction, i64) {
         let tokens = self.settings.tokens(charge);
-        let came_as = if self.settings.color_aware { came_as } else { Color::Green };
+        let came_as = match self.settings.color_aware {
+            ColorAware::No => Color::Green,
+            ColorAware::Meters => marking.color,
+            ColorAware::Dscp => marking.color.max(marking.came_as),
+        };
         let color = self.buckets.color(tokens, came_as);
         (color, self.settings.action(color), tokens)
     }
@@ -368,6 +412,8 @@ impl State {
 #[derive(Debug)]
 pub struct Meter {
     state: Mutex<State>,
+    /// What the settings say of it; beside the lock, because it is asked before frames are charged.
+    reads_dscp: AtomicBool,
     tallies: Tallies,
 }
 
@@ -379,7 +425,11 @@ impl Meter {
     pub fn new(settings: MeterSettings) -> Result<Meter, MeterError> {
         settings.check()?;
         let buckets = Buckets::full(settings.unit, settings.algorithm);
-        Ok(Meter { state: Mutex::new(State { settings, buckets, last: None }), tallies: Tallies::default() })
+        Ok(Meter {
+            state: Mutex::new(State { settings, buckets, last: None }),
+            reads_dscp: AtomicBool::new(settings.color_aware == ColorAware::Dscp),
+            tallies: Tallies::default(),
+        })
     }
 
     /// Changes it in place. Counters go on; buckets keep their tokens as far as they fit, unless unit or algorithm are
@@ -395,7 +445,13 @@ impl Meter {
             false => Buckets::full(settings.unit, settings.algorithm),
         };
         state.settings = settings;
+        self.reads_dscp.store(settings.color_aware == ColorAware::Dscp, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the colors of DSCPs count: then [`Marking::came_as`] has to be told.
+    pub fn reads_dscp(&self) -> bool {
+        self.reads_dscp.load(Ordering::Relaxed)
     }
 
     /// The settings.
@@ -459,7 +515,7 @@ impl Meter {
             if marking.is_dropped {
                 continue;
             }
-            let (color, action, tokens) = state.look(*charge, marking.color);
+            let (color, action, tokens) = state.look(*charge, marking);
             if action != ColorAction::Drop {
                 state.buckets.take(color, tokens);
             }

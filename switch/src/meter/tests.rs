@@ -82,7 +82,7 @@ impl Model {
         };
         // Ours: what is longer than a bucket passes when it is full.
         let enough = |have: i128, of: i128| of > 0 && (have - size >= 0 || have == of);
-        let came_as = if self.settings.color_aware { came_as } else { Color::Green };
+        let came_as = if self.settings.color_aware == ColorAware::No { Color::Green } else { came_as };
         let c = enough(self.tokens[0], c_size);
         let other = enough(self.tokens[1], other_size);
         let color = match self.settings.algorithm {
@@ -143,7 +143,7 @@ fn settings() -> impl Strategy<Value = MeterSettings> {
     (
         any::<bool>(),
         algorithm(),
-        any::<bool>(),
+        prop::sample::select(vec![ColorAware::No, ColorAware::Meters, ColorAware::Dscp]),
         prop_oneof![Just(0_u8), Just(4), Just(24)],
         action(),
         action(),
@@ -173,6 +173,55 @@ fn charge() -> impl Strategy<Value = Charge> {
 fn traffic() -> impl Strategy<Value = Vec<(u64, Vec<(Charge, Color)>)>> {
     let gap = prop_oneof![0_u64..3_000, 0_u64..20_000_000, 0_u64..3 * SECOND];
     prop::collection::vec((gap, prop::collection::vec((charge(), color()), 1..12)), 1..24)
+}
+
+/// In each second 500 packets of AF11, 3000 of AF12 and 3000 of AF13 to meters of 1000 packets a second and 2000 more, or at
+/// most: what the color-aware modes of the RFCs let through of each, in the second that comes after the first.
+#[test]
+fn a_color_aware_meter_goes_by_the_drop_precedence() {
+    let settings = |algorithm, color_aware| MeterSettings {
+        unit: Unit::Packets,
+        algorithm,
+        color_aware,
+        overhead: 0,
+        yellow: ColorAction::Pass,
+        red: ColorAction::Drop,
+    };
+    let single = Algorithm::SingleRate { cir: 1000, cbs: 10, ebs: 10 };
+    let two = Algorithm::TwoRate { cir: 1000, cbs: 10, pir: 2000, pbs: 20 };
+    let efficient = Algorithm::TwoRateEfficient { cir: 1000, cbs: 10, eir: 2000, ebs: 20 };
+    for (algorithm, color_aware, expected) in [
+        // What green leaves of the committed rate runs over into the excess bucket.
+        (single, ColorAware::Dscp, [500, 500, 0]),
+        // What green takes of the peak rate yellow does not get.
+        (two, ColorAware::Dscp, [500, 1500, 0]),
+        // The excess rate is yellow's own.
+        (efficient, ColorAware::Dscp, [500, 2000, 0]),
+    ] {
+        let meter = Meter::new(settings(algorithm, color_aware)).unwrap();
+        let mut passed = [0_u64; 3];
+        for n in 0..13_000_u64 {
+            let which = if n % 13 == 0 { 0 } else { 1 + n as usize % 2 };
+            let came_as = [10, 12, 14].map(Color::of_dscp)[which];
+            let mut marking = Marking { came_as, ..Marking::default() };
+            meter.charge(n * SECOND / 6500, Charge::one(60), &mut marking);
+            assert!(marking.color >= came_as, "no frame gets better");
+            if n >= 6500 {
+                passed[which] += u64::from(!marking.is_dropped);
+            }
+        }
+        let differ = passed.iter().zip(expected).map(|(passed, expected)| passed.abs_diff(expected));
+        assert!(differ.max() <= Some(10), "{algorithm:?}: {passed:?}");
+    }
+    // Without it, red packets have their part.
+    for color_aware in [ColorAware::No, ColorAware::Meters] {
+        let meter = Meter::new(settings(efficient, color_aware)).unwrap();
+        let mut marking = Marking { came_as: Color::Red, ..Marking::default() };
+        meter.charge(0, Charge::one(60), &mut marking);
+        assert_eq!(marking.color, Color::Green);
+    }
+    assert_eq!([10, 20, 30, 38].map(Color::of_dscp), [Color::Green, Color::Yellow, Color::Red, Color::Red]);
+    assert_eq!([0, 46, 8, 4, 44, 54, 63].map(Color::of_dscp), [Color::Green; 7]);
 }
 
 proptest! {

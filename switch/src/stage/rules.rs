@@ -21,7 +21,7 @@ use fabnic_wire::{Fields, Vid};
 
 use super::{Step, Walk};
 use crate::cache::Target;
-use crate::meter::{Charge, Marking};
+use crate::meter::{Charge, Color, Marking};
 use crate::mirror::Mirror;
 use crate::plan::Op;
 use crate::rules::{Connection, Direction, Do, Domain, Input, Key, Rewrite, RuleSet};
@@ -213,6 +213,11 @@ pub(crate) struct FloodedCopy {
     pub(crate) mirrors: Vec<Arc<Mirror>>,
 }
 
+/// The color that the DSCP of a frame stands for.
+fn color(fields: &Fields) -> Color {
+    Color::of_tos(fields.flow.network().map(|_| fields.flow.tos))
+}
+
 /// A flooded frame that is about to be copied to a port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copied<'a> {
@@ -289,7 +294,7 @@ impl FloodedCopy {
                         }
                         Do::Sample(_) => {}
                         Do::Meter(name) => {
-                            let mut marking = Marking::default();
+                            let mut marking = Marking { came_as: color(&fields), ..Marking::default() };
                             if let Some(meter) = topology.meters.named(name) {
                                 let marking = core::slice::from_mut(&mut marking);
                                 meter.charge_run(frame.now_ns, &[frame.charge], marking);

@@ -572,7 +572,8 @@ impl Switch {
         let ((dst, src), vlan) = (asked.addresses(), asked.vlan);
         let tenant = ingress.tenant.map(Place::Tenant);
         let places: Vec<_> = [Some(Place::Ingress(port)), tenant].into_iter().flatten().collect();
-        let metered = self.meters.pass(&places, asked.frame.len());
+        let came = meters::dscp_of(&asked.frame);
+        let metered = self.meters.pass(&places, asked.frame.len(), came);
         self.learn(vlan, src, port, now);
         let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
         if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
@@ -592,7 +593,7 @@ impl Switch {
                 _ if dst[0] & 1 == 1 => (1, "storm_multicast"),
                 _ => (2, "storm_unknown_unicast"),
             };
-            if self.meters.pass(&[Place::Storm(port, kind)], asked.frame.len()).is_err() {
+            if self.meters.pass(&[Place::Storm(port, kind)], asked.frame.len(), None).is_err() {
                 return Outcome::refused(reason);
             }
         }
@@ -671,7 +672,8 @@ impl Switch {
                 continue;
             }
             let frame = &asked.frame;
-            if self.meters.pass(&[Place::Egress(target)], frame.len() - tag_len).is_err() {
+            let came = meters::dscp_of(frame);
+            if self.meters.pass(&[Place::Egress(target)], frame.len() - tag_len, came).is_err() {
                 outcome.dropped.push((target, "metered"));
                 continue;
             }

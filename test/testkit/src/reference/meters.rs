@@ -8,7 +8,8 @@
 //! 3. The colors are those of the three RFCs. Beyond them: a frame that is longer than a bucket finds enough in it when the
 //!    bucket is full, and leaves it that much below zero.
 //! 4. What is dropped takes nothing. A frame that passes several meters takes of each, or, if one of them drops it, of none;
-//!    one that is color-aware sees the worst color that those before it gave.
+//!    one that is color-aware sees the worst color that those before it gave, and, if it reads that, the drop precedence of
+//!    Assured Forwarding (RFC 2597): AFx1 is green, AFx2 yellow, AFx3 red, and what is none of these is green.
 //! 5. A frame from a port passes the port's meter and then its tenant's, after the rules at ingress: `metered`. If it is to be
 //!    flooded it then passes the port's meter for broadcast, multicast or unknown unicast: `storm_broadcast`,
 //!    `storm_multicast`, `storm_unknown_unicast`. Each copy passes the meter of the port that it leaves by, as long as it is
@@ -46,10 +47,21 @@ pub struct Meter {
     pub packets: bool,
     /// How.
     pub kind: Kind,
-    /// The color by earlier meters counts.
-    pub color_aware: bool,
+    /// Which colors count that the frame comes with.
+    pub aware: Aware,
     /// What is done with yellow.
     pub yellow: Yellow,
+}
+
+/// Which color of a frame a meter sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aware {
+    /// None.
+    No,
+    /// That by earlier meters.
+    Meters,
+    /// The worse one of that and of its DSCP's.
+    Dscp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +69,20 @@ enum Color {
     Green,
     Yellow,
     Red,
+}
+
+/// The code points of RFC 2597, section 6, by class, those of low, of medium and of high drop precedence.
+const ASSURED: [[u8; 3]; 4] = [[10, 12, 14], [18, 20, 22], [26, 28, 30], [34, 36, 38]];
+
+fn precedence(dscp: Option<u8>) -> Color {
+    let is_in = |column: usize| dscp.is_some_and(|dscp| ASSURED.iter().any(|class| class[column] == dscp));
+    if is_in(2) {
+        Color::Red
+    } else if is_in(1) {
+        Color::Yellow
+    } else {
+        Color::Green
+    }
 }
 
 /// Where a meter stands.
@@ -128,7 +154,6 @@ impl Meter {
         let has = |place: usize| {
             sizes[place] > 0 && (state.tokens[place] >= size || state.tokens[place] == sizes[place])
         };
-        let came_as = if self.color_aware { came_as } else { Color::Green };
         match (self.kind, came_as) {
             (_, Color::Red) => Color::Red,
             (Kind::Two(..), _) if !has(1) => Color::Red,
@@ -168,17 +193,22 @@ impl Meters {
         self.now_ns = now_ns.into();
     }
 
-    /// A frame of so many bytes passes the meters at these places, where there are any. Gives the DSCP that it gets; an error
+    /// A frame of so many bytes, and with this DSCP, passes the meters at these places, where there are any. Gives the DSCP that it gets; an error
     /// if it is dropped.
     #[expect(clippy::result_unit_err, reason = "the frame is dropped: there is nothing more to say")]
-    pub fn pass(&mut self, places: &[Place], bytes: usize) -> Result<Option<u8>, ()> {
+    pub fn pass(&mut self, places: &[Place], bytes: usize, came: Option<u8>) -> Result<Option<u8>, ()> {
         let (mut color, mut dscp, mut taken) = (Color::Green, None, Vec::new());
         let mut is_dropped = false;
         for place in places {
             let Some((meter, state)) = self.meters.get_mut(place) else { continue };
             meter.fill(state, self.now_ns);
             let size = if meter.packets { 1 } else { bytes as i128 };
-            let found = meter.color(state, size, color);
+            let came_as = match meter.aware {
+                Aware::No => Color::Green,
+                Aware::Meters => color,
+                Aware::Dscp => color.max(precedence(came)),
+            };
+            let found = meter.color(state, size, came_as);
             color = color.max(found);
             match (found, meter.yellow) {
                 (Color::Green, _) | (Color::Yellow, Yellow::Pass) => {}
@@ -196,6 +226,20 @@ impl Meters {
             }
         }
         Ok(dscp)
+    }
+}
+
+/// The DSCP of an IP packet behind at most two tags.
+pub(super) fn dscp_of(frame: &[u8]) -> Option<u8> {
+    let at = |at: usize| frame.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let mut l3 = 14;
+    while matches!(at(l3 - 2), Some(0x8100 | 0x88a8 | 0x9100)) && l3 < 22 {
+        l3 += 4;
+    }
+    match at(l3 - 2) {
+        Some(0x0800) if frame.len() >= l3 + 20 && frame[l3] >> 4 == 4 => Some(frame[l3 + 1] >> 2),
+        Some(0x86dd) if frame.len() >= l3 + 40 && frame[l3] >> 4 == 6 => Some((at(l3)? >> 6 & 63) as u8),
+        _ => None,
     }
 }
 
