@@ -213,6 +213,7 @@ fn tracking() -> impl Strategy<Value = Option<connections::Tracking>> {
             tenant: None,
             answers_only,
             drop_invalid,
+            nat: None,
         },
     );
     prop::option::weighted(0.8, tracking)
@@ -695,4 +696,28 @@ fn ports_of_a_tenant_share_its_connections() {
     assert_eq!((tenant.used(), other.used(), bench.switch.conntrack().len()), (2, 2, 4));
     bench.switch.conntrack().flush(|_| true);
     assert_eq!((tenant.used(), other.used()), (0, 0));
+}
+
+/// What a rule sends to another port than it was to go to is judged by that port's connections.
+#[test]
+fn a_port_that_takes_answers_only_does_so_behind_a_rule_that_redirects() {
+    let answers = |zone| Some(PortTracking { zone, incoming: Incoming::Answers, ..PortTracking::default() });
+    let mut bench = bench(vec![None, None, answers(2)], Vec::new());
+    let rule = |actions| RuleSpec {
+        id: RuleId(1),
+        domain: Domain::Infrastructure,
+        direction: Direction::Out,
+        group: 0,
+        priority: 1,
+        name: "r".to_owned(),
+        matches: vec![Match::new([Term::Egress(fabnic_port::PortId(1))])],
+        actions,
+    };
+    let redirect = rule(vec![Action::Redirect(fabnic_port::PortId(2))]);
+    bench.switch.change_rules(&[Change::Put(redirect)]).unwrap();
+    assert_eq!(through(&mut bench, 0, &udp(0, 1, (5000, 53), station(1)), 2), None);
+    assert_eq!(bench.reasons().get("ct_unsolicited"), Some(&1));
+    // What the port has asked for comes.
+    assert!(through(&mut bench, 2, &udp(1, 0, (53, 5000), station(0)), 0).is_some());
+    assert!(through(&mut bench, 0, &udp(0, 1, (5000, 53), station(1)), 2).is_some());
 }

@@ -95,9 +95,13 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     }
     let number = |connected: Option<Connected>| connected.map_or(0, |connected| connected.handle.get());
     walk.set_handles([number(first), number(second)]);
-    // Read behind what was changed here: our own change is no reason to decide again, and nobody has seen the packet yet.
+    // Read behind what was changed here: our own change is no reason to decide again, and nobody has seen the packet yet. But
+    // rules may decide otherwise on the next packet by a mark or a translation, which this one's connection had not.
     for (seen, connected) in [(&mut walk.sender_seen, first), (&mut walk.receiver_seen, second)] {
-        if let (Some(seen), Some(Connected { version: Some(version), .. })) = (seen, connected) {
+        if let (Some(seen), Some(Connected { version: Some(version), translated: false, .. })) =
+            (seen, connected)
+            && wanted.mark.unwrap_or(0) == 0
+        {
             seen.version = version;
         }
     }

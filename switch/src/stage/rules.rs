@@ -182,7 +182,10 @@ fn redirect(walk: &mut Walk<'_>, domain: Domain, direction: Direction, port: Por
     match direction {
         // What infrastructure said before stands.
         Direction::In => walk.redirect = walk.redirect.or(Some(index)),
-        Direction::Out => walk.target = Some(Target::Port(index)),
+        Direction::Out => {
+            walk.target = Some(Target::Port(index));
+            return super::track::run_out(walk);
+        }
     }
     Step::Next
 }
@@ -305,7 +308,7 @@ impl FloodedCopy {
                             }
                         }
                         Do::Police(meter) => {
-                            let mut marking = Marking::default();
+                            let mut marking = Marking { came_as: color(&fields), ..Marking::default() };
                             meter.charge(frame.now_ns, frame.charge, &mut marking);
                             if marking.is_dropped {
                                 answer.refused = Some(DropReason::Metered);

@@ -38,9 +38,14 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     Step::Next
 }
 
-/// The same in the zone of the port that it goes to, if that is another.
+/// The same in the zone of the port that it goes to, if that is another. Also where a rule has sent it to another port than
+/// it was to go to.
 pub(super) fn run_out(walk: &mut Walk<'_>) -> Step {
     let topology = walk.topology;
+    if let Some(seen) = walk.receiver_seen.take() {
+        // What rules saw there still decides.
+        walk.depend(seen.version);
+    }
     let Some(Target::Port(index)) = walk.target else { return Step::Next };
     let Some(tracking) = topology.member(index).and_then(|member| member.tracking.as_ref()) else {
         return Step::Next;

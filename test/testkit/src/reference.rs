@@ -19,7 +19,7 @@
 //!    more on a port with service tags; of a frame to be segmented, the longest segment counts.
 //!    Then the guards of the port (the rules of [`guard`]); what they drop is not learned from.
 //!    Then its connections, of ports that track them (the rules of [`connections`]): an invalid packet ends here, and what
-//!    rule 8 lets go may still be refused.
+//!    rule 8 lets go may still be refused. Then the rules of the way in (of [`rules`]), infrastructure's and the tenant's.
 //!    Then its meters (the rules of [`meters`]); what they drop is learned from all the same.
 //! 7. The source is learned on the port, unless learning is off, the address is static, or the port has as many as it
 //!    may have. An address seen on another port moves there under the same conditions, unless it is sticky (learned on a
@@ -41,12 +41,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use connections::{Connections, State, Tracking};
+pub use connections::Tracking;
+use connections::{Connections, State};
 use guard::{Guard, Known, Sent};
 use meters::{Meters, Place};
 pub use priority::{Believes, Priority};
-use rules::{Asked, Hits, Rule, Verdict};
+use rules::{Action, Asked, Charged, Hits, Rule, Verdict};
 
+mod admit;
 pub mod connections;
 pub mod guard;
 pub mod meters;
@@ -366,6 +368,25 @@ impl Switch {
         let ports = &self.config.ports;
         let guards: Vec<_> = ports.iter().map(|port| (port.guard.clone(), port.vlan.untagged())).collect();
         self.known.fix(&guards);
+        let mut own = BTreeMap::new();
+        for rule in &self.config.rules {
+            let police = rule.actions.iter().filter_map(|action| match action {
+                Action::Police(meter) => Some(*meter),
+                _ => None,
+            });
+            let place = |nth: usize| Place::Rule(rule.tenant, rule.id, nth);
+            own.extend(police.enumerate().map(|(nth, meter)| (place(nth), meter)));
+        }
+        self.meters.set_of_rules(&own);
+    }
+
+    /// What a rule charges a frame of so many bytes, with this DSCP, to.
+    fn charge(meters: &mut Meters, charged: Charged, bytes: usize, dscp: Option<u8>) -> bool {
+        let places = match charged {
+            Charged::Named(number) => meters.chain(number),
+            Charged::Own(tenant, id, nth) => vec![Place::Rule(tenant, id, nth)],
+        };
+        meters.pass(&places, bytes, dscp).is_ok()
     }
 
     /// What the guards know at a time.
@@ -450,48 +471,6 @@ impl Switch {
         outcome
     }
 
-    /// What connections say of a frame that may go: why it may not, if so.
-    fn connect(
-        &mut self,
-        (sender, sent): (usize, Option<(&Tracking, connections::Found)>),
-        receiver: Option<(usize, Tracking)>,
-        frame: &[u8],
-        now: u64,
-    ) -> Option<&'static str> {
-        let mut zone = None;
-        if let Some((tracking, found)) = sent {
-            zone = Some(tracking.zone);
-            if let Some((_, receiver)) = &receiver
-                && receiver.zone == tracking.zone
-                && !receiver.takes(found.state, frame)
-            {
-                return Some("ct_unsolicited");
-            }
-            let owner = (sender, tracking);
-            if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
-                return Some(reason);
-            }
-        }
-        let receiver = receiver.filter(|(_, tracking)| Some(tracking.zone) != zone);
-        if let Some((owner, tracking)) = &receiver {
-            let found = self.connections.look(tracking.zone, frame);
-            if found.state == State::Invalid && tracking.drop_invalid {
-                return Some("ct_invalid");
-            }
-            if !tracking.takes(found.state, frame) {
-                return Some("ct_unsolicited");
-            }
-            let owner = (*owner, tracking);
-            if let Err(reason) = self.connections.make(tracking.zone, owner, &found, now) {
-                return Some(reason);
-            }
-        }
-        for zone in zone.into_iter().chain(receiver.map(|(_, tracking)| tracking.zone)) {
-            self.connections.count(zone, frame, now);
-        }
-        None
-    }
-
     /// A frame from a port, whole.
     pub fn input(&mut self, port: usize, frame: &[u8], now: u64) -> Outcome {
         self.input_segments(port, frame, frame.len(), now)
@@ -558,32 +537,42 @@ impl Switch {
             return Outcome::refused("ct_invalid");
         }
         let mut asked = Asked::new(frame, port, vlan);
-        let mut redirect = None;
+        asked.zone = ingress.tracking.as_ref().map(|it| it.zone);
+        asked.seen = tracked.map(|(it, found)| found.seen(it.zone)).unwrap_or_default();
+        // Meters are charged when all is decided, and have the first word on what becomes of the frame.
+        let mut charges = Vec::new();
+        let (mut redirect, mut refused) = (None, None);
         for tenant in [Some(0), ingress.tenant].into_iter().flatten() {
-            match asked.ask(&self.config.rules, tenant, false, &mut self.hits) {
+            match self.ask_later(&mut asked, (tenant, false), frame, &mut charges) {
                 Verdict::Pass => {}
-                Verdict::Drop(why) => return Outcome::refused(why),
+                Verdict::Drop(why) => refused = Some(why),
                 Verdict::Redirect(to) => match self.redirected(tenant, port, to, asked.vlan) {
                     Ok(to) => redirect = redirect.or(Some(to)),
-                    Err(why) => return Outcome::refused(why),
+                    Err(why) => refused = Some(why),
                 },
             }
+            if refused.is_some() {
+                break;
+            }
+        }
+        let mut metered = self.settle(&mut charges);
+        if let Some(why) = refused {
+            return Outcome::refused(metered.unwrap_or(why));
         }
         let ((dst, src), vlan) = (asked.addresses(), asked.vlan);
         let tenant = ingress.tenant.map(Place::Tenant);
         let places: Vec<_> = [Some(Place::Ingress(port)), tenant].into_iter().flatten().collect();
-        let came = meters::dscp_of(&asked.frame);
-        let metered = self.meters.pass(&places, asked.frame.len(), came);
+        if metered.is_none() {
+            match self.meters.pass(&places, asked.frame.len(), meters::dscp_of(&asked.frame)) {
+                Err(()) => metered = Some("metered"),
+                Ok(None) => {}
+                Ok(Some(dscp)) => meters::set_dscp(&mut asked.frame, dscp),
+            }
+        }
         self.learn(vlan, src, port, now);
         let is_up = |port: usize| self.config.ports.get(port).is_some_and(|port| port.enabled);
         if let Some(answer) = self.known.answer(&ingress.guard, &sent, is_up) {
             return self.answered(port, vlan, answer);
-        }
-
-        match metered {
-            Err(()) => return Outcome::refused("metered"),
-            Ok(None) => {}
-            Ok(Some(dscp)) => meters::set_dscp(&mut asked.frame, dscp),
         }
         let known = if dst[0] & 1 == 1 { None } else { self.fdb.get(&(vlan, dst)) };
         let is_flooded = known.is_none() && redirect.is_none();
@@ -593,20 +582,29 @@ impl Switch {
                 _ if dst[0] & 1 == 1 => (1, "storm_multicast"),
                 _ => (2, "storm_unknown_unicast"),
             };
-            if self.meters.pass(&[Place::Storm(port, kind)], asked.frame.len(), None).is_err() {
-                return Outcome::refused(reason);
+            let storm = [Place::Storm(port, kind)];
+            if metered.is_none() && self.meters.pass(&storm, asked.frame.len(), None).is_err() {
+                metered = Some(reason);
             }
         }
         let targets = match known {
             _ if redirect.is_some() => redirect.into_iter().collect(),
-            Some(entry) if entry.port == port => return Outcome::refused("same_port"),
+            Some(entry) if entry.port == port => return Outcome::refused(metered.unwrap_or("same_port")),
             Some(entry) => match self.config.ports.get(entry.port) {
-                Some(target) if !target.carries(vlan) => return Outcome::refused("no_member"),
-                Some(target) if !target.lists_name(dst) => return Outcome::refused("filtered"),
-                Some(target) if target.isolated && ingress.isolated => return Outcome::refused("isolated"),
-                Some(target) if !target.enabled => return Outcome::refused("egress_disabled"),
+                Some(target) if !target.carries(vlan) => {
+                    return Outcome::refused(metered.unwrap_or("no_member"));
+                }
+                Some(target) if !target.lists_name(dst) => {
+                    return Outcome::refused(metered.unwrap_or("filtered"));
+                }
+                Some(target) if target.isolated && ingress.isolated => {
+                    return Outcome::refused(metered.unwrap_or("isolated"));
+                }
+                Some(target) if !target.enabled => {
+                    return Outcome::refused(metered.unwrap_or("egress_disabled"));
+                }
                 Some(_) => vec![entry.port],
-                None => return Outcome::refused("no_member"),
+                None => return Outcome::refused(metered.unwrap_or("no_member")),
             },
             None => {
                 let ports = self.config.ports.iter().enumerate();
@@ -617,85 +615,91 @@ impl Switch {
                 let others = ports.filter(|(i, other)| *i != port && is_reached(other));
                 let others: Vec<usize> = others.map(|(i, _)| i).collect();
                 if others.is_empty() {
-                    return Outcome::refused("no_member");
+                    return Outcome::refused(metered.unwrap_or("no_member"));
                 }
                 others
             }
         };
-        let mut outcome = Outcome::default();
-        let receiver = targets.first().filter(|_| !is_flooded);
-        let receiver = receiver.and_then(|at| Some((*at, self.config.ports.get(*at)?.tracking.clone()?)));
-        if let Some(reason) = self.connect((port, tracked), receiver, frame, now) {
-            return Outcome::refused(reason);
+        if !is_flooded {
+            let Some(target) = targets.first().copied() else { return Outcome::default() };
+            let decided = self.decide_out((port, &ingress, frame), &mut asked, target, &mut charges, now);
+            let metered = metered.or_else(|| self.settle(&mut charges));
+            return match (metered, decided) {
+                (_, Err("unsure")) => Outcome::refused("unsure"),
+                (Some(why), _) | (None, Err(why)) => Outcome::refused(why),
+                (None, Ok(target)) => {
+                    let mut outcome = Outcome::default();
+                    self.leave((&ingress, tci), &asked, target, payload, &mut outcome);
+                    outcome
+                }
+            };
         }
+        let seen = match self.admit((port, &ingress, frame), &mut asked, None, now) {
+            Ok(()) => asked.frame.clone(),
+            Err("unsure") => return Outcome::refused("unsure"),
+            Err(why) => return Outcome::refused(metered.unwrap_or(why)),
+        };
+        if let Some(why) = metered {
+            return Outcome::refused(why);
+        }
+        let mut outcome = Outcome::default();
         for target in targets {
-            let Some(egress) = self.config.ports.get(target) else { continue };
-            if is_flooded && !(egress.lists_name(dst) && egress.guest_wants(dst)) {
+            let Some(egress) = self.config.ports.get(target).cloned() else { continue };
+            if !(egress.lists_name(dst) && egress.guest_wants(dst)) {
                 outcome.dropped.push((target, "filtered"));
                 continue;
             }
-            if let Some(tracking) = &egress.tracking
-                && is_flooded
-                && !tracking.takes(self.connections.look(tracking.zone, frame).state, frame)
-            {
-                outcome.dropped.push((target, "ct_unsolicited"));
-                continue;
-            }
-            let mut asked = Asked { egress: Some(target), ..asked.clone() };
-            let (mut target, mut refused) = (target, None);
-            for tenant in [egress.tenant, Some(0)].into_iter().flatten() {
-                let verdict = asked.ask(&self.config.rules, tenant, true, &mut self.hits);
-                let verdict = match verdict {
-                    Verdict::Pass => continue,
-                    Verdict::Drop(why) => Err(why),
-                    Verdict::Redirect(to) => self.redirected(tenant, port, to, vlan),
-                };
-                match verdict {
-                    Ok(to) => (target, asked.egress) = (to, Some(to)),
-                    Err(why) => {
-                        refused = Some(why);
-                        break;
-                    }
-                }
-            }
-            match refused {
-                Some(why) if is_flooded => {
-                    outcome.dropped.push((target, why));
+            let mut asked = Asked { egress: Some(target), seen: rules::Seen::default(), ..asked.clone() };
+            if let Some(tracking) = &egress.tracking {
+                let found = self.connections.look(tracking.zone, &seen);
+                if !tracking.takes(found.state, &seen) {
+                    outcome.dropped.push((target, "ct_unsolicited"));
                     continue;
                 }
-                Some(why) => return Outcome::refused(why),
-                None => {}
+                asked.seen = found.seen(tracking.zone);
             }
-            let Some(egress) = self.config.ports.get(target) else { continue };
-            if !egress.enabled {
-                outcome.dropped.push((target, "egress_disabled"));
-                continue;
+            match self.ask_now(&mut asked, (port, target, egress.tenant), vlan) {
+                Ok(target) => self.leave((&ingress, tci), &asked, target, payload, &mut outcome),
+                Err(why) => outcome.dropped.push((target, why)),
             }
-            let frame = &asked.frame;
-            let came = meters::dscp_of(frame);
-            if self.meters.pass(&[Place::Egress(target)], frame.len() - tag_len, came).is_err() {
-                outcome.dropped.push((target, "metered"));
-                continue;
-            }
-            let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
-            if payload > egress.longest_payload() {
-                outcome.dropped.push((target, "egress_mtu"));
-                continue;
-            }
-            let mut copy = frame[..12].to_vec();
-            let leaves_tagged = egress.vlan.leaves_tagged(vlan);
-            if leaves_tagged {
-                let tag_kind: u16 = if egress.service_tags { 0x88a8 } else { 0x8100 };
-                let pcp = u16::from(asked.pcp.unwrap_or(egress.priority.to_pcp[usize::from(priority)]));
-                let number = egress.outward(vlan).unwrap_or(0);
-                copy.extend_from_slice(&tag_kind.to_be_bytes());
-                copy.extend_from_slice(&(pcp << 13 | u16::from(drop_eligible) << 12 | number).to_be_bytes());
-            }
-            copy.extend_from_slice(&frame[12 + tag_len..]);
-            priority::write_dscp(&mut copy, leaves_tagged, priority, &egress.priority);
-            outcome.delivered.push((target, copy));
         }
         outcome
+    }
+
+    /// A copy leaves by a port, or does not; `payload`: bytes behind the untagged Ethernet header.
+    fn leave(
+        &mut self,
+        (ingress, tci): (&PortConfig, Option<u16>),
+        asked: &Asked,
+        target: usize,
+        payload: usize,
+        outcome: &mut Outcome,
+    ) {
+        let Some(egress) = self.config.ports.get(target) else { return };
+        if !egress.enabled {
+            return outcome.dropped.push((target, "egress_disabled"));
+        }
+        let (frame, tag_len) = (&asked.frame, if tci.is_some() { 4 } else { 0 });
+        let bytes = frame.len() - tag_len;
+        if self.meters.pass(&[Place::Egress(target)], bytes, meters::dscp_of(frame)).is_err() {
+            return outcome.dropped.push((target, "metered"));
+        }
+        let (priority, drop_eligible) = priority::of(frame, tci, &ingress.priority);
+        if payload > egress.longest_payload() {
+            return outcome.dropped.push((target, "egress_mtu"));
+        }
+        let mut copy = frame[..12].to_vec();
+        let leaves_tagged = egress.vlan.leaves_tagged(asked.vlan);
+        if leaves_tagged {
+            let tag_kind: u16 = if egress.service_tags { 0x88a8 } else { 0x8100 };
+            let pcp = u16::from(asked.pcp.unwrap_or(egress.priority.to_pcp[usize::from(priority)]));
+            let number = egress.outward(asked.vlan).unwrap_or(0);
+            copy.extend_from_slice(&tag_kind.to_be_bytes());
+            copy.extend_from_slice(&(pcp << 13 | u16::from(drop_eligible) << 12 | number).to_be_bytes());
+        }
+        copy.extend_from_slice(&frame[12 + tag_len..]);
+        priority::write_dscp(&mut copy, leaves_tagged, priority, &egress.priority);
+        outcome.delivered.push((target, copy));
     }
 }
 

@@ -14,9 +14,16 @@
 //! 7. A port that takes answers only takes `est` and `rel` (`ct_unsolicited`), what belongs to no connection, IGMP, and what
 //!    DHCP servers send.
 //! 8. A packet that goes on makes a connection if it is `new`: in the zone of its sender, and in that of its receiver if
-//!    that is another and the packet is not flooded. It counts on the port whose zone it is, which may have so many
+//!    that is another and the packet is not flooded. A rule may look the packet up in another zone than its sender's; there
+//!    it makes a connection only if a rule commits it. It counts on the port whose zone it is, which may have so many
 //!    (`ct_limit`), and on the tenant of that port, whose ports together may have so many (`ct_tenant_limit`).
-//! 9. A connection is forgotten after the time of its protocol without packets: see [`seconds`].
+//! 9. A rule that commits gives the connection a mark, new or not, and may give a new one other addresses, as a port's own
+//!    translation may: a connection from its inside address gets the outside one, and one to its outside address goes to
+//!    the inside one. What a packet leaves as is the reverse of what answers come as. Ports stay; where the answers would be
+//!    another connection's the reference does not know which port the switch takes, and is `unsure`.
+//! 10. A connection is forgotten after the time of its protocol without packets: see [`seconds`].
+
+use super::rules::Seen;
 
 /// What configuration says of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +38,17 @@ pub struct Tracking {
     pub answers_only: bool,
     /// What is `inv` is dropped.
     pub drop_invalid: bool,
+    /// Address inside and address outside: connections of the one are translated to the other.
+    pub nat: Option<([u8; 4], [u8; 4])>,
+}
+
+/// Addresses that a connection gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nat {
+    /// Its source becomes this.
+    pub source: Option<[u8; 4]>,
+    /// Its destination becomes this.
+    pub destination: Option<[u8; 4]>,
 }
 
 /// What a packet is.
@@ -49,7 +67,7 @@ pub enum State {
 }
 
 /// One end: address and port.
-type End = ([u8; 4], u16);
+pub(super) type End = ([u8; 4], u16);
 
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +84,10 @@ pub struct Connection {
     pub asker: End,
     /// Who was asked.
     pub asked: End,
+    /// From where, and to where, answers come.
+    pub answers: (End, End),
+    /// What a rule gave it.
+    pub mark: u32,
     /// There was an answer.
     pub answered: bool,
     /// Packets of both ways.
@@ -202,6 +224,33 @@ pub struct Found {
     at: Option<usize>,
     is_answer: bool,
     packet: Option<Packet>,
+    /// The mark of the connection.
+    mark: u32,
+}
+
+impl Found {
+    /// What rules see.
+    pub(super) fn seen(&self, zone: u16) -> Seen {
+        // trk is 0x20, new 1, est 2, rel 4, rpl 8, inv 0x10.
+        let bits = match self.state {
+            State::Untracked => return Seen::default(),
+            State::New => 0x21,
+            State::Established => 0x22,
+            State::Related => 0x24,
+            State::Invalid => 0x30,
+        };
+        Seen { bits: bits | if self.is_answer { 8 } else { 0 }, zone, mark: self.mark }
+    }
+
+    /// The addresses that it has, if it is a packet that has some.
+    pub(super) fn ends(&self) -> Option<([u8; 4], [u8; 4])> {
+        self.packet.as_ref().map(|packet| (packet.from.0, packet.to.0))
+    }
+
+    /// Whether it is a packet of a connection.
+    pub(super) fn is_known(&self) -> bool {
+        self.at.is_some()
+    }
 }
 
 impl Connections {
@@ -217,7 +266,7 @@ impl Connections {
 
     /// What a frame is in a zone.
     pub fn look(&self, zone: u16, frame: &[u8]) -> Found {
-        let mut found = Found { state: State::Untracked, at: None, is_answer: false, packet: None };
+        let mut found = Found { state: State::Untracked, at: None, is_answer: false, packet: None, mark: 0 };
         let Some(ip) = ip_of(frame) else { return found };
         found.state = State::Invalid;
         if ip.get(9) == Some(&ICMP) && matches!(ip.get(20), Some(3 | 4 | 5 | 11 | 12)) {
@@ -226,9 +275,10 @@ impl Connections {
             let is_to_sender = ip.get(16..20) == carried.get(12..16);
             let is_error = carried.get(9) == Some(&ICMP) && !matches!(carried.get(20), Some(0 | 8));
             if let (Some(packet), true, false) = (read(carried), is_to_sender, is_error)
-                && self.find(zone, &packet).is_some()
+                && let Some((at, is_answer)) = self.find(zone, &packet)
             {
-                found.state = State::Related;
+                (found.state, found.is_answer) = (State::Related, !is_answer);
+                found.mark = self.list.get(at).map_or(0, |connection| connection.mark);
             }
             return found;
         }
@@ -238,10 +288,13 @@ impl Connections {
             && let Some(connection) = self.list.get(at)
         {
             match connection.turn(is_answer, packet.flags) {
-                "--" => return found,
+                "--" => {
+                    found.mark = connection.mark;
+                    return found;
+                }
                 "ne" => {}
                 _ => {
-                    (found.at, found.is_answer) = (Some(at), is_answer);
+                    (found.at, found.is_answer, found.mark) = (Some(at), is_answer, connection.mark);
                     let answered = is_answer || connection.answered;
                     found.state = if answered { State::Established } else { State::New };
                     return found;
@@ -256,13 +309,10 @@ impl Connections {
     }
 
     fn find(&self, zone: u16, packet: &Packet) -> Option<(usize, bool)> {
-        let of = |connection: &Connection, from: End, to: End| {
-            connection.zone == zone
-                && connection.protocol == packet.protocol
-                && (connection.asker, connection.asked) == (from, to)
-        };
-        let asks = self.list.iter().position(|c| packet.may_ask && of(c, packet.from, packet.to));
-        let answers = self.list.iter().position(|c| packet.may_answer && of(c, packet.to, packet.from));
+        let ends = (packet.from, packet.to);
+        let of = |connection: &Connection| connection.zone == zone && connection.protocol == packet.protocol;
+        let asks = self.list.iter().position(|c| packet.may_ask && of(c) && (c.asker, c.asked) == ends);
+        let answers = self.list.iter().position(|c| packet.may_answer && of(c) && c.answers == ends);
         asks.map(|at| (at, false)).or(answers.map(|at| (at, true)))
     }
 
@@ -275,6 +325,7 @@ impl Connections {
         zone: u16,
         (owner, tracking): (usize, &Tracking),
         found: &Found,
+        (nat, mark): (Nat, u32),
         now: u64,
     ) -> Result<(), &'static str> {
         let (Some(packet), State::New, None) = (&found.packet, found.state, found.at) else { return Ok(()) };
@@ -290,6 +341,16 @@ impl Connections {
         {
             return Err("ct_tenant_limit");
         }
+        let other = |end: End, address: Option<[u8; 4]>| (address.unwrap_or(end.0), end.1);
+        let answers = (other(packet.to, nat.destination), other(packet.from, nat.source));
+        // An echo reply is no request, whoever's identifier it has.
+        let asks = |c: &Connection| packet.protocol != ICMP && (c.asker, c.asked) == answers;
+        let is_taken = |c: &Connection| {
+            c.zone == zone && c.protocol == packet.protocol && (asks(c) || c.answers == answers)
+        };
+        if self.list.iter().any(is_taken) {
+            return Err("unsure");
+        }
         self.list.push(Connection {
             zone,
             owner,
@@ -297,6 +358,8 @@ impl Connections {
             protocol: packet.protocol,
             asker: packet.from,
             asked: packet.to,
+            answers,
+            mark,
             answered: false,
             packets: [0; 2],
             tcp: if packet.protocol == TCP { "SS" } else { "" },
@@ -307,6 +370,25 @@ impl Connections {
             challenged: false,
         });
         Ok(())
+    }
+
+    /// Marks the connection of a packet.
+    pub(super) fn mark(&mut self, found: &Found, mark: u32) {
+        if let Some(connection) = found.at.and_then(|at| self.list.get_mut(at)) {
+            connection.mark = mark;
+        }
+    }
+
+    /// The ends that a packet of a connection leaves with, if they are others than it came with.
+    pub(super) fn leaves(&self, zone: u16, frame: &[u8]) -> Option<(End, End)> {
+        let found = self.look(zone, frame);
+        let connection = self.list.get(found.at?)?;
+        let as_it_came = |ends: (End, End)| found.packet.as_ref().is_some_and(|p| (p.from, p.to) == ends);
+        let ends = match found.is_answer {
+            true => (connection.asked, connection.asker),
+            false => (connection.answers.1, connection.answers.0),
+        };
+        (!as_it_came(ends)).then_some(ends)
     }
 
     /// A frame goes on: it counts on its connection.
@@ -367,6 +449,18 @@ impl Connection {
 }
 
 impl Tracking {
+    /// How its own translation changes a connection that it opens: from the address inside.
+    pub(super) fn opened(&self, found: &Found) -> Nat {
+        let source = self.nat.filter(|(inside, _)| found.ends().is_some_and(|(from, _)| from == *inside));
+        Nat { source: source.map(|(_, outside)| outside), destination: None }
+    }
+
+    /// And one that is opened to it: to the address outside.
+    pub(super) fn opened_to(&self, found: &Found) -> Nat {
+        let to = self.nat.filter(|(_, outside)| found.ends().is_some_and(|(_, to)| to == *outside));
+        Nat { source: None, destination: to.map(|(inside, _)| inside) }
+    }
+
     /// Whether the port takes a frame that is this.
     pub fn takes(&self, state: State, frame: &[u8]) -> bool {
         !self.answers_only

@@ -14,6 +14,8 @@
 //!    flooded it then passes the port's meter for broadcast, multicast or unknown unicast: `storm_broadcast`,
 //!    `storm_multicast`, `storm_unknown_unicast`. Each copy passes the meter of the port that it leaves by, as long as it is
 //!    without its VLAN's tag: `metered`.
+//!    What a rule names, with the meters over it, or has of its own, comes in the rule's turn: `metered`. It does not keep
+//!    later rules from being asked, but for the copies of flooded frames.
 //! 6. Yellow frames may be dropped, or get a DSCP, except at the port that they leave by.
 
 use std::collections::BTreeMap;
@@ -96,6 +98,10 @@ pub enum Place {
     Tenant(u32),
     /// At what a port floods: 0 broadcast, 1 multicast, 2 unknown unicast.
     Storm(usize, usize),
+    /// In rules that name it by its number.
+    Named(usize),
+    /// In one rule, by tenant and number; the so manieth of that rule's own.
+    Rule(u32, u64, usize),
 }
 
 /// Two buckets, and the times of the first frame and the last, in nanoseconds.
@@ -109,10 +115,16 @@ struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Meters {
     meters: BTreeMap<Place, (Meter, State)>,
+    /// Of meters that rules name, those over them.
+    parents: BTreeMap<usize, usize>,
     now_ns: u128,
 }
 
 impl Meter {
+    fn full(self) -> (Meter, State) {
+        (self, State { tokens: self.sizes(), times: None })
+    }
+
     fn sizes(&self) -> [i128; 2] {
         match self.kind {
             Kind::Single(_, cbs, other) | Kind::Two(_, cbs, _, other) | Kind::Efficient(_, cbs, _, other) => {
@@ -184,8 +196,29 @@ impl Meter {
 impl Meters {
     /// These, with full buckets.
     pub fn new(meters: impl IntoIterator<Item = (Place, Meter)>) -> Meters {
-        let full = |meter: Meter| (meter, State { tokens: meter.sizes(), times: None });
-        Meters { meters: meters.into_iter().map(|(place, meter)| (place, full(meter))).collect(), now_ns: 0 }
+        let meters = meters.into_iter().map(|(place, meter)| (place, meter.full())).collect();
+        Meters { meters, ..Meters::default() }
+    }
+
+    /// Puts meters over others, by their numbers.
+    pub fn set_parents(&mut self, parents: BTreeMap<usize, usize>) {
+        self.parents = parents;
+    }
+
+    /// The meter of this number and those over it.
+    pub(super) fn chain(&self, number: usize) -> Vec<Place> {
+        let over = core::iter::successors(Some(number), |number| self.parents.get(number).copied());
+        over.map(Place::Named).collect()
+    }
+
+    /// Makes these the meters of rules' own. One that is there with the same settings goes on.
+    pub(super) fn set_of_rules(&mut self, wanted: &BTreeMap<Place, Meter>) {
+        self.meters.retain(|place, (meter, _)| {
+            !matches!(place, Place::Rule(..)) || wanted.get(place) == Some(&*meter)
+        });
+        for (place, meter) in wanted {
+            self.meters.entry(*place).or_insert_with(|| meter.full());
+        }
     }
 
     /// The time, in nanoseconds.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{be16, mac};
+use super::{be16, connections::Nat, mac, meters::Meter};
 
 /// How many frames each rule decided on, by tenant and number.
 pub type Hits = BTreeMap<(u32, u64), u64>;
@@ -40,6 +40,10 @@ pub enum Field {
     TcpFlags,
     IcmpType,
     IcmpCode,
+    /// The bits of [`super::connections::State`]'s words.
+    CtState,
+    CtZone,
+    CtMark,
     ArpOperation,
     ArpSender,
     ArpTarget,
@@ -80,6 +84,52 @@ pub enum Action {
     DecTtl,
     SetSrcPort(u16),
     SetDstPort(u16),
+    /// The meter of this number, and those over it.
+    Meter(usize),
+    /// A meter of the rule's own.
+    Police(Meter),
+    Ct(Ct),
+}
+
+/// What a rule says of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ct {
+    /// The zone that the packet is looked up in.
+    pub zone: Option<u16>,
+    /// It makes a connection.
+    pub commit: bool,
+    /// The connection's mark.
+    pub mark: Option<u32>,
+    /// How it is translated.
+    pub nat: Option<Nat>,
+}
+
+/// What rules see of a packet's connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The bits; none: it is no matter of connections.
+    pub bits: u8,
+    /// The zone.
+    pub zone: u16,
+    /// The connection's mark.
+    pub mark: u32,
+}
+
+/// A meter that a rule charges a frame to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charged {
+    /// By its number, with those over it.
+    Named(usize),
+    /// The so manieth of the rule's own, by tenant and number.
+    Own(u32, u64, usize),
+}
+
+/// What rules ask while they are asked.
+pub struct Aside<'a> {
+    /// What the packet is in a zone.
+    pub look: &'a dyn Fn(u16) -> Seen,
+    /// Whether a meter lets the frame go on.
+    pub charge: &'a mut dyn FnMut(Charged, &[u8]) -> bool,
 }
 
 /// A rule.
@@ -118,6 +168,14 @@ pub struct Asked {
     pub tags: Vec<u16>,
     /// The priority that its tag leaves with, if a rule said so.
     pub pcp: Option<u8>,
+    /// The zone that it is looked up in, if any.
+    pub zone: Option<u16>,
+    /// A rule said which, not the port.
+    pub other_zone: bool,
+    /// What it is there.
+    pub seen: Seen,
+    /// What is to become of its connection.
+    pub commit: Option<Ct>,
 }
 
 /// What rules say.
@@ -209,6 +267,9 @@ impl Asked {
             Field::TcpFlags => l4(&[6], 13, 1),
             Field::IcmpType => l4(&[1, 58], 0, 1),
             Field::IcmpCode => l4(&[1, 58], 1, 1),
+            Field::CtState => (self.seen.bits != 0).then_some(self.seen.bits.into()),
+            Field::CtZone => (self.seen.bits != 0).then_some(self.seen.zone.into()),
+            Field::CtMark => (self.seen.bits != 0).then_some(self.seen.mark.into()),
             Field::ArpOperation => arp(6, 2),
             Field::ArpSender => arp(14, 4),
             Field::ArpTarget => arp(24, 4),
@@ -310,7 +371,13 @@ impl Asked {
     }
 
     /// Asks the rules of one tenant, or of the infrastructure, on one side. `hits` counts each rule that decides.
-    pub fn ask(&mut self, rules: &[Rule], tenant: u32, out: bool, hits: &mut Hits) -> Verdict {
+    pub fn ask(
+        &mut self,
+        rules: &[Rule],
+        (tenant, out): (u32, bool),
+        hits: &mut Hits,
+        aside: &mut Aside<'_>,
+    ) -> Verdict {
         let mut mine: Vec<&Rule> =
             rules.iter().filter(|rule| rule.tenant == tenant && rule.out == out).collect();
         mine.sort_by_key(|rule| (rule.priority, rule.id));
@@ -324,7 +391,7 @@ impl Asked {
                 .find(|(_, rule)| rule.group == group && self.matches(rule));
             let Some((place, rule)) = next else { return Verdict::Pass };
             *hits.entry((rule.tenant, rule.id)).or_default() += 1;
-            let mut on = None;
+            let (mut on, mut own) = (None, 0);
             for action in &rule.actions {
                 match *action {
                     Action::Drop => return Verdict::Drop(why),
@@ -333,6 +400,18 @@ impl Asked {
                     Action::Goto(to) => on = Some((to, 0)),
                     Action::Continue => on = Some((group, place + 1)),
                     Action::Mark(mark) => self.mark = mark,
+                    Action::Meter(number) => {
+                        if !(aside.charge)(Charged::Named(number), &self.frame) {
+                            return Verdict::Drop("metered");
+                        }
+                    }
+                    Action::Police(_) => {
+                        if !(aside.charge)(Charged::Own(rule.tenant, rule.id, own), &self.frame) {
+                            return Verdict::Drop("metered");
+                        }
+                        own += 1;
+                    }
+                    Action::Ct(ct) => self.track(&ct, aside.look),
                     Action::DecTtl if self.read(Field::Ttl).is_some_and(|ttl| ttl <= 1) => {
                         return Verdict::Drop("ttl_exceeded");
                     }
@@ -347,10 +426,46 @@ impl Asked {
         Verdict::Drop(why)
     }
 
+    /// Looks the packet up in the zone that a rule says, and keeps what it says of the connection.
+    fn track(&mut self, ct: &Ct, look: &dyn Fn(u16) -> Seen) {
+        let zone = ct.zone.or(self.zone).unwrap_or(0);
+        if self.zone != Some(zone) {
+            (self.zone, self.other_zone, self.commit, self.seen) = (Some(zone), true, None, look(zone));
+        }
+        if ct.commit {
+            self.commit = Some(*ct);
+        }
+    }
+
+    /// Gives an IPv4 packet other addresses and ports, or another identifier of ICMP echo.
+    pub(super) fn readdress(&mut self, (src, src_port): ([u8; 4], u16), (dst, dst_port): ([u8; 4], u16)) {
+        let Some((at, kind, _)) = packet(&self.frame) else { return };
+        let Some((4, l4, protocol, fragment)) = ip(&self.frame, at, kind) else { return };
+        self.put(at + 12, &src);
+        self.put(at + 16, &dst);
+        if matches!(protocol, 6 | 17) {
+            self.put(l4, &src_port.to_be_bytes());
+            self.put(l4 + 2, &dst_port.to_be_bytes());
+        }
+        self.sum_up(at, 4, l4, protocol, fragment);
+    }
+
     /// A frame that has just come in.
     pub fn new(frame: &[u8], ingress: usize, vlan: u16) -> Asked {
         let tags = packet(frame).map(|(_, _, tags)| tags).unwrap_or_default();
-        Asked { frame: frame.to_vec(), ingress, egress: None, vlan, mark: 0, tags, pcp: None }
+        Asked {
+            frame: frame.to_vec(),
+            ingress,
+            egress: None,
+            vlan,
+            mark: 0,
+            tags,
+            pcp: None,
+            zone: None,
+            other_zone: false,
+            seen: Seen::default(),
+            commit: None,
+        }
     }
 
     /// Its addresses now: destination, source.
