@@ -93,9 +93,9 @@ pub use meter::{
 pub use metering::{MeterPlace, PortMeterStats};
 pub use mirror::{Mirror, MirrorSettings, MirrorStats};
 pub use multicast::{
-    FilterMode, MOST_ENTRIES as MOST_MULTICAST_ENTRIES, MulticastGroup, MulticastMember, MulticastSide,
-    MulticastStats, MulticastVlan, PortMulticast, QuerierSettings, QuerierState, RouterPort, StaticGroup,
-    Unregistered, VlanSnooping,
+    FilterMode, MOST_ENTRIES as MOST_MULTICAST_ENTRIES, MulticastCount, MulticastGroup, MulticastMember,
+    MulticastNumbers, MulticastSide, MulticastStats, MulticastVlan, PortMulticast, QuerierSettings,
+    QuerierState, RouterPort, StaticGroup, Unregistered, VlanSnooping,
 };
 pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;

@@ -25,7 +25,7 @@ use crate::guard::{Binding, Bindings};
 use crate::meter::{MeterState, MeterStats};
 use crate::metering::{MeterPlace, Meters, PortMeterStats, PortMeters};
 use crate::mirror::{Mirror, Mirrors};
-use crate::multicast::{Multicast, MulticastVlan};
+use crate::multicast::{Multicast, MulticastNumbers, MulticastVlan};
 use crate::needs::Needs;
 use crate::origin::Origin;
 use crate::periodic::Periodic;
@@ -570,6 +570,12 @@ impl Switch {
     /// The VLANs in which the switch watches who listens to which multicast group.
     pub fn snooped_vlans(&self) -> Vec<Vid> {
         self.shared.tables.multicast.snooped()
+    }
+
+    /// How many listen to how many groups in each VLAN in which the switch watches that, and what it heard and said there.
+    pub fn multicast_numbers(&self) -> Vec<MulticastNumbers> {
+        let multicast = &self.shared.tables.multicast;
+        multicast.snooped().into_iter().filter_map(|vlan| multicast.numbers(vlan)).collect()
     }
 
     /// Who listens to which group in a VLAN, as of a moment ago; `None` if that is not watched.

@@ -10,7 +10,7 @@ use fabnic_switch::{
     InlineSwitch, Policy, PortMulticast, PortSettings, QuerierSettings, QuerierState, RouterPort,
     StaticGroup, SwitchConfig, Unregistered, VlanSnooping,
 };
-use fabnic_testkit::reference::multicast::{Kind, Vlan};
+use fabnic_testkit::reference::multicast::{self, Kind, Vlan};
 use fabnic_wire::membership::{self, Message, Packet};
 use fabnic_wire::{MacAddr, Vid};
 use proptest::prelude::*;
@@ -179,15 +179,33 @@ proptest! {
     fn groups_go_to_who_listens(
         own in any::<bool>(),
         fast in prop::collection::btree_set(0..5_usize, 0..2),
+        fixed in prop::collection::btree_set(0..5_usize, 0..2),
+        unregistered in prop::sample::select(vec![Unregistered::Routers, Unregistered::Flood, Unregistered::Drop]),
+        (robustness, last_interval) in (1..4_u8, prop::sample::select(vec![500_u32, 1000, 3000])),
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let settings = (0..5).map(|port| PortMulticast { fast_leave: fast.contains(&port), ..PortMulticast::default() });
-        let mut snooping = VlanSnooping { query_interval_s: 20, ..VlanSnooping::new(VLAN) };
+        let mut snooping = VlanSnooping {
+            query_interval_s: 20,
+            unregistered,
+            robustness,
+            last_member_interval_ms: last_interval,
+            // One of the VLAN, as configuration says; the port itself says nothing.
+            routers: fixed.iter().map(|port| PortId(*port as u32)).collect(),
+            ..VlanSnooping::new(VLAN)
+        };
         if own {
             snooping.querier = querier(OWN);
         }
         let mut bench = Bench::new(settings.collect(), snooping);
         let mut reference = Vlan::new(own.then(|| OWN.to_bits()), fast, 20);
+        reference.fixed = fixed;
+        (reference.robustness, reference.last_interval) = (robustness.into(), last_interval.into());
+        reference.unregistered = match unregistered {
+            Unregistered::Routers => multicast::Unregistered::Routers,
+            Unregistered::Flood => multicast::Unregistered::Everywhere,
+            Unregistered::Drop => multicast::Unregistered::Nobody,
+        };
         let mut now = 0_u32;
         bench.switch.tick(0);
         let others = |port: usize| (0..5).filter(move |other| *other != port).collect::<BTreeSet<_>>();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fabnic_api::{
     ConnectionFilter, ConnectionPage, ConnectionSide, ConntrackStatus, Forgotten, MdbKind, MdbMode, MdbSide,
-    MdbVlan, MeterStatus, TokenBucket,
+    MdbVlan, MeterStatus, MulticastStatus, TokenBucket,
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -167,6 +167,7 @@ pub(crate) async fn mdb(out: &Out, command: Mdb) -> Result<(), Failure> {
             ]);
             out.get(&format!("/v1/mdb{query}"), |list: &Vec<MdbVlan>| members(list)).await
         }
+        Mdb::Stats => out.get("/v1/multicast", |list: &Vec<MulticastStatus>| multicast(list)).await,
         Mdb::Add { words, dry_run } => {
             let filter = words::mdb(&words)?;
             let (Some(port), Some(vlan), Some(group)) = (filter.port, filter.vlan, filter.group) else {
@@ -186,6 +187,37 @@ pub(crate) async fn mdb(out: &Out, command: Mdb) -> Result<(), Failure> {
             out.change(Method::DELETE, &format!("/v1/mdb{query}"), Content::Nothing).await
         }
     }
+}
+
+fn multicast(list: &[MulticastStatus]) -> String {
+    let rows = list.iter().flat_map(|of| {
+        [("igmp", &of.igmp), ("mld", &of.mld)].map(|(protocol, count)| {
+            let (asks, restricts) = (count.asks, count.restricts);
+            vec![
+                of.vlan.to_string(),
+                protocol.to_owned(),
+                count.groups.to_string(),
+                count.members.to_string(),
+                count.routers.to_string(),
+                if asks { "the switch" } else { "-" }.to_owned(),
+                if restricts { "listeners" } else { "the whole VLAN" }.to_owned(),
+            ]
+        })
+    });
+    let header = ["VLAN", "PROTOCOL", "GROUPS", "MEMBERS", "ROUTERS", "ASKS", "GROUPS GO TO"];
+    let mut text = table(&header, &["VLAN", "GROUPS", "MEMBERS", "ROUTERS"], rows);
+    let rows = list.iter().map(|of| {
+        let c = &of.counters;
+        let numbers =
+            [c.queries, c.queries_sent, c.reports, c.leaves, c.routers, c.other, c.refused, c.malformed];
+        let numbers = numbers.iter().map(u64::to_string);
+        core::iter::once(of.vlan.to_string()).chain(numbers).collect()
+    });
+    let header =
+        ["VLAN", "QUERIES", "SENT", "REPORTS", "LEAVES", "ROUTERS", "OTHER", "OVER A LIMIT", "NOT BELIEVED"];
+    text.push('\n');
+    text.push_str(&table(&header, &header, rows));
+    text
 }
 
 fn side(name: &str, side: &MdbSide) -> String {

@@ -164,7 +164,7 @@ pub(crate) fn mirror(words: &[String]) -> Result<Map<String, Value>, Failure> {
 }
 
 /// Keys of a port that are tables, whose keys are written with a dot: `guard.arp on`.
-const TABLES: [&str; 6] = ["guard", "answer", "priority", "vlan_map", "storm", "conntrack"];
+const TABLES: [&str; 7] = ["guard", "answer", "priority", "vlan_map", "storm", "conntrack", "multicast"];
 /// Keys of those that are lists.
 const LISTS: [&str; 9] =
     ["mac", "ip", "slaac", "dns", "routes", "prefixes", "regenerate", "to_pcp", "to_dscp"];
@@ -421,6 +421,13 @@ mod tests {
             "vlan_map": { "10": 110 },
         });
         assert_eq!(Value::Object(keys.unwrap()), expected);
+    }
+
+    #[test]
+    fn tables_of_multicast() {
+        let keys = port(&words("multicast.router never multicast.fast_leave on multicast.limit 9")).unwrap();
+        let expected = json!({ "multicast": { "router": "never", "fast_leave": true, "limit": 9 } });
+        assert_eq!(Value::Object(keys), expected);
     }
 
     #[test]

@@ -73,6 +73,7 @@ fn shows() {
         "mdb show",
         "mdb show vlan 10 --limit 1",
         "mdb show vlan 11",
+        "mdb stats",
         "trace vm1 ip_proto tcp dst_ip 10.0.0.2 dst_port 80",
         "why vm1",
     ]));

@@ -7,8 +7,8 @@ use fabnic_api::{
     ApplyError, Backend, BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter,
     ConnectionPage, ConntrackStatus, EventBus, FdbEntry, FdbFilter, FdbKind, FdbPage, FlowCache, FlowFilter,
     FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus,
-    MirrorStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport,
-    TraceRequest, WorkerStatus,
+    MirrorStatus, MulticastStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus,
+    TraceReport, TraceRequest, WorkerStatus,
 };
 use fabnic_model::{AdminState, Change, Config, Domain, Edit, Refused, Tenant};
 use fabnic_switch::WorkerStats;
@@ -193,6 +193,10 @@ impl Backend for Agent {
 
     fn mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan> {
         self.show_mdb(domain, filter)
+    }
+
+    fn multicast(&self) -> Vec<MulticastStatus> {
+        self.count_multicast()
     }
 
     fn lldp(&self) -> Vec<LldpStatus> {

@@ -2,10 +2,13 @@
 
 use fabnic_api::{
     MdbCounters, MdbEntry, MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource, MdbVlan,
+    MulticastCount, MulticastStatus,
 };
 use fabnic_model::Domain;
 use fabnic_port::PortId;
-use fabnic_switch::{FilterMode, MulticastMember, MulticastSide, MulticastStats, QuerierState};
+use fabnic_switch::{
+    FilterMode, MulticastMember, MulticastNumbers, MulticastSide, MulticastStats, QuerierState,
+};
 
 use crate::agent::{Agent, Running};
 use crate::settings::vid;
@@ -70,7 +73,23 @@ fn counters(stats: &MulticastStats) -> MdbCounters {
     }
 }
 
+fn count(count: &fabnic_switch::MulticastCount) -> MulticastCount {
+    let fabnic_switch::MulticastCount { groups, members, routers, restricts, asks } = *count;
+    MulticastCount { groups, members, routers, restricts, asks }
+}
+
 impl Agent {
+    pub(crate) fn count_multicast(&self) -> Vec<MulticastStatus> {
+        let numbers = self.switch.multicast_numbers().into_iter();
+        let status = |of: MulticastNumbers| MulticastStatus {
+            vlan: of.vlan.get(),
+            igmp: count(&of.igmp),
+            mld: count(&of.mld),
+            counters: counters(&of.stats),
+        };
+        numbers.map(status).collect()
+    }
+
     pub(crate) fn show_mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan> {
         let running = self.running();
         let seen = Seen { domain, ports: &running };

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use fabnic_model::answer::{self, SERVER_MAC};
 use fabnic_model::guard::Bpdu;
 use fabnic_model::meter::{ColorFrom, Conform};
+use fabnic_model::multicast::{RouterPort as ModelRouterPort, Unregistered as ModelUnregistered};
 use fabnic_model::priority::Trust as ModelTrust;
 use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
-use fabnic_model::{Burst, Police, Rate, Storm};
+use fabnic_model::{Burst, Multicast, Police, Rate, Storm};
 use fabnic_switch::{
-    Algorithm, ColorAction, ColorAware, Incoming, MeterSettings, NamedMeter, PortTracking, QuerierSettings,
-    StaticGroup, StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit, VlanSnooping,
+    Algorithm, ColorAction, ColorAware, Incoming, MeterSettings, NamedMeter, PortMulticast, PortTracking,
+    QuerierSettings, RouterPort, StaticGroup, StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit,
+    Unregistered, VlanSnooping,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -87,8 +89,8 @@ pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
         police_ingress: port.police.map(policer),
         police_egress: port.police_egress.map(policer),
         storm: port.storm.as_ref().map(storm).unwrap_or_default(),
+        multicast: port.multicast.as_ref().map(multicast).unwrap_or_default(),
         tracking: port.conntrack.as_ref().map(tracking),
-        ..plain
     }
 }
 
@@ -133,6 +135,7 @@ fn tracking(conntrack: &fabnic_model::Conntrack) -> PortTracking {
 
 /// Queries without an address of their own give way to everybody's.
 fn snooping(vlan: &fabnic_model::answer::VlanTable, ports: &Running) -> Option<VlanSnooping> {
+    let said = vlan.multicast.clone().unwrap_or_default();
     let v4 = vlan.gateway.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
@@ -143,10 +146,10 @@ fn snooping(vlan: &fabnic_model::answer::VlanTable, ports: &Running) -> Option<V
     });
     let querier = QuerierSettings {
         mac: mac(vlan.gateway_mac.unwrap_or(SERVER_MAC)),
-        v4: Some(v4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
-        v6,
-        igmp_version: 3,
-        mld_version: 2,
+        v4: Some(said.querier_ip.or(v4).unwrap_or(Ipv4Addr::UNSPECIFIED)),
+        v6: said.querier_ip6.or(v6),
+        igmp_version: said.igmp_version,
+        mld_version: said.mld_version,
     };
     let members = vlan
         .mdb
@@ -155,8 +158,31 @@ fn snooping(vlan: &fabnic_model::answer::VlanTable, ports: &Running) -> Option<V
     vlan.snooping.then(|| VlanSnooping {
         querier: vlan.querier.then_some(querier),
         static_groups: members.collect(),
-        ..VlanSnooping::new(vid(vlan.id))
+        unregistered: match said.unregistered {
+            ModelUnregistered::Routers => Unregistered::Routers,
+            ModelUnregistered::Flood => Unregistered::Flood,
+            ModelUnregistered::Drop => Unregistered::Drop,
+        },
+        routers: said.routers.iter().filter_map(|name| ports.port_id(name)).collect(),
+        robustness: said.robustness,
+        query_interval_s: said.query_interval,
+        max_response_ms: said.max_response_ms,
+        last_member_interval_ms: said.last_member_interval_ms,
+        max_entries: said.limit,
+        vlan: vid(vlan.id),
     })
+}
+
+fn multicast(multicast: &Multicast) -> PortMulticast {
+    PortMulticast {
+        router: match multicast.router {
+            ModelRouterPort::Auto => RouterPort::Auto,
+            ModelRouterPort::Always => RouterPort::Always,
+            ModelRouterPort::Never => RouterPort::Never,
+        },
+        fast_leave: multicast.fast_leave,
+        max_entries: multicast.limit,
+    }
 }
 
 fn storm(storm: &Storm) -> StormSettings {

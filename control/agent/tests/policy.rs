@@ -308,6 +308,37 @@ fn rules_reach_the_switch_and_go_with_what_they_speak_of() {
 }
 
 #[test]
+fn what_is_said_of_multicast_reaches_the_switch() {
+    let bench = Bench::new();
+    let vlans = r#"
+[[vlan]]
+id = 1
+snooping = true
+querier = true
+multicast = { routers = ["a"], querier_ip = "10.0.0.7", unregistered = "drop" }
+"#;
+    let agent = bench.start(bench.config(&format!("{PORTS}{vlans}")));
+    let status = |agent: &Agent| agent.multicast().pop().unwrap();
+    assert_eq!((status(&agent).igmp.routers, status(&agent).igmp.asks), (1, true));
+    let shown = agent.mdb(&WHO, &fabnic_api::MdbFilter::default());
+    let querier = shown[0].igmp.querier.as_ref().unwrap();
+    assert_eq!((querier.address.to_string(), querier.port.as_ref()), ("10.0.0.7".to_owned(), None));
+    assert_eq!(shown[0].igmp.routers[0].port, "a");
+
+    // A port is a router's in all of its VLANs, or never; a port that goes is no router's either.
+    let mut whole = agent.config();
+    whole.vlan[0].multicast = None;
+    whole.port[1].multicast = serde_json::from_value(json!({ "router": "always" })).unwrap();
+    agent.apply(whole, false).unwrap();
+    assert_eq!(agent.mdb(&WHO, &fabnic_api::MdbFilter::default())[0].igmp.routers[0].port, "b");
+    let mut whole = agent.config();
+    whole.vlan[0].multicast = serde_json::from_value(json!({ "routers": ["a", "b"] })).unwrap();
+    whole.del_port("a").unwrap();
+    agent.apply(whole, false).unwrap();
+    assert_eq!(status(&agent).igmp.routers, 1);
+}
+
+#[test]
 fn connections_meters_and_translation_of_rules_reach_the_switch() {
     let bench = Bench::new();
     let meters = r#"

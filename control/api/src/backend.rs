@@ -5,8 +5,8 @@ use fabnic_model::{Change, Config, Domain, Edit, EditError, Refused, Tenant};
 use crate::{
     BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter, ConnectionPage,
     ConntrackStatus, EventBus, FdbFilter, FdbPage, FlowFilter, FlowStatus, Forgotten, GroupStatus, Health,
-    LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, PortStatus, RecentDrop,
-    RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
+    LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus, PortStatus,
+    RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
 };
 
 /// Why a configuration was not applied. In every case nothing has changed.
@@ -93,6 +93,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The members of groups that a domain may see and that `filter` means.
     fn mdb(&self, domain: &Domain, filter: &MdbFilter) -> Vec<MdbVlan>;
+
+    /// How many listen to how many groups, by VLAN.
+    fn multicast(&self) -> Vec<MulticastStatus>;
 
     /// Neighbours that announced themselves by LLDP.
     fn lldp(&self) -> Vec<LldpStatus>;

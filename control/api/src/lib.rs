@@ -53,7 +53,7 @@ pub use error::ErrorBody;
 pub use events::{Event, EventBus, EventKind};
 pub use mdb::{
     MdbAdd, MdbCounters, MdbEntry, MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource,
-    MdbVlan,
+    MdbVlan, MulticastCount, MulticastStatus,
 };
 pub use meters::{MeterFilter, MeterPlace, MeterStatus, TokenBucket};
 pub use policy::{

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(crate) fn paths() -> OpenApiRouter<Arc<Shared>> {
-    OpenApiRouter::new().routes(routes!(mdb, mdb_add, mdb_del))
+    OpenApiRouter::new().routes(routes!(mdb, mdb_add, mdb_del)).routes(routes!(multicast))
 }
 
 /// Which members are meant. All keys together; without any, all.
@@ -185,6 +185,34 @@ pub struct MdbCounters {
     pub malformed: u64,
 }
 
+/// How many listen in a VLAN in which the switch snoops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MulticastStatus {
+    /// The VLAN.
+    pub vlan: u16,
+    /// IPv4.
+    pub igmp: MulticastCount,
+    /// IPv6.
+    pub mld: MulticastCount,
+    /// Messages that were heard and sent.
+    pub counters: MdbCounters,
+}
+
+/// How much one of the two protocols knows of a VLAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MulticastCount {
+    /// Groups that somebody listens to.
+    pub groups: u64,
+    /// Ports that listen to them, each once for each group.
+    pub members: u64,
+    /// Ports with multicast routers behind them.
+    pub routers: u64,
+    /// Whether groups go to their listeners only.
+    pub restricts: bool,
+    /// Whether the switch itself asks.
+    pub asks: bool,
+}
+
 /// A static member of a group that is to come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -211,6 +239,14 @@ async fn mdb(State(shared): Ctx, who: Who, Params(filter): Params<MdbFilter>) ->
         port_of(&shared, &who, port.clone()).await?;
     }
     blocking(&shared, move |b| b.mdb(&who.domain(), &filter)).await.map(Json)
+}
+
+/// How many listen to how many multicast groups
+///
+/// In each VLAN in which the switch snoops, with what it heard and said there.
+#[utoipa::path(get, path = "/v1/multicast", tag = "switch", responses((status = 200, body = Vec<MulticastStatus>)))]
+async fn multicast(State(shared): Ctx, _: Infrastructure) -> Answer<Vec<MulticastStatus>> {
+    blocking(&shared, |b| b.multicast()).await.map(Json)
 }
 
 /// Make a port a static member of a group

@@ -14,8 +14,9 @@ use prometheus_client::{
 };
 
 use crate::{
-    BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MeterStatus, MirrorStatus, Passed,
-    PciStatus, PortStatus, Stats, TenantStatus, WorkerStatus, ZoneStatus,
+    BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MdbCounters, MeterStatus,
+    MirrorStatus, MulticastCount, MulticastStatus, Passed, PciStatus, PortStatus, Stats, TenantStatus,
+    WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub meters: Vec<MeterStatus>,
     /// Its connections.
     pub conntrack: ConntrackStatus,
+    /// Its VLANs in which it watches who listens.
+    pub multicast: Vec<MulticastStatus>,
     /// Its tenants.
     pub tenants: Vec<TenantStatus>,
 }
@@ -103,6 +106,7 @@ impl Collector for Snapshot {
         self.mirror_counters(&mut encoder)?;
         self.meter_counters(&mut encoder)?;
         self.connections(&mut encoder)?;
+        self.multicast(&mut encoder)?;
         self.tenants(&mut encoder)
     }
 }
@@ -332,6 +336,44 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for tenant in &self.tenants {
                 counter(&mut family, &labels(tenant), read(tenant))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn multicast(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Level = (&'static str, &'static str, fn(&MulticastCount) -> u64);
+        const LEVELS: [Level; 5] = [
+            ("multicast_groups", "Multicast groups that somebody listens to", |c| c.groups),
+            ("multicast_members", "Ports that listen to groups, once for each group", |c| c.members),
+            ("multicast_router_ports", "Ports with multicast routers behind them", |c| c.routers),
+            ("multicast_restricts", "Whether groups go to their listeners only", |c| u64::from(c.restricts)),
+            ("multicast_asks", "Whether the switch itself asks who listens", |c| u64::from(c.asks)),
+        ];
+        for (name, help, read) in LEVELS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for of in &self.multicast {
+                for (protocol, count) in [("igmp", &of.igmp), ("mld", &of.mld)] {
+                    let labels = vec![("vlan", of.vlan.to_string()), ("protocol", protocol.to_owned())];
+                    gauge(&mut family, &labels, read(count))?;
+                }
+            }
+        }
+        type Read = (&'static str, &'static str, fn(&MdbCounters) -> u64);
+        const READS: [Read; 8] = [
+            ("multicast_queries_received", "Queries of IGMP and MLD received", |c| c.queries),
+            ("multicast_queries_sent", "Queries of IGMP and MLD sent", |c| c.queries_sent),
+            ("multicast_reports", "Reports of IGMP and MLD received", |c| c.reports),
+            ("multicast_leaves", "Leaves of IGMP and MLD received", |c| c.leaves),
+            ("multicast_router_signs", "Signs of multicast routers received", |c| c.routers),
+            ("multicast_other", "Messages of IGMP of unknown types received", |c| c.other),
+            ("multicast_refused", "Reports and records that would have gone over a limit", |c| c.refused),
+            ("multicast_malformed", "Messages of IGMP and MLD that were not believed", |c| c.malformed),
+        ];
+        for (name, help, read) in READS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for of in &self.multicast {
+                counter(&mut family, &vec![("vlan", of.vlan.to_string())], read(&of.counters))?;
             }
         }
         Ok(())

@@ -515,6 +515,7 @@ async fn prometheus(State(shared): Ctx, _: Infrastructure) -> Result<Response, A
             mirrors: b.mirrors(&fabnic_model::Domain::Infrastructure),
             meters: b.meters(&fabnic_model::Domain::Infrastructure, &crate::MeterFilter::default()),
             conntrack: b.conntrack(),
+            multicast: b.multicast(),
             tenants: b.tenant_status(&fabnic_model::Domain::Infrastructure),
         })
     })

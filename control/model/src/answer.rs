@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::multicast::Snooping;
 use crate::{
     Mac, Refusal, Vid,
     refusal::{Path, Step},
@@ -251,6 +252,9 @@ pub struct VlanTable {
     /// Whether the switch asks by itself who listens, where it snoops and nobody else asks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub querier: bool,
+    /// How it snoops and asks: `{ unregistered = "drop", query_interval = 60 }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast: Option<Snooping>,
     /// Ports that get a group whether anybody behind them asks for it or not, where the switch snoops:
     /// `[{ group = "239.1.1.1", port = "up0" }]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -7,6 +7,7 @@ use crate::{
     Refused, StaticMember, Tenant, Uplink, VlanTable,
     group::MAX_ADDRESSES,
     meter,
+    multicast::RouterPort,
     parse::shortened,
     refusal::{Path, Step},
     rule::check::Names,
@@ -121,6 +122,7 @@ impl Config {
                 check.refuse(key("querier"), "nobody listens to the answers", "`snooping = true` with it");
             }
             self.check_mdb(check, vlan, &key("mdb"));
+            self.check_multicast(check, vlan, &key("multicast"));
             let odd = |address: &&std::net::IpAddr| address.is_multicast() || address.is_unspecified();
             if let Some(address) = vlan.gateway.iter().find(odd) {
                 check.refuse(key("gateway"), format!("nobody can have {address}"), "unicast addresses");
@@ -150,6 +152,38 @@ impl Config {
                 format!("{} cannot be a chassis", self.lldp.chassis),
                 "a unicast address",
             );
+        }
+    }
+
+    /// How a VLAN is snooped in.
+    fn check_multicast(&self, check: &mut Check, vlan: &VlanTable, at: &[Step]) {
+        let Some(multicast) = &vlan.multicast else { return };
+        if !vlan.snooping {
+            check.refuse(at.to_vec(), "groups go to the whole VLAN", "`snooping = true` with it");
+        }
+        multicast.check(at, &mut check.found);
+        let routers: Path = at.iter().cloned().chain([Step::Key("routers".into())]).collect();
+        let mut seen = HashSet::new();
+        for name in &multicast.routers {
+            if !seen.insert(name) {
+                let problem = format!("port `{}` is named twice", shortened(name));
+                check.refuse(routers.clone(), problem, "each port once");
+            }
+            match self.find_port(name) {
+                None => {
+                    let problem = format!("there is no port `{}`", shortened(name));
+                    check.refuse(routers.clone(), problem, "the names of [[port]]s");
+                }
+                Some(port) if !port.vlan.is_member(vlan.id) => {
+                    let problem = format!("port `{}` is not in VLAN {}", shortened(name), vlan.id);
+                    check.refuse(routers.clone(), problem, "ports of the VLAN");
+                }
+                Some(port) if port.multicast.as_ref().is_some_and(|it| it.router == RouterPort::Never) => {
+                    let problem = format!("port `{}` never has a router behind it", shortened(name));
+                    check.refuse(routers.clone(), problem, "ports without multicast.router = \"never\"");
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -352,6 +386,9 @@ impl Config {
             }
             if let Some(priority) = &port.priority {
                 priority.check(&key, &mut check.found);
+            }
+            if let Some(multicast) = &port.multicast {
+                multicast.check(&key("multicast"), &mut check.found);
             }
             if let Some(answer) = &port.answer {
                 answer.check(&key, &mut check.found);

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Conntrack, Group, Guard, Lldp, Mac, Meter, Mirror, Police, Priority, Rate, Rule, Storm, Tenant,
-    Vid, Vlan, VlanProto, VlanTable,
+    Answer, Conntrack, Group, Guard, Lldp, Mac, Meter, Mirror, Multicast, Police, Priority, Rate, Rule,
+    Storm, Tenant, Vid, Vlan, VlanProto, VlanTable,
 };
 
 /// The whole file.
@@ -272,6 +272,9 @@ pub struct Port {
     /// Whether the guest's own lists of addresses are looked at before something is flooded to it.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub guest_lists: bool,
+    /// Whether a multicast router is behind the port, and how what hosts behind it leave is taken: `{ router = "never" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast: Option<Multicast>,
     /// What frames from the port are checked for: `{ ipv4 = true, arp = true, ip = ["10.0.0.5"] }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
@@ -362,6 +365,7 @@ impl Port {
             unicast_filter: None,
             multicast_filter: None,
             guest_lists: true,
+            multicast: None,
             guard: None,
             answer: None,
             mtu: default_mtu(),

@@ -324,7 +324,7 @@ pub(crate) fn port_effect(key: &str) -> Effect {
         | "tenant_keys" | "proto" | "vlan_map" | "qos" | "priority" | "isolated" | "sticky" | "flood"
         | "mcast_flood" | "bcast_flood" | "unicast_filter" | "multicast_filter" | "guest_lists" | "guard"
         | "answer" | "max_tx_rate" | "min_tx_rate" | "tx_weight" | "tx_priority" | "fair_share"
-        | "police" | "police_egress" | "storm" | "conntrack" => Effect::Live,
+        | "police" | "police_egress" | "storm" | "conntrack" | "multicast" => Effect::Live,
         _ => Effect::Recreate,
     }
 }

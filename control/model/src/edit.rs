@@ -163,7 +163,7 @@ impl Config {
         Ok(())
     }
 
-    /// Removes a port, and the static FDB entries and static members of groups that speak of it.
+    /// Removes a port, and the static FDB entries, static members of groups and router ports that speak of it.
     ///
     /// # Errors
     /// When there is no such port.
@@ -174,7 +174,12 @@ impl Config {
             return Err(EditError::NotFound(format!("port `{}`", shortened(name))));
         }
         self.fdb.retain(|e| e.port != name);
-        self.vlan.iter_mut().for_each(|vlan| vlan.mdb.retain(|member| member.port != name));
+        for vlan in &mut self.vlan {
+            vlan.mdb.retain(|member| member.port != name);
+            if let Some(multicast) = &mut vlan.multicast {
+                multicast.routers.retain(|port| port != name);
+            }
+        }
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests, and what they are made of")]
 
+use fabnic_model::VlanTable;
+use fabnic_model::multicast::{Snooping, Unregistered};
 use fabnic_model::{
     AdminState, Config, Daemon, Mac, Port, Role, StaticFdb, Vid, Vlan, VlanSet, apply, config_from_json,
     diff, parse, port_from_json,
@@ -79,6 +81,21 @@ fn daemon() -> impl Strategy<Value = Daemon> {
     )
 }
 
+fn snooping() -> impl Strategy<Value = Snooping> {
+    let unregistered =
+        prop::sample::select(vec![Unregistered::Routers, Unregistered::Flood, Unregistered::Drop]);
+    (unregistered, 1u8..=7, 30u32..=31744, 100u32..=25500, prop::option::of(any::<[u8; 3]>())).prop_map(
+        |(unregistered, robustness, query_interval, max_response_ms, ip)| Snooping {
+            unregistered,
+            robustness,
+            query_interval,
+            max_response_ms,
+            querier_ip: ip.map(|[a, b, c]| [10, a, b, c].into()),
+            ..Snooping::default()
+        },
+    )
+}
+
 prop_compose! {
     fn config()(
         daemon in daemon(),
@@ -86,7 +103,18 @@ prop_compose! {
             .prop_flat_map(|numbers| numbers.into_iter().map(port).collect::<Vec<_>>())
             .prop_shuffle(),
         macs in prop::collection::btree_set(mac(), 0..4),
+        vlans in prop::collection::btree_map(vid(), prop::option::of(snooping()), 0..3),
     ) -> Config {
+        let vlans = vlans.into_iter().map(|(id, multicast)| VlanTable {
+            id,
+            gateway: Vec::new(),
+            gateway_mac: None,
+            snooping: true,
+            querier: multicast.is_some(),
+            multicast,
+            mdb: Vec::new(),
+        });
+        let vlans = vlans.collect();
         // Each entry points to a port and a VLAN of it that exist.
         let fdb = macs
             .into_iter()
@@ -96,7 +124,7 @@ prop_compose! {
                 StaticFdb { mac, vlan, port: port.name.clone() }
             })
             .collect();
-        Config { daemon, port: ports, fdb, ..Config::default() }
+        Config { daemon, port: ports, fdb, vlan: vlans, ..Config::default() }
     }
 }
 

@@ -224,6 +224,29 @@ port = "up0"
 }
 
 #[test]
+fn settings_of_multicast_make_sense() {
+    insta::assert_snapshot!(refused(
+        r#"
+[[port]]
+name = "up0"
+uplink = "loopback"
+vlan = { trunk = ["10-19"] }
+multicast = { router = "never", limit = 2000000 }
+
+[[vlan]]
+id = 10
+snooping = true
+multicast = { routers = ["up0", "up1", "up0"], robustness = 0, query_interval = 10, max_response_ms = 10000, igmp_version = 1 }
+
+[[vlan]]
+id = 20
+gateway = ["10.0.0.1"]
+multicast = { unregistered = "drop", routers = ["up0"], querier_ip = "224.0.0.1", querier_ip6 = "2001:db8::1" }
+"#
+    ));
+}
+
+#[test]
 fn cpus_are_those_of_the_host() {
     let config = parse("[daemon]\nworkers = [0, 7]\n").unwrap();
     assert!(config.check_cpus(&[0, 7]).is_ok());

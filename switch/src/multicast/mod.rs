@@ -183,6 +183,34 @@ pub struct MulticastVlan {
     pub stats: MulticastStats,
 }
 
+/// How much one of the two protocols knows of a VLAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MulticastCount {
+    /// Groups that somebody listens to.
+    pub groups: u64,
+    /// Ports that listen to them, each once for each group.
+    pub members: u64,
+    /// Ports with routers behind them.
+    pub routers: u64,
+    /// Whether groups go to their listeners only.
+    pub restricts: bool,
+    /// Whether the switch asks.
+    pub asks: bool,
+}
+
+/// The numbers of a VLAN in which the switch snoops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MulticastNumbers {
+    /// The VLAN.
+    pub vlan: Vid,
+    /// IGMP.
+    pub igmp: MulticastCount,
+    /// MLD.
+    pub mld: MulticastCount,
+    /// What was heard and said.
+    pub stats: MulticastStats,
+}
+
 /// Where a frame to a group goes, with the versions that this depends on.
 pub(crate) struct Answer {
     /// `None`: to the whole VLAN.
@@ -265,7 +293,9 @@ impl Multicast {
                 |port: PortId| topology.index_of(port).is_some_and(|index| topology.is_flooded(vlan, index));
             let is_router = |index: u32| {
                 let member = topology.member(index)?;
-                (member.settings.multicast.router == RouterPort::Always).then_some(member.port.id)
+                let is_router = member.settings.multicast.router == RouterPort::Always
+                    || settings.routers.contains(&member.port.id);
+                is_router.then_some(member.port.id)
             };
             let routers: Vec<PortId> = {
                 let all = topology.flood(vlan).into_iter();
@@ -333,6 +363,28 @@ impl Multicast {
     pub(crate) fn snapshot(&self, vlan: Vid) -> Option<MulticastVlan> {
         let now = self.now.load(Ordering::Relaxed);
         self.with(vlan, |state, _| snapshot(state, vlan, now))
+    }
+
+    /// The numbers of one VLAN. Copies nothing.
+    pub(crate) fn numbers(&self, vlan: Vid) -> Option<MulticastNumbers> {
+        self.with(vlan, |state, _| {
+            let [igmp, mld] = Family::ALL.map(|family| {
+                let side = state.side(family);
+                let of_family = state.groups.iter().filter(|(group, _)| Family::of(**group) == family);
+                let mut count = MulticastCount {
+                    routers: side.routers.len() as u64,
+                    restricts: side.is_known,
+                    asks: side.querier.is_own(),
+                    ..MulticastCount::default()
+                };
+                for (_, group) in of_family {
+                    count.groups += 1;
+                    count.members += group.ports.len() as u64;
+                }
+                count
+            });
+            MulticastNumbers { vlan, igmp, mld, stats: state.stats }
+        })
     }
 
     /// The VLANs in which the switch snoops.

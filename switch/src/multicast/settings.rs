@@ -13,6 +13,8 @@ pub enum Unregistered {
     Routers,
     /// To the whole VLAN.
     Flood,
+    /// To nobody: not even to routers, which do not learn so that there is a sender.
+    Drop,
 }
 
 /// The switch asks by itself who listens.
@@ -49,6 +51,8 @@ pub struct VlanSnooping {
     pub querier: Option<QuerierSettings>,
     /// Frames to groups that nobody has joined.
     pub unregistered: Unregistered,
+    /// Ports behind which there are multicast routers in this VLAN, beside those of [`RouterPort::Always`].
+    pub routers: Vec<PortId>,
     /// Lost messages that are outlived: RFC 3376, section 8.1. 1 to 7.
     pub robustness: u8,
     /// Seconds between two general queries: section 8.2.
@@ -70,6 +74,7 @@ impl VlanSnooping {
             vlan,
             querier: None,
             unregistered: Unregistered::default(),
+            routers: Vec::new(),
             robustness: 2,
             query_interval_s: 125,
             max_response_ms: 10_000,

@@ -425,6 +425,9 @@ impl VlanState {
             return match self.settings.unregistered {
                 Unregistered::Flood => None,
                 Unregistered::Routers => Some(self.routers(family, topology)),
+                Unregistered::Drop => {
+                    Some(Arc::new(Recipients::new(Vec::new(), self.settings.vlan, topology)))
+                }
             };
         };
         let key = entry.ports.values().any(|listener| !listener.takes_all()).then_some(source);

@@ -18,9 +18,10 @@ use fabnic_api::{
     ConntrackStatus, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind, FdbPage,
     FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbCounters, MdbEntry,
     MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource, MdbVlan, MeterFilter, MeterPlace,
-    MeterStatus, MirrorStatus, Passed, Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop,
-    RingFormat, RuleStatus, Stats, SwitchTotals, TenantDoor, TenantStatus, TokenBucket, TraceReport,
-    TraceRequest, TraceStep, TraceTarget, WorkerStatus, ZoneStatus, capture_channel, server::Options,
+    MeterStatus, MirrorStatus, MulticastCount, MulticastStatus, Passed, Peer, PortStats, PortStatus,
+    QueuePairs, QueueStats, RecentDrop, RingFormat, RuleStatus, Stats, SwitchTotals, TenantDoor,
+    TenantStatus, TokenBucket, TraceReport, TraceRequest, TraceStep, TraceTarget, WorkerStatus, ZoneStatus,
+    capture_channel, server::Options,
 };
 use fabnic_model::{
     Change, Config, Desired, Domain, Edit, EditError, Object as _, PortKind, Refused, Rule, Tenant, diff,
@@ -453,6 +454,13 @@ impl Backend for Fake {
                 }
             })
             .collect()
+    }
+
+    fn multicast(&self) -> Vec<MulticastStatus> {
+        let igmp = MulticastCount { groups: 2, members: 3, routers: 1, restricts: true, asks: false };
+        let counters =
+            MdbCounters { queries: 7, queries_sent: 4, reports: 3, leaves: 1, ..MdbCounters::default() };
+        vec![MulticastStatus { vlan: 10, igmp, mld: MulticastCount::default(), counters }]
     }
 
     fn lldp(&self) -> Vec<LldpStatus> {

@@ -13,7 +13,8 @@
 //! 4. If the switch is the querier it asks after whoever left, and what is not answered in robustness x last member
 //!    interval is gone. If another is, its query about the group does the same.
 //! 5. A frame goes to the ports whose filter takes its source, and to routers; of a group that nobody listens to, to
-//!    routers.
+//!    routers, to nobody or everywhere, as is said.
+//! 6. Ports that are said to be routers' are so whatever is heard, and nobody else's silence changes that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +47,17 @@ struct Filter {
     v2_until: u64,
 }
 
+/// Where frames go to groups that nobody listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unregistered {
+    /// To routers.
+    Routers,
+    /// Everywhere.
+    Everywhere,
+    /// To nobody.
+    Nobody,
+}
+
 /// The VLAN.
 #[derive(Clone, Debug)]
 pub struct Vlan {
@@ -55,9 +67,16 @@ pub struct Vlan {
     pub fast: BTreeSet<usize>,
     /// Seconds between two general queries.
     pub interval: u64,
-    robustness: u64,
-    response: u64,
-    last: u64,
+    /// Ports that are routers' by configuration.
+    pub fixed: BTreeSet<usize>,
+    /// Where frames go to groups that nobody listens to.
+    pub unregistered: Unregistered,
+    /// Messages that may be lost: robustness - 1.
+    pub robustness: u64,
+    /// Milliseconds that hosts may take to answer the switch.
+    pub response: u64,
+    /// Milliseconds between two questions to those who are left when somebody left.
+    pub last_interval: u64,
     filters: BTreeMap<(u32, usize), Filter>,
     routers: BTreeMap<usize, u64>,
     other: Option<(u32, u64)>,
@@ -72,9 +91,11 @@ impl Vlan {
             own,
             fast,
             interval,
+            fixed: BTreeSet::new(),
+            unregistered: Unregistered::Routers,
             robustness: 2,
             response: 10_000,
-            last: 2_000,
+            last_interval: 1_000,
             filters: BTreeMap::new(),
             routers: BTreeMap::new(),
             other: None,
@@ -136,7 +157,7 @@ impl Vlan {
             if Some(*of) == group
                 && let Some(timer) = &mut filter.exclude
             {
-                *timer = (*timer).min(now + self.last);
+                *timer = (*timer).min(now + self.robustness * 1000);
             }
         }
     }
@@ -161,7 +182,7 @@ impl Vlan {
     pub fn record(&mut self, port: usize, kind: Kind, group: u32, named: &BTreeSet<u32>, now: u64) {
         let gmi = now + self.membership();
         let asks = self.own.is_some() && self.other.is_none();
-        let last = now + self.last;
+        let last = now + self.robustness * self.last_interval;
         let fast = self.fast.contains(&port);
         let filter = self.filters.entry((group, port)).or_default();
         let mut b = named.clone();
@@ -251,12 +272,19 @@ impl Vlan {
             Some(_) => !filter.blocked.contains(&source),
             None => filter.timed.contains_key(&source),
         };
+        if !self.filters.keys().any(|(of, _)| *of == group) {
+            return match self.unregistered {
+                Unregistered::Routers => Some(self.routers()),
+                Unregistered::Everywhere => None,
+                Unregistered::Nobody => Some(BTreeSet::new()),
+            };
+        }
         let listeners = self.filters.iter().filter(|((of, _), filter)| *of == group && takes(filter));
-        Some(listeners.map(|((_, port), _)| *port).chain(self.routers.keys().copied()).collect())
+        Some(listeners.map(|((_, port), _)| *port).chain(self.routers()).collect())
     }
 
     /// The ports with routers behind them.
     pub fn routers(&self) -> BTreeSet<usize> {
-        self.routers.keys().copied().collect()
+        self.routers.keys().copied().chain(self.fixed.iter().copied()).collect()
     }
 }
