@@ -21,6 +21,7 @@ use fabnic_wire::{MacAddr, Vid};
 use parking_lot::{Mutex, RwLock};
 
 use crate::fdb::Tick;
+use crate::refusals::Refused;
 use crate::stats::FdbStats;
 
 /// How many reports of frozen addresses are kept.
@@ -91,11 +92,9 @@ pub(crate) struct Damping {
     reports: Mutex<VecDeque<Freeze>>,
     pub(crate) learned: Events,
     moves: Events,
-    pub(crate) refused: Events,
     freezes: Events,
     pub(crate) aged: Events,
-    pub(crate) full_ports: Events,
-    pub(crate) full_table: Events,
+    pub(crate) refused: Refused,
 }
 
 impl Damping {
@@ -153,11 +152,9 @@ impl Damping {
         FdbStats {
             learned: self.learned.get(),
             moves: self.moves.get(),
-            refused_moves: self.refused.get(),
             freezes: self.freezes.get(),
             aged: self.aged.get(),
-            full_ports: self.full_ports.get(),
-            full_table: self.full_table.get(),
+            refused: self.refused.read(),
         }
     }
 }

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use std::hash::BuildHasher;
 
 use crate::damping::{Damping, Freeze, MoveDamping, Moves};
+use crate::refusals::{FdbRefusal, FdbRefusals, Refused};
 use crate::stats::FdbStats;
 use crate::versions::{Version, Versions};
 
@@ -178,6 +179,8 @@ struct Over {
 #[derive(Debug, Default)]
 pub(crate) struct PortQuota {
     own: Places,
+    /// Why addresses that were seen here were not learned.
+    refused: Refused,
     /// What is learned here sticks.
     sticky: AtomicBool,
     /// Held while places are taken and given back: both are counted, or none.
@@ -327,6 +330,21 @@ impl Fdb {
         self.tenants.lock().get(&tenant).map(|places| places.numbers()).unwrap_or_default()
     }
 
+    /// Why addresses that were seen on a port were not learned there.
+    pub fn refusals_of(&self, port: PortId) -> FdbRefusals {
+        self.quotas.lock().get(&port).map(|quota| quota.refused.read()).unwrap_or_default()
+    }
+
+    /// The most entries.
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    fn refuse(&self, quota: &PortQuota, cause: FdbRefusal) {
+        quota.refused.count(cause);
+        self.damping.refused.count(cause);
+    }
+
     /// What a port has learned.
     pub fn of_port(&self, port: PortId) -> FdbQuota {
         self.quotas.lock().get(&port).map(|quota| quota.own.numbers()).unwrap_or_default()
@@ -390,16 +408,16 @@ impl Fdb {
             // between, the flow keeps its decision until its source is refreshed: it concerns ageing only.
             Ok(()) => self.version_of(vlan, mac),
             Err(NoRoom::OnPort) => {
-                self.damping.full_ports.add(1);
+                self.refuse(quota, FdbRefusal::PortLimit);
                 room_on_port
             }
             Err(NoRoom::OfTenant) => {
-                self.damping.full_ports.add(1);
+                self.refuse(quota, FdbRefusal::TenantLimit);
                 // Another tenant's since just now: decided anew when the configuration that says so is in force.
                 room_of_tenant.unwrap_or(room_on_port)
             }
             Err(NoRoom::InTable) => {
-                self.damping.full_table.add(1);
+                self.refuse(quota, FdbRefusal::TableFull);
                 room_in_table
             }
         }
@@ -420,18 +438,21 @@ impl Fdb {
             Slot::Occupied(mut slot) => {
                 let entry = slot.get_mut();
                 if entry.kind == FdbKind::Static {
+                    if entry.port != port {
+                        self.refuse(quota, FdbRefusal::Static);
+                    }
                     return Ok(());
                 }
                 if entry.port != port {
                     if entry.kind == FdbKind::Sticky {
-                        self.damping.refused.add(1);
+                        self.refuse(quota, FdbRefusal::Sticky);
                         return Ok(());
                     }
                     let held = self.quota(entry.port);
                     quota.take(held.tenant())?;
                     if self.must_stay(entry, port, now) {
                         quota.give_back(held.tenant());
-                        self.damping.refused.add(1);
+                        self.refuse(quota, FdbRefusal::Frozen);
                         return Ok(());
                     }
                     let before = core::mem::replace(&mut entry.port, port);

@@ -55,6 +55,7 @@ mod periodic;
 mod plan;
 mod priority;
 mod receive;
+mod refusals;
 mod rules;
 mod settings;
 mod shaper;
@@ -101,6 +102,7 @@ pub use needs::Needs;
 pub use origin::LONGEST as LONGEST_OWN_FRAME;
 pub use priority::{PrioritySettings, SAME, Trust};
 pub use receive::{MacSet, ReceiveFilter};
+pub use refusals::{FdbRefusal, FdbRefusals};
 pub use rules::{
     Action, Change, ClassifierShape, Connection, CtAction, Direction, Domain, Fragmented, Input, MAX_ACTIONS,
     MAX_GROUP, MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,

@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use fabnic_port::{DropReason, Port};
 
+use crate::refusals::FdbRefusals;
 use crate::worker::{BURST_BUCKETS, WorkerShared};
 
 /// One worker's numbers since the start.
@@ -80,17 +81,12 @@ pub struct FdbStats {
     pub learned: u64,
     /// Times a learned address changed its port.
     pub moves: u64,
-    /// Times an address was seen on another port and stayed, because it is sticky or frozen. A flow that goes on is counted
-    /// now and then, not for each frame.
-    pub refused_moves: u64,
     /// Times an address was frozen because it moved too often.
     pub freezes: u64,
     /// Addresses that aged out.
     pub aged: u64,
-    /// Times an address was not learned because its port had learned as many as it may. Counted as refused moves are.
-    pub full_ports: u64,
-    /// Times an address was not learned because the table was full.
-    pub full_table: u64,
+    /// Times an address was not learned where it was seen, by cause.
+    pub refused: FdbRefusals,
 }
 
 /// Sums over all ports. When nothing is in flight, received + replicated = delivered + dropped.

@@ -224,6 +224,13 @@ impl Pair {
         let stats = self.switch.fdb().stats();
         assert_eq!(stats.freezes, self.reference.freezes());
         assert_eq!(self.switch.fdb().freezes().len() as u64, stats.freezes.min(64));
+        // A flow counts when it is decided on, not for each frame: which causes there were is the same, not how often.
+        let mut refused = BTreeSet::new();
+        for (place, port) in self.ports.iter().enumerate() {
+            let of_port = self.switch.fdb().refusals_of(port.id);
+            refused.extend(of_port.iter().filter(|(_, n)| *n > 0).map(|(cause, _)| (place, cause.label())));
+        }
+        assert_eq!(refused, self.reference.refusals().keys().copied().collect());
         let known: BTreeMap<(u16, [u8; 6]), (u32, FdbKind)> = self
             .switch
             .fdb()

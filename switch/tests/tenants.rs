@@ -8,8 +8,8 @@ mod bench;
 use bench::Bench;
 use fabnic_port::PortId;
 use fabnic_switch::{
-    Action, Change, Direction, Domain, Match, Policy, PortMulticast, PortSettings, PortTracking, RuleError,
-    RuleId, RuleSpec, StormLimit, StormSettings, SwitchConfig, Term, Unit, VlanMode, VlanSnooping,
+    Action, Change, Direction, Domain, FdbRefusal, Match, Policy, PortMulticast, PortSettings, PortTracking,
+    RuleError, RuleId, RuleSpec, StormLimit, StormSettings, SwitchConfig, Term, Unit, VlanMode, VlanSnooping,
     ZoneSettings,
 };
 use fabnic_testkit::packets::{Packet, tcp};
@@ -163,7 +163,8 @@ fn a_flood_of_addresses_fills_what_its_port_may_learn() {
     }));
     let (fdb, stats) = (test.bench.switch.fdb().len(), test.bench.switch.fdb().stats());
     assert_eq!(fdb - known, FDB_LIMIT as usize, "no more than the port may");
-    assert_eq!(stats.full_ports, 4000 - u64::from(FDB_LIMIT), "each that was not learned is counted");
+    let refused = stats.refused.get(FdbRefusal::PortLimit);
+    assert_eq!(refused, 4000 - u64::from(FDB_LIMIT), "each that was not learned is counted");
     assert!(
         test.reason("storm_unknown_unicast") > 0,
         "unknown unicast is held to its rate: {:?}",

@@ -238,6 +238,8 @@ pub(crate) enum Fdb {
         #[arg(long, default_value_t = fabnic_api::FdbFilter::DEFAULT_LIMIT)]
         limit: usize,
     },
+    /// Show what was learned and forgotten, and what was not learned and why
+    Stats,
     /// Add a static entry: MAC port NAME vlan N
     Add {
         /// The entry: MAC port NAME vlan N

@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use fabnic_api::{
-    Applied, FdbFilter, FdbPage, Forgotten, Health, PortStats, PortStatus, Stats as AllStats, VlanMembership,
-    WorkerStatus,
+    Applied, FdbFilter, FdbPage, FdbStatus, Forgotten, Health, PortStats, PortStatus, Stats as AllStats,
+    VlanMembership, WorkerStatus,
 };
 use fabnic_model::Config as Desired;
 use hyper::Method;
@@ -224,6 +224,7 @@ async fn fdb(out: &Out, command: Fdb) -> Result<(), Failure> {
             let filter = FdbFilter { limit: Some(limit), ..words::fdb(&words)? };
             out.get(&fdb_path(filter), |page: &FdbPage| show::fdb(page)).await
         }
+        Fdb::Stats => out.get("/v1/fdb/stats", |status: &FdbStatus| show::fdb_stats(status)).await,
         Fdb::Add { words, dry_run } => {
             let filter = words::fdb(&words)?;
             let (Some(mac), Some(vlan), Some(port)) = (filter.mac, filter.vlan, filter.port) else {

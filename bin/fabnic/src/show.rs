@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 use fabnic_api::{
     Applied, AuditEntry, BURST_SIZES, BindingStatus, CaptureDirection, Counters, DropCounts, FdbKind,
-    FdbPage, FlowStatus, Forgotten, GroupStatus, Health, LinkState, LldpStatus, MirrorStatus, PciStatus,
-    PortStats, PortStatus, RecentDrop, RingFormat, RuleStatus, Stats, TenantStatus, TraceReport, TraceStep,
-    VlanMembership, WorkerStatus,
+    FdbPage, FdbStatus, FlowStatus, Forgotten, GroupStatus, Health, LinkState, LldpStatus, MirrorStatus,
+    PciStatus, PortStats, PortStatus, RecentDrop, RingFormat, RuleStatus, Stats, TenantStatus, TraceReport,
+    TraceStep, VlanMembership, WorkerStatus,
 };
 
 /// A table of these columns; those named in `right` are numbers.
@@ -236,6 +236,43 @@ pub(crate) fn fdb(page: &FdbPage) -> String {
     if page.total > page.entries.len() as u64 {
         let _ = writeln!(text, "{} of {} entries: say more with --limit", page.entries.len(), page.total);
     }
+    text
+}
+
+pub(crate) fn fdb_stats(status: &FdbStatus) -> String {
+    let mut text = String::new();
+    if let Some(table) = &status.table {
+        let _ = writeln!(
+            text,
+            "{} of at most {} entries; {} learned, {} moves, {} held, {} aged out",
+            table.entries, table.limit, table.learned, table.moves, table.freezes, table.aged
+        );
+    }
+    let all = status
+        .table
+        .iter()
+        .map(|table| ("all ports", table.entries.to_string(), String::new(), &table.refused));
+    let ports = status
+        .ports
+        .iter()
+        .map(|port| (port.port.as_str(), port.learned.to_string(), port.limit.to_string(), &port.refused));
+    let rows = all.chain(ports).map(|(name, learned, limit, refused)| {
+        let causes = refused.by_cause().map(|(_, count)| count.to_string());
+        [name.to_owned(), learned, limit].into_iter().chain(causes).collect()
+    });
+    let header = [
+        "PORT",
+        "LEARNED",
+        "AT MOST",
+        "PORT LIMIT",
+        "TENANT LIMIT",
+        "TABLE FULL",
+        "STICKY",
+        "HELD",
+        "STATIC",
+    ];
+    text.push_str("not learned, by cause:\n");
+    text.push_str(&table(&header, header.get(1..).unwrap_or_default(), rows));
     text
 }
 

@@ -50,6 +50,7 @@ fn shows() {
         "fdb show vlan 10 learned",
         "fdb show dev vm2",
         "fdb show --limit 2",
+        "fdb stats",
         "vlan show",
         "vlan show vlan 20",
         "stats show",

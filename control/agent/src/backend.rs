@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use fabnic_api::{
     ApplyError, Backend, BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter,
-    ConnectionPage, ConntrackStatus, EventBus, FdbEntry, FdbFilter, FdbKind, FdbPage, FlowCache, FlowFilter,
-    FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus,
-    MirrorStatus, MulticastStatus, PortStatus, QueuePairs, RecentDrop, RuleStatus, Stats, TenantStatus,
-    TraceReport, TraceRequest, WorkerStatus,
+    ConnectionPage, ConntrackStatus, EventBus, FdbEntry, FdbFilter, FdbKind, FdbOfPort, FdbPage, FdbRefusals,
+    FdbStatus, FdbTable, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus,
+    MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus, PortStatus, QueuePairs,
+    RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
 };
 use fabnic_model::{AdminState, Change, Config, Domain, Edit, Refused, Tenant};
-use fabnic_switch::WorkerStats;
+use fabnic_switch::{FdbRefusal, WorkerStats};
 use parking_lot::Mutex;
 
 use crate::agent::{Agent, Entry, Running};
@@ -253,6 +253,43 @@ impl Backend for Agent {
         }
         entries.sort_unstable_by(order);
         FdbPage { total, entries }
+    }
+
+    fn fdb_status(&self, domain: &Domain) -> FdbStatus {
+        let fdb = self.switch.fdb();
+        let refused = |refused: fabnic_switch::FdbRefusals| {
+            let of = |cause| refused.get(cause);
+            FdbRefusals {
+                port_limit: of(FdbRefusal::PortLimit),
+                tenant_limit: of(FdbRefusal::TenantLimit),
+                table_full: of(FdbRefusal::TableFull),
+                sticky: of(FdbRefusal::Sticky),
+                frozen: of(FdbRefusal::Frozen),
+                is_static: of(FdbRefusal::Static),
+            }
+        };
+        let stats = fdb.stats();
+        let table = FdbTable {
+            entries: fdb.len() as u64,
+            limit: fdb.max().into(),
+            learned: stats.learned,
+            moves: stats.moves,
+            freezes: stats.freezes,
+            aged: stats.aged,
+            refused: refused(stats.refused),
+        };
+        let running = self.running();
+        let ports = running.ports.iter().filter(|entry| domain.sees(entry.config.tenant.as_deref()));
+        let ports = ports.map(|entry| FdbOfPort {
+            port: entry.config.name.clone(),
+            learned: fdb.of_port(entry.live.port.id).learned.into(),
+            limit: entry.config.fdb_limit,
+            refused: refused(fdb.refusals_of(entry.live.port.id)),
+        });
+        FdbStatus {
+            table: domain.tenant().is_none().then_some(table),
+            ports: ports.filter(|port| port.learned > 0 || port.refused != FdbRefusals::default()).collect(),
+        }
     }
 
     fn fdb_forget(&self, filter: &FdbFilter) -> u64 {

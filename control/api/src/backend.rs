@@ -4,9 +4,9 @@ use fabnic_model::{Change, Config, Domain, Edit, EditError, Refused, Tenant};
 
 use crate::{
     BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter, ConnectionPage,
-    ConntrackStatus, EventBus, FdbFilter, FdbPage, FlowFilter, FlowStatus, Forgotten, GroupStatus, Health,
-    LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus, PortStatus,
-    RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
+    ConntrackStatus, EventBus, FdbFilter, FdbPage, FdbStatus, FlowFilter, FlowStatus, Forgotten, GroupStatus,
+    Health, LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus,
+    PortStatus, RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
 };
 
 /// Why a configuration was not applied. In every case nothing has changed.
@@ -123,6 +123,9 @@ pub trait Backend: Send + Sync + 'static {
     /// FDB entries that `filter` means, sorted by VLAN and address, at most [`FdbFilter::limit`] of them, and how
     /// many there are.
     fn fdb(&self, filter: &FdbFilter) -> FdbPage;
+
+    /// What the table did, and what it would not learn: of all, and of the ports that a domain may see.
+    fn fdb_status(&self, domain: &Domain) -> FdbStatus;
 
     /// Forgets the *learned* entries that `filter` means and says how many there were. Static ones go by
     /// [`Backend::apply`].

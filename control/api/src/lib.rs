@@ -65,6 +65,7 @@ pub use routes::openapi;
 pub use server::{MAX_BODY, serve};
 pub use types::{
     Applied, BURST_SIZES, CaptureDirection, CaptureRequest, Counters, DropCounts, FdbEntry, FdbFilter,
-    FdbKind, FdbPage, FlowCache, Forgotten, Health, LinkState, PciStatus, Peer, PortStats, PortStatus,
-    QueuePairs, QueueStats, RingFormat, Stats, SwitchTotals, VlanMembership, WorkerStatus,
+    FdbKind, FdbOfPort, FdbPage, FdbRefusals, FdbStatus, FdbTable, FlowCache, Forgotten, Health, LinkState,
+    PciStatus, Peer, PortStats, PortStatus, QueuePairs, QueueStats, RingFormat, Stats, SwitchTotals,
+    VlanMembership, WorkerStatus,
 };

@@ -14,9 +14,9 @@ use prometheus_client::{
 };
 
 use crate::{
-    BURST_SIZES, ConntrackStatus, Counters, DropCounts, Health, LinkState, MdbCounters, MeterStatus,
-    MirrorStatus, MulticastCount, MulticastStatus, Passed, PciStatus, PortStatus, Stats, TenantStatus,
-    WorkerStatus, ZoneStatus,
+    BURST_SIZES, ConntrackStatus, Counters, DropCounts, FdbStatus, Health, LinkState, MdbCounters,
+    MeterStatus, MirrorStatus, MulticastCount, MulticastStatus, Passed, PciStatus, PortStatus, Stats,
+    TenantStatus, WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub conntrack: ConntrackStatus,
     /// Its VLANs in which it watches who listens.
     pub multicast: Vec<MulticastStatus>,
+    /// Its forwarding database.
+    pub fdb: FdbStatus,
     /// Its tenants.
     pub tenants: Vec<TenantStatus>,
 }
@@ -107,6 +109,7 @@ impl Collector for Snapshot {
         self.meter_counters(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.multicast(&mut encoder)?;
+        self.fdb(&mut encoder)?;
         self.tenants(&mut encoder)
     }
 }
@@ -336,6 +339,40 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for tenant in &self.tenants {
                 counter(&mut family, &labels(tenant), read(tenant))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fdb(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let table = self.fdb.table.clone().unwrap_or_default();
+        let gauges = [
+            ("fdb_entries", "Entries of the forwarding database", table.entries),
+            ("fdb_entries_limit", "Most entries of the forwarding database", table.limit),
+        ];
+        for (name, help, value) in gauges {
+            gauge(&mut encoder.encode_descriptor(name, help, None, MetricType::Gauge)?, &Vec::new(), value)?;
+        }
+        let counters = [
+            ("fdb_learned", "Addresses learned", table.learned),
+            ("fdb_moves", "Times that an address changed its port", table.moves),
+            ("fdb_freezes", "Times that an address was held because it moved too often", table.freezes),
+            ("fdb_aged", "Addresses forgotten because they were not seen", table.aged),
+        ];
+        for (name, help, value) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counter(&mut family, &Vec::new(), value)?;
+        }
+        let help = "Times that an address was not learned, by cause";
+        let mut family = encoder.encode_descriptor("fdb_refusals", help, None, MetricType::Counter)?;
+        for (cause, count) in table.refused.by_cause() {
+            counter(&mut family, &vec![("cause", cause.to_owned())], count)?;
+        }
+        let help = "Times that an address that was seen on a port was not learned there, by cause";
+        let mut family = encoder.encode_descriptor("port_fdb_refusals", help, None, MetricType::Counter)?;
+        for port in &self.fdb.ports {
+            for (cause, count) in port.refused.by_cause().into_iter().filter(|(_, count)| *count > 0) {
+                counter(&mut family, &vec![("port", port.port.clone()), ("cause", cause.to_owned())], count)?;
             }
         }
         Ok(())

@@ -21,8 +21,8 @@ use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Applied, CaptureRequest, CaptureStream, ErrorBody, FdbFilter, FdbKind, FdbPage, Forgotten, Health,
-    PortStatus, Stats, VlanMembership, Who, WorkerStatus,
+    Applied, CaptureRequest, CaptureStream, ErrorBody, FdbFilter, FdbKind, FdbPage, FdbStatus, Forgotten,
+    Health, PortStatus, Stats, VlanMembership, Who, WorkerStatus,
     door::Infrastructure,
     error::ApiError,
     metrics, policy_routes,
@@ -54,6 +54,7 @@ fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(ports, port_add))
         .routes(routes!(port, port_set, port_del))
         .routes(routes!(fdb, fdb_add, fdb_del))
+        .routes(routes!(fdb_stats))
         .routes(routes!(vlans))
         .routes(routes!(stats))
         .routes(routes!(workers))
@@ -281,6 +282,14 @@ async fn fdb(State(shared): Ctx, who: Who, Params(filter): Params<FdbFilter>) ->
     })
     .await
     .map(Json)
+}
+
+/// What the forwarding database did, and what it would not learn
+///
+/// A tenant sees its own ports.
+#[utoipa::path(get, path = "/v1/fdb/stats", tag = "switch", responses((status = 200, body = FdbStatus)))]
+async fn fdb_stats(State(shared): Ctx, who: Who) -> Answer<FdbStatus> {
+    blocking(&shared, move |b| b.fdb_status(&who.domain())).await.map(Json)
 }
 
 /// Add a static FDB entry
@@ -515,6 +524,7 @@ async fn prometheus(State(shared): Ctx, _: Infrastructure) -> Result<Response, A
             mirrors: b.mirrors(&fabnic_model::Domain::Infrastructure),
             meters: b.meters(&fabnic_model::Domain::Infrastructure, &crate::MeterFilter::default()),
             conntrack: b.conntrack(),
+            fdb: b.fdb_status(&fabnic_model::Domain::Infrastructure),
             multicast: b.multicast(),
             tenants: b.tenant_status(&fabnic_model::Domain::Infrastructure),
         })

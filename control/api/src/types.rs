@@ -253,6 +253,82 @@ pub struct FdbPage {
     pub entries: Vec<FdbEntry>,
 }
 
+/// What the forwarding database did, and what it would not learn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FdbStatus {
+    /// The whole table. Absent for tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<FdbTable>,
+    /// Ports that have learned something, or would have.
+    pub ports: Vec<FdbOfPort>,
+}
+
+/// The forwarding database as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FdbTable {
+    /// Entries now, static ones among them.
+    pub entries: u64,
+    /// The most.
+    pub limit: u64,
+    /// Addresses that were learned; those that moved do not count again.
+    pub learned: u64,
+    /// Times that a learned address changed its port.
+    pub moves: u64,
+    /// Times that an address was held where it was because it moved too often.
+    pub freezes: u64,
+    /// Addresses that were forgotten because nobody had them any more.
+    pub aged: u64,
+    /// Times that an address was not learned.
+    pub refused: FdbRefusals,
+}
+
+/// What a port has learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FdbOfPort {
+    /// Name of the port.
+    pub port: String,
+    /// Addresses now.
+    pub learned: u64,
+    /// The most.
+    pub limit: u32,
+    /// Times that an address that was seen on the port was not learned there.
+    pub refused: FdbRefusals,
+}
+
+/// Times that an address was not learned where it was seen, by cause. A flow that goes on counts when it is decided on, not
+/// for each frame; its frames go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FdbRefusals {
+    /// The port had learned as many as it may.
+    pub port_limit: u64,
+    /// The ports of its tenant had.
+    pub tenant_limit: u64,
+    /// The table was full.
+    pub table_full: u64,
+    /// The address sticks to another port.
+    pub sticky: u64,
+    /// The address is held on another port, because it moved too often.
+    pub frozen: u64,
+    /// The address is another port's by configuration.
+    #[serde(rename = "static")]
+    pub is_static: u64,
+}
+
+impl FdbRefusals {
+    /// By their names.
+    #[must_use]
+    pub const fn by_cause(&self) -> [(&'static str, u64); 6] {
+        [
+            ("port_limit", self.port_limit),
+            ("tenant_limit", self.tenant_limit),
+            ("table_full", self.table_full),
+            ("sticky", self.sticky),
+            ("frozen", self.frozen),
+            ("static", self.is_static),
+        ]
+    }
+}
+
 /// How many learned FDB entries were forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Forgotten {

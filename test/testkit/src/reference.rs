@@ -301,6 +301,7 @@ pub struct Switch {
     fdb: BTreeMap<(u16, [u8; 6]), Entry>,
     known: Known,
     freezes: u64,
+    refusals: BTreeMap<(usize, &'static str), u64>,
     connections: Connections,
     hits: Hits,
     meters: Meters,
@@ -315,6 +316,7 @@ impl Switch {
             fdb,
             known,
             freezes: 0,
+            refusals: BTreeMap::new(),
             connections,
             hits: Hits::new(),
             meters: Meters::default(),
@@ -331,6 +333,11 @@ impl Switch {
     /// How often an address was frozen.
     pub fn freezes(&self) -> u64 {
         self.freezes
+    }
+
+    /// How often a source was not learned where it was seen, by port and cause.
+    pub fn refusals(&self) -> &BTreeMap<(usize, &'static str), u64> {
+        &self.refusals
     }
 
     /// The connections at a time.
@@ -428,10 +435,14 @@ impl Switch {
         }
         let learned = self.fdb.values().filter(|e| !e.is_static && e.port == port).count();
         let room = learned < config.fdb_limit;
+        let mut refuse = |cause| *self.refusals.entry((port, cause)).or_default() += 1;
         match self.fdb.get_mut(&(vlan, mac)) {
+            Some(entry) if entry.is_static && entry.port != port => refuse("static"),
             Some(entry) if entry.is_static => {}
             Some(entry) if entry.port == port => (entry.seen, entry.is_sticky) = (now, config.sticky),
-            Some(entry) if entry.is_sticky || !room || now < entry.frozen_until => {}
+            Some(entry) if entry.is_sticky => refuse("sticky"),
+            Some(_) if !room => refuse("port_limit"),
+            Some(entry) if now < entry.frozen_until => refuse("frozen"),
             Some(entry) => {
                 if let Some(damping) = self.config.damping {
                     if now - entry.moves.0 >= damping.window {
@@ -440,7 +451,7 @@ impl Switch {
                     if entry.moves.1 >= damping.moves {
                         (entry.frozen_until, entry.moves.1) = (now + damping.hold, 0);
                         self.freezes += 1;
-                        return;
+                        return refuse("frozen");
                     }
                 }
                 let since = if entry.moves.1 == 0 { now } else { entry.moves.0 };
@@ -451,7 +462,7 @@ impl Switch {
                 let entry = Entry { is_sticky: config.sticky, ..Entry::new(port, false, now) };
                 self.fdb.insert((vlan, mac), entry);
             }
-            None => {}
+            None => refuse("port_limit"),
         }
     }
 

@@ -15,13 +15,13 @@ use fabnic_api::Refused as TenantRefused;
 use fabnic_api::{
     ApplyError, Audit, Backend, BindingFilter, BindingStatus, CaptureDirection, CaptureRequest,
     CaptureSender, CaptureStream, ConnectionFilter, ConnectionPage, ConnectionSide, ConnectionStatus,
-    ConntrackStatus, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind, FdbPage,
-    FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus, MdbCounters, MdbEntry,
-    MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter, MdbSide, MdbSource, MdbVlan, MeterFilter, MeterPlace,
-    MeterStatus, MirrorStatus, MulticastCount, MulticastStatus, Passed, Peer, PortStats, PortStatus,
-    QueuePairs, QueueStats, RecentDrop, RingFormat, RuleStatus, Stats, SwitchTotals, TenantDoor,
-    TenantStatus, TokenBucket, TraceReport, TraceRequest, TraceStep, TraceTarget, WorkerStatus, ZoneStatus,
-    capture_channel, server::Options,
+    ConntrackStatus, Counters, DropExplained, EventBus, EventKind, FdbEntry, FdbFilter, FdbKind, FdbOfPort,
+    FdbPage, FdbRefusals, FdbStatus, FdbTable, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health,
+    LinkState, LldpStatus, MdbCounters, MdbEntry, MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter,
+    MdbSide, MdbSource, MdbVlan, MeterFilter, MeterPlace, MeterStatus, MirrorStatus, MulticastCount,
+    MulticastStatus, Passed, Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop, RingFormat,
+    RuleStatus, Stats, SwitchTotals, TenantDoor, TenantStatus, TokenBucket, TraceReport, TraceRequest,
+    TraceStep, TraceTarget, WorkerStatus, ZoneStatus, capture_channel, server::Options,
 };
 use fabnic_model::{
     Change, Config, Desired, Domain, Edit, EditError, Object as _, PortKind, Refused, Rule, Tenant, diff,
@@ -454,6 +454,13 @@ impl Backend for Fake {
                 }
             })
             .collect()
+    }
+
+    fn fdb_status(&self, domain: &Domain) -> FdbStatus {
+        let refused = FdbRefusals { port_limit: 2, sticky: 1, ..FdbRefusals::default() };
+        let table = FdbTable { entries: 3, limit: 1 << 20, learned: 2, refused, ..FdbTable::default() };
+        let ports = vec![FdbOfPort { port: "vm1".into(), learned: 1, limit: 65536, refused }];
+        FdbStatus { table: domain.tenant().is_none().then_some(table), ports }
     }
 
     fn multicast(&self) -> Vec<MulticastStatus> {
