@@ -166,6 +166,9 @@ _fabnic() {
             fabnic__subcmd__fdb,show)
                 cmd="fabnic__subcmd__fdb__subcmd__show"
                 ;;
+            fabnic__subcmd__fdb,stats)
+                cmd="fabnic__subcmd__fdb__subcmd__stats"
+                ;;
             fabnic__subcmd__fdb__subcmd__help,add)
                 cmd="fabnic__subcmd__fdb__subcmd__help__subcmd__add"
                 ;;
@@ -177,6 +180,9 @@ _fabnic() {
                 ;;
             fabnic__subcmd__fdb__subcmd__help,show)
                 cmd="fabnic__subcmd__fdb__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__fdb__subcmd__help,stats)
+                cmd="fabnic__subcmd__fdb__subcmd__help__subcmd__stats"
                 ;;
             fabnic__subcmd__flow,help)
                 cmd="fabnic__subcmd__flow__subcmd__help"
@@ -331,6 +337,9 @@ _fabnic() {
             fabnic__subcmd__help__subcmd__fdb,show)
                 cmd="fabnic__subcmd__help__subcmd__fdb__subcmd__show"
                 ;;
+            fabnic__subcmd__help__subcmd__fdb,stats)
+                cmd="fabnic__subcmd__help__subcmd__fdb__subcmd__stats"
+                ;;
             fabnic__subcmd__help__subcmd__flow,show)
                 cmd="fabnic__subcmd__help__subcmd__flow__subcmd__show"
                 ;;
@@ -357,6 +366,9 @@ _fabnic() {
                 ;;
             fabnic__subcmd__help__subcmd__mdb,show)
                 cmd="fabnic__subcmd__help__subcmd__mdb__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__mdb,stats)
+                cmd="fabnic__subcmd__help__subcmd__mdb__subcmd__stats"
                 ;;
             fabnic__subcmd__help__subcmd__meter,add)
                 cmd="fabnic__subcmd__help__subcmd__meter__subcmd__add"
@@ -445,6 +457,9 @@ _fabnic() {
             fabnic__subcmd__mdb,show)
                 cmd="fabnic__subcmd__mdb__subcmd__show"
                 ;;
+            fabnic__subcmd__mdb,stats)
+                cmd="fabnic__subcmd__mdb__subcmd__stats"
+                ;;
             fabnic__subcmd__mdb__subcmd__help,add)
                 cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__add"
                 ;;
@@ -456,6 +471,9 @@ _fabnic() {
                 ;;
             fabnic__subcmd__mdb__subcmd__help,show)
                 cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__show"
+                ;;
+            fabnic__subcmd__mdb__subcmd__help,stats)
+                cmd="fabnic__subcmd__mdb__subcmd__help__subcmd__stats"
                 ;;
             fabnic__subcmd__meter,add)
                 cmd="fabnic__subcmd__meter__subcmd__add"
@@ -1184,7 +1202,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb)
-            opts="-h --api --json --token --help show add del help"
+            opts="-h --api --json --token --help show stats add del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1250,7 +1268,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__fdb__subcmd__help)
-            opts="show add del help"
+            opts="show stats add del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1319,6 +1337,20 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__fdb__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__fdb__subcmd__show)
             opts="-h --limit --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1330,6 +1362,28 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__fdb__subcmd__stats)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --api)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1866,7 +1920,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__fdb)
-            opts="show add del"
+            opts="show stats add del"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1908,6 +1962,20 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__fdb__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__fdb__subcmd__stats)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2090,7 +2158,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__mdb)
-            opts="show add del"
+            opts="show stats add del"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2132,6 +2200,20 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__mdb__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__mdb__subcmd__stats)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2716,7 +2798,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__mdb)
-            opts="-h --api --json --token --help show add del help"
+            opts="-h --api --json --token --help show stats add del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2782,7 +2864,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__mdb__subcmd__help)
-            opts="show add del help"
+            opts="show stats add del help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2851,6 +2933,20 @@ _fabnic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        fabnic__subcmd__mdb__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         fabnic__subcmd__mdb__subcmd__show)
             opts="-h --limit --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -2862,6 +2958,28 @@ _fabnic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__mdb__subcmd__stats)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --api)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

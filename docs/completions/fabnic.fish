@@ -94,19 +94,24 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "set" -d 'Change keys of a port'
 complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
 complete -c fabnic -n "__fish_fabnic_using_subcommand port; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -l json -d 'Print the daemon\'s answer as JSON'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
-complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "stats" -d 'Show what was learned and forgotten, and what was not learned and why'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l limit -d 'Most entries to show' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from stats" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from stats" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from stats" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from add" -l dry-run -d 'Only say what would change'
@@ -117,6 +122,7 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subco
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "stats" -d 'Show what was learned and forgotten, and what was not learned and why'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand fdb; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -375,19 +381,24 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand meter; and __fish_seen_sub
 complete -c fabnic -n "__fish_fabnic_using_subcommand meter; and __fish_seen_subcommand_from help" -f -a "set" -d 'Change keys of a meter'
 complete -c fabnic -n "__fish_fabnic_using_subcommand meter; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove a meter'
 complete -c fabnic -n "__fish_fabnic_using_subcommand meter; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -l json -d 'Print the daemon\'s answer as JSON'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -s h -l help -d 'Print help'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -f -a "show" -d 'Show members of groups: `[GROUP] [port NAME] [vlan N]`'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -f -a "add" -d 'Add a static member: GROUP port NAME vlan N'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -f -a "del" -d 'Remove static members: `[GROUP] [port NAME] [vlan N]`'
-complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "show" -d 'Show members of groups: `[GROUP] [port NAME] [vlan N]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "stats" -d 'Show how many listen, and what was heard and sent, by VLAN'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "add" -d 'Add a static member: GROUP port NAME vlan N'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "del" -d 'Remove static members: `[GROUP] [port NAME] [vlan N]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and not __fish_seen_subcommand_from show stats add del help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from show" -l limit -d 'Most members to show' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from show" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from show" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from show" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from stats" -l api -d 'Unix socket of the daemon\'s API' -r -F
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from stats" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from stats" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from add" -l api -d 'Unix socket of the daemon\'s API' -r -F
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from add" -l token -d 'Token of a tenant: the request is the tenant\'s. Better in the environment, where others do not see it' -r
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from add" -l dry-run -d 'Only say what would change'
@@ -398,6 +409,7 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subco
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from del" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show members of groups: `[GROUP] [port NAME] [vlan N]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from help" -f -a "stats" -d 'Show how many listen, and what was heard and sent, by VLAN'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a static member: GROUP port NAME vlan N'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove static members: `[GROUP] [port NAME] [vlan N]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand mdb; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -499,6 +511,7 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "set" -d 'Change keys of a port'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "del" -d 'Remove a port, and the static FDB entries that point to it'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "show" -d 'Show entries: `[MAC] [port NAME] [vlan N] [static|learned]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "stats" -d 'Show what was learned and forgotten, and what was not learned and why'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "add" -d 'Add a static entry: MAC port NAME vlan N'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from fdb" -f -a "del" -d 'Remove static entries and forget learned ones: `[MAC] [port NAME] [vlan N] [static|learned]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from vlan" -f -a "show" -d 'Show the VLANs of ports: `[port NAME] [vlan N]`'
@@ -530,6 +543,7 @@ complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subc
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from meter" -f -a "set" -d 'Change keys of a meter'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from meter" -f -a "del" -d 'Remove a meter'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from mdb" -f -a "show" -d 'Show members of groups: `[GROUP] [port NAME] [vlan N]`'
+complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from mdb" -f -a "stats" -d 'Show how many listen, and what was heard and sent, by VLAN'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from mdb" -f -a "add" -d 'Add a static member: GROUP port NAME vlan N'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from mdb" -f -a "del" -d 'Remove static members: `[GROUP] [port NAME] [vlan N]`'
 complete -c fabnic -n "__fish_fabnic_using_subcommand help; and __fish_seen_subcommand_from flow" -f -a "show" -d 'Show the largest flows'

@@ -80,8 +80,8 @@ pub use answer::{
 };
 pub use conntrack::{
     ConnectionEntry, ConnectionPage, Conntrack, ConntrackCounters, CtState, Direction as ConnectionDirection,
-    Incoming, Nat, NatRange, PortTracking, Quota as ConnectionQuota, TcpState, Timeout, Tuple, Zone,
-    ZoneCounters, ZoneSettings,
+    Incoming, Nat, NatRange, OneToOne, PortTracking, Quota as ConnectionQuota, TcpState, Timeout, Tuple,
+    Zone, ZoneCounters, ZoneSettings,
 };
 pub use damping::{FREEZES_KEPT, Freeze, MoveDamping};
 pub use fdb::{Fdb, FdbEntry, FdbError, FdbKind, FdbQuota};

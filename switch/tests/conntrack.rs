@@ -11,8 +11,8 @@ use bench::Bench;
 use etherparse::PacketBuilder;
 use fabnic_switch::{
     Action, Change, ConnectionEntry, CtAction, CtState, Direction, Domain, Incoming, Match, Nat, NatRange,
-    Policy, PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, TenantQuota, Term, Timeout,
-    Way, ZoneSettings,
+    OneToOne, Policy, PortSettings, PortTracking, RuleId, RuleSpec, SwitchConfig, TcpState, TenantQuota,
+    Term, Timeout, Way, ZoneSettings,
 };
 use fabnic_testkit::reference::{self, connections};
 use fabnic_wire::checksum::{Verification, verify};
@@ -25,7 +25,7 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
         limit: it.limit as u32,
         incoming: if it.answers_only { Incoming::Answers } else { Incoming::Any },
         drop_invalid: it.drop_invalid,
-        nat: None,
+        ..PortTracking::default()
     });
     PortSettings { tracking, tenant: config.tenant, ..PortSettings::default() }
 }
@@ -696,6 +696,36 @@ fn ports_of_a_tenant_share_its_connections() {
     assert_eq!((tenant.used(), other.used(), bench.switch.conntrack().len()), (2, 2, 4));
     bench.switch.conntrack().flush(|_| true);
     assert_eq!((tenant.used(), other.used()), (0, 0));
+}
+
+/// A port's private address is a public one to everybody else, whoever asks first, and to its neighbours in the zone.
+#[test]
+fn one_address_stands_for_another_both_ways() {
+    let own = OneToOne { inside: host(0).into(), outside: [192, 0, 2, 7].into() };
+    let mapped = Some(PortTracking { zone: 1, one_to_one: Some(own), ..PortTracking::default() });
+    for neighbour in [None, in_zone(1), in_zone(2)] {
+        let mut bench = bench(vec![mapped.clone(), neighbour], Vec::new());
+        let out = through(&mut bench, 0, &udp(0, 1, (5000, 53), station(1)), 1).unwrap();
+        assert_eq!(ends(&out), ([192, 0, 2, 7], host(1), 5000, 53));
+        assert_eq!(verify(&out), Verification::Good);
+        let to_outside = |ports: (u16, u16)| {
+            let mut frame = Vec::new();
+            let builder = ethernet(1, station(0)).ipv4(host(1), [192, 0, 2, 7], 64).udp(ports.0, ports.1);
+            builder.write(&mut frame, b"hello").unwrap();
+            frame
+        };
+        // The answer, and a question of its own.
+        let back = through(&mut bench, 1, &to_outside((53, 5000)), 0).unwrap();
+        assert_eq!(ends(&back), (host(1), host(0), 53, 5000));
+        let asked = through(&mut bench, 1, &to_outside((1234, 22)), 0).unwrap();
+        assert_eq!(ends(&asked), (host(1), host(0), 1234, 22));
+        let answered = through(&mut bench, 0, &udp(0, 1, (22, 1234), station(1)), 1).unwrap();
+        assert_eq!(ends(&answered), ([192, 0, 2, 7], host(1), 22, 1234));
+        assert_eq!(verify(&answered), Verification::Good);
+        // What is not of the address stays as it is.
+        let other = through(&mut bench, 0, &udp(3, 1, (5000, 53), station(1)), 1).unwrap();
+        assert_eq!(ends(&other), (host(3), host(1), 5000, 53));
+    }
 }
 
 /// What a rule sends to another port than it was to go to is judged by that port's connections.

@@ -230,7 +230,8 @@ impl Pair {
             let of_port = self.switch.fdb().refusals_of(port.id);
             refused.extend(of_port.iter().filter(|(_, n)| *n > 0).map(|(cause, _)| (place, cause.label())));
         }
-        assert_eq!(refused, self.reference.refusals().keys().copied().collect());
+        let expected: BTreeSet<_> = self.reference.refusals().keys().copied().collect();
+        assert_eq!(refused, expected);
         let known: BTreeMap<(u16, [u8; 6]), (u32, FdbKind)> = self
             .switch
             .fdb()

@@ -17,8 +17,8 @@ use etherparse::PacketBuilder;
 use fabnic_port::PortId;
 use fabnic_switch::{
     Action, Algorithm, Change, ColorAction, ColorAware, ConnectionEntry, CtAction, CtState, Direction,
-    Domain, Incoming, Match, MeterSettings, NamedMeter, Nat, NatRange, Policy, PortSettings, PortTracking,
-    RuleId, RuleSpec, Set, SwitchConfig, Term, Timeout, Unit, ZoneSettings,
+    Domain, Incoming, Match, MeterSettings, NamedMeter, Nat, NatRange, OneToOne, Policy, PortSettings,
+    PortTracking, RuleId, RuleSpec, Set, SwitchConfig, Term, Timeout, Unit, ZoneSettings,
 };
 use fabnic_testkit::reference::{self, connections, meters, rules as model};
 use fabnic_wire::IpProtocol;
@@ -37,7 +37,10 @@ fn settings(config: &reference::PortConfig) -> PortSettings {
         limit: u32::try_from(it.limit).unwrap_or(u32::MAX),
         incoming: if it.answers_only { Incoming::Answers } else { Incoming::Any },
         drop_invalid: it.drop_invalid,
-        ..PortTracking::default()
+        nat: None,
+        one_to_one: it
+            .nat
+            .map(|(inside, outside)| OneToOne { inside: inside.into(), outside: outside.into() }),
     });
     PortSettings { tracking, tenant: config.tenant, ..PortSettings::default() }
 }
@@ -477,13 +480,17 @@ proptest! {
 
     #[test]
     fn connections_and_meters_of_rules_are_those_of_the_reference(
-        ports in prop::collection::vec((tracking(), prop::option::of(1..3_u32)), PORTS),
+        ports in prop::collection::vec((tracking(), prop::option::of(1..3_u32), prop::bool::weighted(0.3)), PORTS),
         named in named(),
         first in prop::collection::vec(rule(), 0..8),
         steps in prop::collection::vec(step(), 1..20),
     ) {
-        let port = |(tracking, tenant)| reference::PortConfig { tracking, tenant, ..reference::PortConfig::default() };
-        let mut pair = Pair::new(ports.into_iter().map(port).collect(), &named);
+        let port = |(n, (tracking, tenant, translated)): (u8, (Option<reference::Tracking>, Option<u32>, bool))| {
+            let nat = translated.then(|| (host(n), outside(n)));
+            let tracking = tracking.map(|it| reference::Tracking { nat, ..it });
+            reference::PortConfig { tracking, tenant, ..reference::PortConfig::default() }
+        };
+        let mut pair = Pair::new((0..).zip(ports).map(port).collect(), &named);
         // Everybody is known.
         for port in 0..PORTS {
             let hello = [&[0xff; 6][..], &station(port as u8), &[0x88, 0xb5], &[0; 46]].concat();

@@ -35,7 +35,8 @@ Words are pairs of a key and a value, as in the configuration file:
   police 'RATE burst SIZE'  police_egress 'RATE burst SIZE'  storm.KIND RATE
   flood on|off  mcast_flood on|off  bcast_flood on|off  guest_lists on|off
   guard.KEY VALUE  answer.KEY VALUE  priority.KEY VALUE   keys of these tables; lists with commas
-  conntrack.KEY VALUE  multicast.router auto|always|never  multicast.fast_leave on|off  multicast.limit N
+  conntrack.KEY VALUE  nat.inside IP  nat.outside IP
+  multicast.router auto|always|never  multicast.fast_leave on|off  multicast.limit N
   tenant NAME  tenant_keys KEY[,KEY]..  whose it is, and what is left to him
 The value `default` takes a key back to its default.";
 

@@ -164,7 +164,8 @@ pub(crate) fn mirror(words: &[String]) -> Result<Map<String, Value>, Failure> {
 }
 
 /// Keys of a port that are tables, whose keys are written with a dot: `guard.arp on`.
-const TABLES: [&str; 7] = ["guard", "answer", "priority", "vlan_map", "storm", "conntrack", "multicast"];
+const TABLES: [&str; 8] =
+    ["guard", "answer", "priority", "vlan_map", "storm", "conntrack", "nat", "multicast"];
 /// Keys of those that are lists.
 const LISTS: [&str; 9] =
     ["mac", "ip", "slaac", "dns", "routes", "prefixes", "regenerate", "to_pcp", "to_dscp"];
@@ -424,10 +425,13 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_multicast() {
+    fn tables_of_multicast_and_connections() {
         let keys = port(&words("multicast.router never multicast.fast_leave on multicast.limit 9")).unwrap();
         let expected = json!({ "multicast": { "router": "never", "fast_leave": true, "limit": 9 } });
         assert_eq!(Value::Object(keys), expected);
+        let keys = port(&words("conntrack.zone 3 nat.inside 10.0.0.5 nat.outside 203.0.113.5")).unwrap();
+        let nat = json!({ "inside": "10.0.0.5", "outside": "203.0.113.5" });
+        assert_eq!(Value::Object(keys), json!({ "conntrack": { "zone": 3 }, "nat": nat }));
     }
 
     #[test]

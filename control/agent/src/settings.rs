@@ -12,11 +12,11 @@ use fabnic_model::multicast::{RouterPort as ModelRouterPort, Unregistered as Mod
 use fabnic_model::priority::Trust as ModelTrust;
 use fabnic_model::rule::value::Prefix;
 use fabnic_model::{AdminState, Answer, Config, Guard, Nic, Object as _, Port, Priority, Vlan, VlanProto};
-use fabnic_model::{Burst, Multicast, Police, Rate, Storm};
+use fabnic_model::{Burst, Multicast, Police, PortNat, Rate, Storm, Zone};
 use fabnic_switch::{
-    Algorithm, ColorAction, ColorAware, Incoming, MeterSettings, NamedMeter, PortMulticast, PortTracking,
-    QuerierSettings, RouterPort, StaticGroup, StormLimit, StormSettings, TenantPolicy, TenantQuota, Unit,
-    Unregistered, VlanSnooping,
+    Algorithm, ColorAction, ColorAware, Incoming, MeterSettings, NamedMeter, OneToOne, PortMulticast,
+    PortTracking, QuerierSettings, RouterPort, StaticGroup, StormLimit, StormSettings, TenantPolicy,
+    TenantQuota, Timeout, Unit, Unregistered, VlanSnooping, ZoneSettings,
 };
 use fabnic_switch::{
     AnswerSettings, BoundAddress, BpduGuard, Dhcp6Settings, DhcpSettings, Gateway, GuardSettings,
@@ -90,7 +90,7 @@ pub(crate) fn of_port(port: &Port, tenant: Option<u32>) -> PortSettings {
         police_egress: port.police_egress.map(policer),
         storm: port.storm.as_ref().map(storm).unwrap_or_default(),
         multicast: port.multicast.as_ref().map(multicast).unwrap_or_default(),
-        tracking: port.conntrack.as_ref().map(tracking),
+        tracking: port.conntrack.as_ref().map(|conntrack| tracking(conntrack, port.nat.as_ref())),
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn policer(police: Police) -> MeterSettings {
     MeterSettings::policer(unit, per_second, burst(police.rate, police.burst))
 }
 
-fn tracking(conntrack: &fabnic_model::Conntrack) -> PortTracking {
+fn tracking(conntrack: &fabnic_model::Conntrack, nat: Option<&PortNat>) -> PortTracking {
     PortTracking {
         zone: conntrack.zone,
         limit: conntrack.limit,
@@ -130,6 +130,7 @@ fn tracking(conntrack: &fabnic_model::Conntrack) -> PortTracking {
         },
         drop_invalid: conntrack.drop_invalid,
         nat: None,
+        one_to_one: nat.map(|nat| OneToOne { inside: nat.inside, outside: nat.outside }),
     }
 }
 
@@ -183,6 +184,20 @@ fn multicast(multicast: &Multicast) -> PortMulticast {
         fast_leave: multicast.fast_leave,
         max_entries: multicast.limit,
     }
+}
+
+fn zone(zone: &Zone) -> (u16, ZoneSettings) {
+    let plain = ZoneSettings::default();
+    // Both have the same names.
+    let class = |name: &str| Timeout::ALL.iter().copied().find(|class| class.label() == name);
+    let settings = ZoneSettings {
+        limit: zone.limit.unwrap_or(plain.limit),
+        timeouts: zone.timeouts.said().filter_map(|(name, seconds)| Some((class(name)?, seconds))).collect(),
+        loose: zone.loose,
+        liberal: zone.liberal,
+        max_retransmissions: zone.max_retransmissions.unwrap_or(plain.max_retransmissions),
+    };
+    (zone.id, settings)
 }
 
 fn storm(storm: &Storm) -> StormSettings {
@@ -278,6 +293,12 @@ fn guard(port: &Port) -> GuardSettings {
         mac: None,
         vlan: None,
     };
+    let outside = |nat: &PortNat| BoundAddress {
+        address: nat.outside,
+        prefix_len: if nat.outside.is_ipv4() { 32 } else { 128 },
+        mac: None,
+        vlan: None,
+    };
     let v6 = |prefix: &Prefix| match prefix.address {
         std::net::IpAddr::V6(address) => Some((address, prefix.length)),
         std::net::IpAddr::V4(_) => None,
@@ -300,7 +321,8 @@ fn guard(port: &Port) -> GuardSettings {
             Bpdu::Drop => BpduGuard::Drop,
             Bpdu::Stop => BpduGuard::Stop,
         },
-        addresses: guard.ip.iter().map(bound).collect(),
+        // What it is outside is bound to it as well: so it is that the switch answers for it.
+        addresses: guard.ip.iter().map(bound).chain(port.nat.as_ref().map(outside)).collect(),
         learn_dhcp: guard.learn_dhcp,
         learn_dhcp6: guard.learn_dhcp6,
         slaac: guard.slaac.as_ref().map(|prefixes| prefixes.iter().filter_map(v6).collect()),
@@ -395,6 +417,7 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
             description: config.lldp.description.clone(),
             interval: config.lldp.interval,
         },
+        zones: config.zone.iter().map(zone).collect(),
         multicast: config.vlan.iter().filter_map(|vlan| snooping(vlan, ports)).collect(),
         meters: config.meter.iter().map(meter).collect(),
         tenants: config
@@ -422,7 +445,6 @@ pub(crate) fn of_switch(config: &Config, ports: &Running) -> Policy {
                 })
             })
             .collect(),
-        ..Policy::default()
     }
 }
 
@@ -448,4 +470,34 @@ fn of_mirror(mirror: &fabnic_model::Mirror, ports: &Running) -> Option<MirrorSet
 /// Whether the guest is to see its link up.
 pub(crate) fn link_is_up(port: &Port) -> bool {
     port.state != AdminState::Disable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_connections_have_the_same_names_on_both_sides() {
+        let said =
+            Timeout::ALL.iter().map(|class| (class.label().to_owned(), class.default_seconds().into()));
+        let said: serde_json::Map<String, serde_json::Value> = said.collect();
+        let timeouts = serde_json::from_value(said.into()).unwrap();
+        let said = fabnic_model::Zone {
+            id: 7,
+            limit: Some(9),
+            loose: false,
+            liberal: true,
+            max_retransmissions: Some(5),
+            timeouts,
+        };
+        let (id, settings) = zone(&said);
+        let expected = ZoneSettings {
+            limit: 9,
+            timeouts: Timeout::ALL.iter().map(|class| (*class, class.default_seconds())).collect(),
+            loose: false,
+            liberal: true,
+            max_retransmissions: 5,
+        };
+        assert_eq!((id, settings), (7, expected));
+    }
 }

@@ -339,6 +339,28 @@ multicast = { routers = ["a"], querier_ip = "10.0.0.7", unregistered = "drop" }
 }
 
 #[test]
+fn zones_and_a_ports_own_translation_reach_the_switch() {
+    let bench = Bench::new();
+    let more = "[[zone]]\nid = 4\nlimit = 0\n[[zone]]\nid = 5\ntimeouts = { udp = 77 }\n";
+    let agent = bench.start(bench.config(&format!("{PORTS}{more}")));
+    let mut whole = agent.config();
+    whole.port[0].conntrack = serde_json::from_value(json!({ "zone": 4 })).unwrap();
+    whole.port[0].guard = serde_json::from_value(json!({ "mac": ["02:00:00:00:00:05"] })).unwrap();
+    whole.port[0].nat =
+        serde_json::from_value(json!({ "inside": "10.0.0.5", "outside": "203.0.113.5" })).unwrap();
+    agent.apply(whole, false).unwrap();
+    assert_eq!(bench.found(), agent.config(), "it is there again");
+    // The outside address is the port's as well: neighbours are answered for it.
+    let bound = agent.bindings(&WHO, &fabnic_api::BindingFilter::default());
+    assert_eq!(bound.iter().map(|b| b.address.as_str()).collect::<Vec<_>>(), ["203.0.113.5"]);
+    let mut whole = agent.config();
+    whole.zone.remove(0);
+    let changes = agent.apply(whole, true).unwrap();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].to_string().starts_with("~ switch: zone"), "{}", changes[0]);
+}
+
+#[test]
 fn connections_meters_and_translation_of_rules_reach_the_switch() {
     let bench = Bench::new();
     let meters = r#"

@@ -78,7 +78,7 @@ fn everything_that_is_described_answers_as_described() {
         assert_described(&document, schema, &body, path);
         seen += 1;
     }
-    assert_eq!(seen, 22);
+    assert_eq!(seen, 24);
     assert_eq!(get(&served.socket, "/v1/openapi.json"), (200, document));
 }
 
@@ -430,10 +430,12 @@ fn a_tenant_sees_and_changes_its_own_only() {
         assert_eq!(blue("GET", "/v1/fdb?port=vm2", Value::Null).0, 200);
         assert_eq!(blue("GET", "/v1/fdb?port=vm1", Value::Null).0, 404);
         assert_eq!(blue("GET", "/v1/fdb", Value::Null).0, 400);
+        assert_eq!(blue("GET", "/v1/fdb/stats", Value::Null).1.get("table"), None);
         assert_eq!(blue("GET", "/v1/why?port=vm1", Value::Null).0, 404);
         for (method, path) in [
             ("GET", "/v1/workers"),
             ("GET", "/metrics"),
+            ("GET", "/v1/multicast"),
             ("PUT", "/v1/config"),
             ("DELETE", "/v1/fdb?vlan=10"),
         ] {

@@ -135,6 +135,15 @@ impl Config {
                 );
             }
         }
+        let mut seen = HashSet::new();
+        for (index, zone) in self.zone.iter().enumerate() {
+            let at = [Step::Key("zone".into()), Step::Element(index, None)];
+            if !seen.insert(zone.id) {
+                let key = at.iter().cloned().chain([Step::Key("id".into())]).collect::<Path>();
+                check.refuse(key, format!("zone {} has a table already", zone.id), "each zone once");
+            }
+            zone.check(&at, &mut check.found);
+        }
         let key = |name: &str| -> Path { vec![Step::Key("lldp".into()), Step::Key(name.into())] };
         check.range(key("interval"), self.lldp.interval.into(), 1, 3600);
         for (name, text) in [("name", &self.lldp.name), ("description", &self.lldp.description)] {
@@ -386,6 +395,9 @@ impl Config {
             }
             if let Some(priority) = &port.priority {
                 priority.check(&key, &mut check.found);
+            }
+            if let Some(nat) = &port.nat {
+                nat.check(port.conntrack.is_some(), &key("nat"), &mut check.found);
             }
             if let Some(multicast) = &port.multicast {
                 multicast.check(&key("multicast"), &mut check.found);

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Conntrack, Group, Guard, Lldp, Mac, Meter, Mirror, Multicast, Police, Priority, Rate, Rule,
-    Storm, Tenant, Vid, Vlan, VlanProto, VlanTable,
+    Answer, Conntrack, Group, Guard, Lldp, Mac, Meter, Mirror, Multicast, Police, PortNat, Priority, Rate,
+    Rule, Storm, Tenant, Vid, Vlan, VlanProto, VlanTable, Zone,
 };
 
 /// The whole file.
@@ -31,6 +31,9 @@ pub struct Config {
     /// VLANs of which more is to be said than which ports carry them, one table each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vlan: Vec<VlanTable>,
+    /// Zones of connections of which something else than usual is to be said, one table each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub zone: Vec<Zone>,
     /// What LLDP says of the switch.
     #[serde(skip_serializing_if = "Lldp::is_default")]
     pub lldp: Lldp,
@@ -248,6 +251,10 @@ pub struct Port {
     /// How the port's packets are tracked: `{ zone = 1, incoming = "answers" }`. Not at all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack: Option<Conntrack>,
+    /// An address of the port that is another one to everybody else: `{ inside = "10.0.0.5", outside = "203.0.113.5" }`. It
+    /// needs `conntrack`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<PortNat>,
     /// Whether the port may talk only to ports that are not isolated. False unless said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -357,6 +364,7 @@ impl Port {
             police_egress: None,
             storm: None,
             conntrack: None,
+            nat: None,
             isolated: false,
             sticky: false,
             flood: true,

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Config, Daemon, Group, Lldp, Mac, Meter, Mirror, Object, Port, Rule, StaticFdb, Tenant, Vid, VlanTable,
+    Zone,
 };
 
 /// What a change costs.
@@ -104,6 +105,9 @@ pub enum Change {
         fields: Vec<FieldChange>,
         /// All `[[vlan]]` as they will be.
         vlan: Vec<VlanTable>,
+        /// The zones of connections of which something is said.
+        #[serde(default)]
+        zone: Vec<Zone>,
         /// `[lldp]` as it will be.
         lldp: Box<Lldp>,
     },
@@ -324,7 +328,7 @@ pub(crate) fn port_effect(key: &str) -> Effect {
         | "tenant_keys" | "proto" | "vlan_map" | "qos" | "priority" | "isolated" | "sticky" | "flood"
         | "mcast_flood" | "bcast_flood" | "unicast_filter" | "multicast_filter" | "guest_lists" | "guard"
         | "answer" | "max_tx_rate" | "min_tx_rate" | "tx_weight" | "tx_priority" | "fair_share"
-        | "police" | "police_egress" | "storm" | "conntrack" | "multicast" => Effect::Live,
+        | "police" | "police_egress" | "storm" | "conntrack" | "nat" | "multicast" => Effect::Live,
         _ => Effect::Recreate,
     }
 }
@@ -397,11 +401,12 @@ pub fn diff(running: &Config, desired: &Config) -> Vec<Change> {
         let fields = fields(&running.daemon, &desired.daemon, daemon_effect);
         changes.push(Change::DaemonSet { fields, daemon: Box::new(desired.daemon.clone()) });
     }
-    if (&running.vlan, &running.lldp) != (&desired.vlan, &desired.lldp) {
+    if (&running.vlan, &running.zone, &running.lldp) != (&desired.vlan, &desired.zone, &desired.lldp) {
         let (old, new) = (SwitchPart::of(running), SwitchPart::of(desired));
         changes.push(Change::SwitchSet {
             fields: fields(&old, &new, live),
             vlan: desired.vlan.clone(),
+            zone: desired.zone.clone(),
             lldp: Box::new(desired.lldp.clone()),
         });
     }
@@ -446,6 +451,8 @@ pub fn diff(running: &Config, desired: &Config) -> Vec<Change> {
 struct SwitchPart<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     vlan: &'a [VlanTable],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    zone: &'a [Zone],
     #[serde(skip_serializing_if = "is_default")]
     lldp: &'a Lldp,
 }
@@ -456,7 +463,7 @@ fn is_default(lldp: &&Lldp) -> bool {
 
 impl<'a> SwitchPart<'a> {
     fn of(config: &'a Config) -> Self {
-        Self { vlan: &config.vlan, lldp: &config.lldp }
+        Self { vlan: &config.vlan, zone: &config.zone, lldp: &config.lldp }
     }
 }
 
@@ -553,8 +560,9 @@ pub(crate) fn apply_to(config: &mut Config, changes: &[Change]) {
                 }
             }
             Change::DaemonSet { daemon, .. } => config.daemon.clone_from(daemon),
-            Change::SwitchSet { vlan, lldp, .. } => {
+            Change::SwitchSet { vlan, zone, lldp, .. } => {
                 config.vlan.clone_from(vlan);
+                config.zone.clone_from(zone);
                 config.lldp.clone_from(lldp);
             }
             _ => {}

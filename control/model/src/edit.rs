@@ -230,6 +230,7 @@ impl Config {
             port: self.port.iter().filter(|p| own(p.tenant.as_deref())).cloned().collect(),
             fdb: Vec::new(),
             vlan: Vec::new(),
+            zone: Vec::new(),
             lldp: crate::Lldp::default(),
             tenant: Vec::new(),
             group: self.group.iter().filter(|g| own(g.tenant())).cloned().collect(),
@@ -244,12 +245,13 @@ impl Config {
     /// # Errors
     /// When a value cannot be written as TOML: a number above `i64::MAX`.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        let Self { daemon, port, fdb, vlan, lldp, tenant, group, meter, mirror, rule } = self;
+        let Self { daemon, port, fdb, vlan, zone, lldp, tenant, group, meter, mirror, rule } = self;
         let single = Self { daemon: daemon.clone(), lldp: lldp.clone(), ..Self::default() };
         let mut text = toml::to_string(&single)?;
         append(&mut text, "port", port)?;
         append(&mut text, "fdb", fdb)?;
         append(&mut text, "vlan", vlan)?;
+        append(&mut text, "zone", zone)?;
         append(&mut text, "tenant", tenant)?;
         append(&mut text, "group", group)?;
         append(&mut text, "meter", meter)?;

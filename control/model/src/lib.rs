@@ -52,7 +52,7 @@ pub mod word;
 
 pub use answer::{Answer, Lldp, StaticMember, VlanTable};
 pub use config::{AdminState, Config, Daemon, Nic, Port, Role, StaticFdb, Uplink, VfioUser, VhostUser};
-pub use conntrack::Conntrack;
+pub use conntrack::{Conntrack, PortNat, Zone};
 pub use desired::{Desired, Edit, Kind};
 pub use diff::{Change, Effect, FieldChange, apply, diff};
 pub use edit::{EditError, config_from_json, port_from_json};

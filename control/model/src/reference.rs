@@ -111,6 +111,7 @@ pub fn markdown() -> String {
     table(&mut page, "### `vlan`", "Exactly one of the two shapes.", "Vlan", None);
     table(&mut page, "### `priority`", &describe(&root["$defs"]["Priority"]), "Priority", None);
     table(&mut page, "### `conntrack`", &describe(&root["$defs"]["Conntrack"]), "Conntrack", None);
+    table(&mut page, "### `nat`", &describe(&root["$defs"]["PortNat"]), "PortNat", None);
     table(&mut page, "### `multicast`", &describe(&root["$defs"]["Multicast"]), "Multicast", None);
     table(&mut page, "### `storm`", &describe(&root["$defs"]["Storm"]), "Storm", None);
     table(&mut page, "### `guard`", &describe(&root["$defs"]["Guard"]), "Guard", None);
@@ -122,6 +123,8 @@ pub fn markdown() -> String {
     table(&mut page, "## `[[vlan]]`", &describe(&root["properties"]["vlan"]), "VlanTable", None);
     table(&mut page, "### `vlan.multicast`", &describe(&root["$defs"]["Snooping"]), "Snooping", None);
     table(&mut page, "### `mdb`", &describe(&root["$defs"]["StaticMember"]), "StaticMember", None);
+    table(&mut page, "## `[[zone]]`", &describe(&root["properties"]["zone"]), "Zone", None);
+    table(&mut page, "### `timeouts`", &describe(&root["$defs"]["Timeouts"]), "Timeouts", None);
     table(&mut page, "## `[lldp]`", &describe(&root["properties"]["lldp"]), "Lldp", None);
     table(&mut page, "## `[[fdb]]`", &describe(&root["properties"]["fdb"]), "StaticFdb", None);
     table(&mut page, "## `[[tenant]]`", &describe(&root["properties"]["tenant"]), "Tenant", None);

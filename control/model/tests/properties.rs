@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what they are made of")]
 
 use fabnic_model::VlanTable;
+use fabnic_model::conntrack::{Timeouts, Zone};
 use fabnic_model::multicast::{Snooping, Unregistered};
 use fabnic_model::{
     AdminState, Config, Daemon, Mac, Port, Role, StaticFdb, Vid, Vlan, VlanSet, apply, config_from_json,
@@ -104,6 +105,7 @@ prop_compose! {
             .prop_shuffle(),
         macs in prop::collection::btree_set(mac(), 0..4),
         vlans in prop::collection::btree_map(vid(), prop::option::of(snooping()), 0..3),
+        zones in prop::collection::btree_map(any::<u16>(), (prop::option::of(any::<u32>()), any::<bool>(), prop::option::of(1u32..1000)), 0..3),
     ) -> Config {
         let vlans = vlans.into_iter().map(|(id, multicast)| VlanTable {
             id,
@@ -115,6 +117,15 @@ prop_compose! {
             mdb: Vec::new(),
         });
         let vlans = vlans.collect();
+        let zones = zones.into_iter().map(|(id, (limit, loose, udp))| Zone {
+            id,
+            limit,
+            loose,
+            liberal: !loose,
+            max_retransmissions: None,
+            timeouts: Timeouts { udp, ..Timeouts::default() },
+        });
+        let zones = zones.collect();
         // Each entry points to a port and a VLAN of it that exist.
         let fdb = macs
             .into_iter()
@@ -124,7 +135,7 @@ prop_compose! {
                 StaticFdb { mac, vlan, port: port.name.clone() }
             })
             .collect();
-        Config { daemon, port: ports, fdb, vlan: vlans, ..Config::default() }
+        Config { daemon, port: ports, fdb, vlan: vlans, zone: zones, ..Config::default() }
     }
 }
 

@@ -247,6 +247,38 @@ multicast = { unregistered = "drop", routers = ["up0"], querier_ip = "224.0.0.1"
 }
 
 #[test]
+fn settings_of_zones_and_translation_make_sense() {
+    insta::assert_snapshot!(refused(
+        r#"
+[[port]]
+name = "a"
+uplink = "loopback"
+nat = { inside = "10.0.0.5", outside = "203.0.113.5" }
+
+[[port]]
+name = "b"
+uplink = "loopback"
+conntrack = { zone = 1 }
+nat = { inside = "10.0.0.5", outside = "2001:db8::5" }
+
+[[port]]
+name = "c"
+uplink = "loopback"
+conntrack = { zone = 1 }
+nat = { inside = "0.0.0.0", outside = "0.0.0.0" }
+
+[[zone]]
+id = 1
+max_retransmissions = 0
+timeouts = { udp = 0, tcp_established = 99999999 }
+
+[[zone]]
+id = 1
+"#
+    ));
+}
+
+#[test]
 fn cpus_are_those_of_the_host() {
     let config = parse("[daemon]\nworkers = [0, 7]\n").unwrap();
     assert!(config.check_cpus(&[0, 7]).is_ok());

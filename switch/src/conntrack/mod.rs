@@ -52,7 +52,7 @@ mod tests;
 
 pub use connection::{ConnectionEntry, Direction};
 pub use nat::{Nat, NatRange};
-pub use port::{Incoming, PortTracking};
+pub use port::{Incoming, OneToOne, PortTracking};
 pub use settings::{Quota, Timeout, Zone, ZoneCounters, ZoneSettings};
 pub use state::CtState;
 pub use table::{ConnectionPage, Conntrack, ConntrackCounters};

@@ -1,11 +1,13 @@
 //! Connection tracking of a port: which zone, how many connections, what may come in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use fabnic_wire::layers::Network;
 use fabnic_wire::{Fields, IpProtocol};
 
 use super::connection::Packet;
-use super::nat::Nat;
+use super::nat::{Nat, NatRange};
 use super::settings::{Owner, Zone};
 use super::state::CtState;
 use super::table::{Conntrack, Standing};
@@ -37,11 +39,47 @@ pub struct PortTracking {
     pub drop_invalid: bool,
     /// How connections that the port opens are translated.
     pub nat: Option<Nat>,
+    /// One address of the port's is another one to everybody else.
+    pub one_to_one: Option<OneToOne>,
+}
+
+/// An address of a port, and the one that it is outside: connections that the port opens from the one come from the other,
+/// and connections to the other go to the one (basic NAT, RFC 3022, section 2.1, in both directions). Both are of one
+/// family, or nothing is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneToOne {
+    /// The port's own.
+    pub inside: IpAddr,
+    /// What everybody else knows it by.
+    pub outside: IpAddr,
+}
+
+/// An address as packets have it: IPv4 in the first four bytes.
+fn bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96).to_be_bytes(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn is(address: IpAddr, network: Option<Network>, of_packet: &[u8; 16]) -> bool {
+    network == Some(if address.is_ipv4() { Network::V4 } else { Network::V6 }) && bytes(address) == *of_packet
+}
+
+fn only(address: IpAddr) -> NatRange {
+    NatRange { first: address, last: address, ports: None }
 }
 
 impl Default for PortTracking {
     fn default() -> PortTracking {
-        PortTracking { zone: 0, limit: u32::MAX, incoming: Incoming::Any, drop_invalid: true, nat: None }
+        PortTracking {
+            zone: 0,
+            limit: u32::MAX,
+            incoming: Incoming::Any,
+            drop_invalid: true,
+            nat: None,
+            one_to_one: None,
+        }
     }
 }
 
@@ -87,6 +125,26 @@ impl Tracking {
             zone: table.zone(zone),
             owner: table.port_of(port, tenant),
         }
+    }
+
+    /// How a connection that the port opens with this packet is translated, by the port's settings.
+    pub(crate) fn opens(&self, fields: &Fields) -> Option<Nat> {
+        let flow = &fields.flow;
+        let own = self.settings.one_to_one.filter(|it| is(it.inside, flow.network(), &flow.src));
+        match own {
+            Some(own) => {
+                let nat = self.settings.nat.clone().unwrap_or_default();
+                Some(Nat { source: Some(only(own.outside)), ..nat })
+            }
+            None => self.settings.nat.clone(),
+        }
+    }
+
+    /// What the destination becomes of a connection that is opened to the port with this packet.
+    pub(crate) fn is_opened(&self, fields: &Fields) -> Option<NatRange> {
+        let flow = &fields.flow;
+        let own = self.settings.one_to_one.filter(|it| is(it.outside, flow.network(), &flow.dst));
+        own.map(|own| only(own.inside))
     }
 
     /// Whether it does not take everything.

@@ -23,7 +23,6 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     let (ingress, topology) = (walk.ingress, walk.topology);
     let (said, other) = (walk.ct.clone(), walk.other_zone.clone());
     let sender = other.as_ref().or(ingress.tracking.as_ref());
-    let wanted = Wanted::of(said.as_deref(), sender, other.is_some());
     let receiver = match walk.target {
         Some(Target::Port(index)) => topology.member(index).and_then(|member| member.tracking.as_ref()),
         _ => None,
@@ -33,6 +32,11 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
     }
     let packet = Packet::new(walk.fields, walk.head, walk.len);
     let same_zone = matches!((sender, receiver), (Some(one), Some(other)) if one.zone.id == other.zone.id);
+    let of_ports = match said.as_deref().and_then(|said| said.nat.as_ref()) {
+        Some(_) => None,
+        None => nat_of_ports(sender.filter(|_| other.is_none()), receiver.filter(|_| same_zone), walk.fields),
+    };
+    let wanted = Wanted::of(said.as_deref(), of_ports.as_ref(), other.is_some());
     if let (Some(receiver), Some(seen), true) = (receiver, walk.sender_seen, same_zone)
         && !receiver.takes(seen.state, walk.fields)
     {
@@ -80,7 +84,9 @@ pub(super) fn run(walk: &mut Walk<'_>) -> Step {
             if !tracking.takes(seen.state, &fields) {
                 return Step::drop(DropReason::CtUnsolicited);
             }
-            match connect(walk, tracking, &seen, (&fields, &packet), &Wanted::JUST_MADE) {
+            let nat = nat_of_ports(None, Some(tracking), &fields);
+            let wanted = Wanted { nat: nat.as_ref(), ..Wanted::JUST_MADE };
+            match connect(walk, tracking, &seen, (&fields, &packet), &wanted) {
                 Ok(connected) => second = connected,
                 Err(reason) => return Step::drop(reason),
             }
@@ -119,16 +125,23 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     const JUST_MADE: Wanted<'static> = Wanted { commit: true, mark: None, nat: None };
 
-    /// What a rule said, and where it said nothing the port; `other`: the zone is not the port's.
-    fn of(said: Option<&'a CtAction>, sender: Option<&'a Tracking>, other: bool) -> Wanted<'a> {
+    /// What a rule said, and where it said nothing the ports; `other`: the zone is not the sender's.
+    fn of(said: Option<&'a CtAction>, of_ports: Option<&'a Nat>, other: bool) -> Wanted<'a> {
         Wanted {
             commit: said.is_some() || !other,
             mark: said.and_then(|said| said.mark),
-            nat: said
-                .and_then(|said| said.nat.as_ref())
-                .or_else(|| sender.filter(|_| !other)?.settings.nat.as_ref()),
+            nat: said.and_then(|said| said.nat.as_ref()).or(of_ports),
         }
     }
+}
+
+/// How ports translate a connection in one zone: the one that opens it, and the one that it is opened to.
+fn nat_of_ports(opens: Option<&Tracking>, opened: Option<&Tracking>, fields: &Fields) -> Option<Nat> {
+    let mut nat = opens.and_then(|tracking| tracking.opens(fields));
+    if let Some(destination) = opened.and_then(|tracking| tracking.is_opened(fields)) {
+        nat.get_or_insert_default().destination = Some(destination);
+    }
+    nat
 }
 
 /// The connection of a packet that was seen like this, made if it is new.
