@@ -360,8 +360,14 @@ pub fn compare_connections(inside: &Inside, cases: u32) -> Result<Verdict> {
     let mut kernel = Filters::new(vec!["tap0".to_owned(), "tap1".to_owned()])?;
     kernel.replace(&filters())?;
     let plain = settings(&port, Filtering::Off);
-    let tracking =
-        PortTracking { zone: 1, limit: u32::MAX, incoming: Incoming::Any, drop_invalid: false, nat: None };
+    let tracking = PortTracking {
+        zone: 1,
+        limit: u32::MAX,
+        incoming: Incoming::Any,
+        drop_invalid: false,
+        nat: None,
+        one_to_one: None,
+    };
     let tracked = PortSettings { tracking: Some(tracking), ..plain.clone() };
     let mut fabric = Fabric::with_policy(&SwitchConfig::default(), vec![tracked, plain], Policy::default())?;
     fabric.switch.change_rules(&rules().collect::<Vec<_>>())?;
