@@ -76,6 +76,9 @@ _fabnic() {
             fabnic,rule)
                 cmd="fabnic__subcmd__rule"
                 ;;
+            fabnic,state)
+                cmd="fabnic__subcmd__state"
+                ;;
             fabnic,stats)
                 cmd="fabnic__subcmd__stats"
                 ;;
@@ -286,6 +289,9 @@ _fabnic() {
             fabnic__subcmd__help,rule)
                 cmd="fabnic__subcmd__help__subcmd__rule"
                 ;;
+            fabnic__subcmd__help,state)
+                cmd="fabnic__subcmd__help__subcmd__state"
+                ;;
             fabnic__subcmd__help,stats)
                 cmd="fabnic__subcmd__help__subcmd__stats"
                 ;;
@@ -417,6 +423,18 @@ _fabnic() {
                 ;;
             fabnic__subcmd__help__subcmd__rule,show)
                 cmd="fabnic__subcmd__help__subcmd__rule__subcmd__show"
+                ;;
+            fabnic__subcmd__help__subcmd__state,export)
+                cmd="fabnic__subcmd__help__subcmd__state__subcmd__export"
+                ;;
+            fabnic__subcmd__help__subcmd__state,import)
+                cmd="fabnic__subcmd__help__subcmd__state__subcmd__import"
+                ;;
+            fabnic__subcmd__help__subcmd__state,save)
+                cmd="fabnic__subcmd__help__subcmd__state__subcmd__save"
+                ;;
+            fabnic__subcmd__help__subcmd__state,show)
+                cmd="fabnic__subcmd__help__subcmd__state__subcmd__show"
                 ;;
             fabnic__subcmd__help__subcmd__stats,show)
                 cmd="fabnic__subcmd__help__subcmd__stats__subcmd__show"
@@ -595,6 +613,36 @@ _fabnic() {
             fabnic__subcmd__rule__subcmd__help,show)
                 cmd="fabnic__subcmd__rule__subcmd__help__subcmd__show"
                 ;;
+            fabnic__subcmd__state,export)
+                cmd="fabnic__subcmd__state__subcmd__export"
+                ;;
+            fabnic__subcmd__state,help)
+                cmd="fabnic__subcmd__state__subcmd__help"
+                ;;
+            fabnic__subcmd__state,import)
+                cmd="fabnic__subcmd__state__subcmd__import"
+                ;;
+            fabnic__subcmd__state,save)
+                cmd="fabnic__subcmd__state__subcmd__save"
+                ;;
+            fabnic__subcmd__state,show)
+                cmd="fabnic__subcmd__state__subcmd__show"
+                ;;
+            fabnic__subcmd__state__subcmd__help,export)
+                cmd="fabnic__subcmd__state__subcmd__help__subcmd__export"
+                ;;
+            fabnic__subcmd__state__subcmd__help,help)
+                cmd="fabnic__subcmd__state__subcmd__help__subcmd__help"
+                ;;
+            fabnic__subcmd__state__subcmd__help,import)
+                cmd="fabnic__subcmd__state__subcmd__help__subcmd__import"
+                ;;
+            fabnic__subcmd__state__subcmd__help,save)
+                cmd="fabnic__subcmd__state__subcmd__help__subcmd__save"
+                ;;
+            fabnic__subcmd__state__subcmd__help,show)
+                cmd="fabnic__subcmd__state__subcmd__help__subcmd__show"
+                ;;
             fabnic__subcmd__stats,help)
                 cmd="fabnic__subcmd__stats__subcmd__help"
                 ;;
@@ -656,7 +704,7 @@ _fabnic() {
 
     case "${cmd}" in
         fabnic)
-            opts="-h -V --api --json --token --help --version status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb flow trace why events audit capture apply top completions man gen help"
+            opts="-h -V --api --json --token --help --version status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb state flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1710,7 +1758,7 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help)
-            opts="status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb flow trace why events audit capture apply top completions man gen help"
+            opts="status port fdb vlan stats worker config rule group mirror tenant binding lldp conn meter mdb state flow trace why events audit capture apply top completions man gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2494,6 +2542,76 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__help__subcmd__rule__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__state)
+            opts="show save export import"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__state__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__state__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__state__subcmd__save)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__help__subcmd__state__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -3750,6 +3868,208 @@ _fabnic() {
             return 0
             ;;
         fabnic__subcmd__rule__subcmd__show)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state)
+            opts="-h --api --json --token --help show save export import help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__export)
+            opts="-h --port --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help)
+            opts="show save export import help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help__subcmd__save)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__import)
+            opts="-h --port --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__save)
+            opts="-h --api --json --token --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --api)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        fabnic__subcmd__state__subcmd__show)
             opts="-h --api --json --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

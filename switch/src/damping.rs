@@ -21,7 +21,7 @@ use fabnic_wire::{MacAddr, Vid};
 use parking_lot::{Mutex, RwLock};
 
 use crate::fdb::Tick;
-use crate::refusals::Refused;
+use crate::refusals::{FdbRefusal, Refused};
 use crate::stats::FdbStats;
 
 /// How many reports of frozen addresses are kept.
@@ -67,6 +67,18 @@ pub(crate) struct Moves {
     /// When the window began; means nothing while `count` is 0.
     since: Tick,
     count: u32,
+}
+
+impl Moves {
+    /// So many, of a window that began then.
+    pub(crate) fn of(count: u32, since: Tick) -> Moves {
+        Moves { since, count }
+    }
+
+    /// How many, and when the window began.
+    pub(crate) fn parts(self) -> (u32, Tick) {
+        (self.count, self.since)
+    }
 }
 
 /// A counter that any thread may raise.
@@ -116,6 +128,25 @@ impl Damping {
         self.frozen.lock().push(Reverse((until, key)));
         self.freezes.add(1);
         Some(until)
+    }
+
+    /// An address, by its entry's key, is frozen until then.
+    pub(crate) fn hold(&self, until: Tick, key: u64) {
+        self.frozen.lock().push(Reverse((until, key)));
+    }
+
+    /// Counters go on from what an earlier switch has counted.
+    pub(crate) fn go_on(&self, before: &fabnic_saved::FdbTotals) {
+        self.learned.add(before.learned);
+        self.moves.add(before.moves);
+        self.freezes.add(before.freezes);
+        self.aged.add(before.aged);
+        // Causes that there are no more are lost.
+        for (name, count) in &before.refused {
+            if let Some(cause) = FdbRefusal::ALL.iter().find(|cause| cause.label() == name.as_str()) {
+                self.refused.add(*cause, *count);
+            }
+        }
     }
 
     /// Notes a move.

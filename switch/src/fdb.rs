@@ -31,6 +31,8 @@ use crate::refusals::{FdbRefusal, FdbRefusals, Refused};
 use crate::stats::FdbStats;
 use crate::versions::{Version, Versions};
 
+mod saved;
+
 const SHARDS: usize = 256;
 
 /// Seconds since the switch was started, as the pipeline counts time.
@@ -201,6 +203,11 @@ impl PortQuota {
         if self.sticky.load(Ordering::Relaxed) { FdbKind::Sticky } else { FdbKind::Learned }
     }
 
+    /// Refusals go on from what was counted before.
+    pub(crate) fn go_on(&self, refused: u64) {
+        self.own.refused.fetch_add(refused, Ordering::Relaxed);
+    }
+
     fn tenant(&self) -> Option<u32> {
         self.over.lock().as_ref().map(|over| over.tenant)
     }
@@ -348,6 +355,10 @@ impl Fdb {
     /// What a port has learned.
     pub fn of_port(&self, port: PortId) -> FdbQuota {
         self.quotas.lock().get(&port).map(|quota| quota.own.numbers()).unwrap_or_default()
+    }
+
+    fn hash(&self, key: u64) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     fn shard(&self, hash: u64) -> &Mutex<HashTable<FdbEntry>> {

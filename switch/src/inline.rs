@@ -17,6 +17,7 @@ use crate::guard::Bindings;
 use crate::mirror::Mirror;
 use crate::multicast::MulticastVlan;
 use crate::rules::{Change, Rules, TransactionError};
+use crate::saved::{Arrival, Put, Restored};
 use crate::settings::{Policy, PortSettings};
 use crate::shaper::Scheduler;
 use crate::stats::SwitchTotals;
@@ -97,6 +98,11 @@ impl InlineSwitch {
         self.engine.housekeeping(&self.shared.tables, now);
     }
 
+    /// The fine time, in nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// Moves the fine time, in nanoseconds since the start, and with it the time in seconds.
     pub fn tick_ns(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
@@ -106,6 +112,27 @@ impl InlineSwitch {
         } else {
             self.shared.ask_listeners(now_ns);
         }
+    }
+
+    /// As [`crate::Switch::save`], with connections and rules told of all that went through their flows.
+    ///
+    /// # Errors
+    /// Those of `put`.
+    pub fn save(&mut self, of: Option<PortId>, put: &mut Put<'_>) -> std::io::Result<()> {
+        self.engine.flows.deep.settle(&self.shared.tables.conntrack, None, usize::MAX);
+        self.engine.housekeeping(&self.shared.tables, self.now);
+        let copies = self.engine.counters.replicated;
+        self.shared.save(of, self.now, self.now_ns, &mut |mut section| {
+            if let fabnic_saved::Section::Totals(totals) = &mut section {
+                totals.replicated += copies;
+            }
+            put(section)
+        })
+    }
+
+    /// As [`crate::Switch::restore`].
+    pub fn restore(&self, section: &fabnic_saved::Section, arrival: &Arrival<'_>, report: &mut Restored) {
+        self.shared.restore(section, arrival, (self.now, self.now_ns), report);
     }
 
     /// As [`crate::Switch::inject`].

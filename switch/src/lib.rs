@@ -57,6 +57,7 @@ mod priority;
 mod receive;
 mod refusals;
 mod rules;
+mod saved;
 mod settings;
 mod shaper;
 mod stage;
@@ -108,6 +109,7 @@ pub use rules::{
     MAX_GROUP, MAX_MATCHES, Match, RuleCounts, RuleError, RuleId, RuleSpec, RuleView, Rules, Set, Term,
     TransactionError, prefix4, prefix6,
 };
+pub use saved::{Arrival, FIRST_TICK, Lost, Put, Restored};
 pub use settings::{
     NamedMeter, Policy, PortSettings, TenantPolicy, TenantQuota, VlanMode, VlanProtocol, VlanSet,
 };

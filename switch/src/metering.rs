@@ -141,6 +141,11 @@ impl Meters {
         named.chain(self.tenants.iter().map(|(number, meter)| (MeterPlace::Tenant(*number), meter)))
     }
 
+    /// What tenants' ports may send together.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = (u32, &RateLimiter)> {
+        self.groups.iter().map(|(tenant, rate)| (*tenant, &**rate))
+    }
+
     /// What a rule charges that names this meter: it, and those over it.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<MeterChain>> {
         self.named.get(name).map(|named| &named.chain)

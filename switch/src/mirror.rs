@@ -71,6 +71,12 @@ impl Mirror {
         self.copied.store(stats.copied, Ordering::Relaxed);
     }
 
+    /// Numbers go on from what an earlier mirror of the name has counted.
+    pub(crate) fn go_on(&self, seen: u64, copied: u64) {
+        self.seen.fetch_add(seen, Ordering::Relaxed);
+        self.copied.fetch_add(copied, Ordering::Relaxed);
+    }
+
     /// It is shown `frames` more. Gives the position among them of the first that it takes, and the distance from one to the
     /// next.
     pub(crate) fn show(&self, frames: u64) -> (usize, usize) {

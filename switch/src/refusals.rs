@@ -74,8 +74,12 @@ pub(crate) struct Refused([AtomicU64; FdbRefusal::ALL.len()]);
 
 impl Refused {
     pub(crate) fn count(&self, cause: FdbRefusal) {
+        self.add(cause, 1);
+    }
+
+    pub(crate) fn add(&self, cause: FdbRefusal, n: u64) {
         if let Some(counter) = self.0.get(cause as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(n, Ordering::Relaxed);
         }
     }
 

@@ -31,6 +31,7 @@ use crate::origin::Origin;
 use crate::periodic::Periodic;
 use crate::receive::Flooded;
 use crate::rules::{Change, RuleSet, Rules, TransactionError};
+use crate::saved::{Arrival, FIRST_TICK, Put, Restored};
 use crate::settings::{Policy, PortSettings};
 use crate::stage::{self, Left, Seen, egress};
 use crate::stats::{SwitchTotals, WorkerStats};
@@ -186,6 +187,15 @@ impl Shared {
         Engine::new(self.flow_cache_max, [secret(0), secret(1)], self.refresh(), rules)
     }
 
+    /// The age at which a learned address is forgotten; `None`: never. A source may have been seen up to `refresh - 1` ticks
+    /// after its entry says so.
+    pub(crate) fn longest_age(&self) -> Option<Tick> {
+        match self.ageing.load(Ordering::Relaxed) {
+            0 => None,
+            ageing => Some(ageing.saturating_add(self.refresh() - 1)),
+        }
+    }
+
     /// Forgets addresses that were not seen for long enough, and lets frozen ones move whose time has come.
     pub(crate) fn age(&self, now: Tick) -> usize {
         self.tables.conntrack.expire(now, EXPIRE_A_SECOND);
@@ -193,11 +203,7 @@ impl Shared {
         self.tables.snooper.expire(now);
         self.tables.neighbours.expire(now);
         self.tables.fdb.thaw(now);
-        match self.ageing.load(Ordering::Relaxed) {
-            0 => 0,
-            // A source may have been seen up to `refresh - 1` ticks after its entry says so.
-            ageing => self.tables.fdb.age(now, ageing.saturating_add(self.refresh() - 1)),
-        }
+        self.longest_age().map_or(0, |longest| self.tables.fdb.age(now, longest))
     }
 
     /// Makes and publishes the topology of these ports, with this policy or the one that was; gives it, and the ports that
@@ -471,6 +477,7 @@ impl Switch {
     /// Starts the workers. There are no ports yet.
     pub fn start(config: SwitchConfig) -> Result<Switch, StartError> {
         let shared = Arc::new(Shared::new(&config));
+        shared.tick.store(FIRST_TICK, Ordering::Relaxed);
         shared.ask_listeners(clock::nanoseconds(clock::tsc()));
         let keeper = Arc::new(Keeper::default());
         let mut switch =
@@ -499,21 +506,55 @@ impl Switch {
     /// to workers in turn. When it returns, no worker uses a port that is not in the list, and cached flows of the old
     /// set are decided anew when they are next hit.
     pub fn set_ports(&self, ports: Vec<(Arc<Port>, PortSettings)>) {
-        self.change(ports, None);
+        self.change(ports, None, || ());
     }
 
     /// As [`Switch::set_ports`], together with the policy of the switch as a whole.
     pub fn configure(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Policy) {
-        self.change(ports, Some(policy));
+        self.change(ports, Some(policy), || ());
+    }
+
+    /// As [`Switch::configure`]. `before` is called when the ports are there, and before anything is received from those
+    /// that are new: the moment to restore their state.
+    pub fn configure_then(
+        &self,
+        ports: Vec<(Arc<Port>, PortSettings)>,
+        policy: Policy,
+        before: impl FnOnce(),
+    ) {
+        self.change(ports, Some(policy), before);
+    }
+
+    /// Hands all state that was learned and that runs to `put`, or that of one port, section by section. What runs goes on,
+    /// and no lock of the data path is held while `put` is called.
+    ///
+    /// # Errors
+    /// Those of `put`.
+    pub fn save(&self, of: Option<PortId>, put: &mut Put<'_>) -> std::io::Result<()> {
+        let copies: u64 = self.workers.iter().map(|(worker, _)| worker.counters.replicated.get()).sum();
+        let now_ns = clock::nanoseconds(clock::tsc());
+        self.shared.save(of, self.now(), now_ns, &mut |mut section| {
+            if let fabnic_saved::Section::Totals(totals) = &mut section {
+                totals.replicated += copies;
+            }
+            put(section)
+        })
+    }
+
+    /// Restores the records of a section that was saved, here or elsewhere, as far as they fit what is configured now. What
+    /// is there already stays.
+    pub fn restore(&self, section: &fabnic_saved::Section, arrival: &Arrival<'_>, report: &mut Restored) {
+        let now = (self.now(), clock::nanoseconds(clock::tsc()));
+        self.shared.restore(section, arrival, now, report);
     }
 
     /// Publishes the ports that there are once more.
     fn set_again(&self) {
         let members = self.shared.ports();
-        self.change(members, None);
+        self.change(members, None, || ());
     }
 
-    fn change(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>) {
+    fn change(&self, ports: Vec<(Arc<Port>, PortSettings)>, policy: Option<Policy>, before: impl FnOnce()) {
         let mut next = self.changes.lock();
         let old = self.shared.topology.load_full();
         let fresh: Vec<_> = ports
@@ -522,6 +563,7 @@ impl Switch {
             .filter(|port| old.index_of(port.id).is_none())
             .collect();
         let (new, _gone) = self.shared.publish(ports, policy);
+        before();
         for (worker, _) in &self.workers {
             worker.wake();
         }
@@ -657,7 +699,7 @@ impl Switch {
         self.shared.topology.load().mirrors.all.clone()
     }
 
-    /// Seconds since the start: the unit of [`crate::FdbEntry::seen`].
+    /// Seconds, of which [`FIRST_TICK`] was the one of the start: the unit of [`crate::FdbEntry::seen`].
     pub fn now(&self) -> u32 {
         self.shared.tick.load(Ordering::Relaxed)
     }
@@ -718,7 +760,8 @@ fn keep(shared: &Shared, keeper: &Keeper) {
     let mut stop = keeper.stop.lock();
     while !*stop {
         keeper.told.wait_for(&mut stop, Duration::from_millis(200));
-        let tick = u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let passed = u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let tick = FIRST_TICK.saturating_add(passed);
         shared.tick.store(tick, Ordering::Relaxed);
         shared.ask_listeners(clock::nanoseconds(clock::tsc()));
         if tick != last {

@@ -158,6 +158,23 @@ impl Pair {
                 self.bench.configure(all.ports.iter().map(settings).collect());
                 self.reference.configure(all);
             }
+            Step::Restart => {
+                let limits: Vec<_> =
+                    self.reference.config().ports.iter().map(|port| port.tracking.clone()).collect();
+                let entries = self.bench.switch.conntrack().entries(self.now);
+                let used = |port: usize| entries.iter().filter(|entry| entry.port.0 as usize == port).count();
+                let fits = |(port, it): (usize, &Option<connections::Tracking>)| {
+                    it.as_ref().is_none_or(|it| used(port) <= it.limit)
+                };
+                let of_tenant = |tenant: usize| {
+                    (0..limits.len()).filter(|port| port % 2 == tenant).map(used).sum::<usize>()
+                };
+                // A limit that was lowered meanwhile costs a restart what is over it.
+                if limits.iter().enumerate().all(fits) && (0..2).all(|it| of_tenant(it) <= self.limits[it]) {
+                    self.bench.restart(|_| ());
+                    self.check();
+                }
+            }
         }
     }
 }
@@ -202,6 +219,7 @@ enum Step {
     Send { port: usize, frame: Vec<u8>, times: usize },
     Wait(u32),
     Configure { port: usize, tracking: Option<connections::Tracking> },
+    Restart,
 }
 
 fn tracking() -> impl Strategy<Value = Option<connections::Tracking>> {
@@ -297,6 +315,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (frame, prop_oneof![3 => Just(1_usize), 1 => 2..4_usize])
             .prop_map(|((from, frame), times)| Step::Send { port: from.into(), frame, times }),
         2 => (1..4_u32).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
         1 => (0..4_usize, tracking()).prop_map(|(port, tracking)| Step::Configure { port, tracking }),
     ]
 }

@@ -179,6 +179,18 @@ impl Pair {
                 self.reference.configure(all);
                 self.check();
             }
+            Step::Restart => {
+                let learned = |port: u32| {
+                    let all = self.bench.switch.bindings().entries().into_iter();
+                    all.filter(|b| b.port.0 == port && b.origin != BindingOrigin::Static).count()
+                };
+                let limits = self.reference.config().ports.iter().map(|port| port.guard.max_bindings);
+                // A limit that was lowered meanwhile costs a restart what is over it.
+                if limits.zip(0..).all(|(limit, port)| learned(port) <= limit) {
+                    self.bench.restart(|_| ());
+                    self.check();
+                }
+            }
         }
         assert!(self.bench.switch.totals().balance());
     }
@@ -191,6 +203,7 @@ enum Step {
     Talk { port: usize, client: Vec<u8>, server: Vec<u8> },
     Wait(u32),
     Guard { port: usize, guard: Box<guard::Guard> },
+    Restart,
 }
 
 fn mac(n: u8) -> MacAddr {
@@ -531,6 +544,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         // Claims are prolonged when a flow is decided anew, not with each frame: the times are either short or long.
         4 => prop_oneof![10 => 0..6_u32, 1 => Just(2000_u32)].prop_map(Step::Wait),
+        1 => Just(Step::Restart),
         2 => (0..4_usize).prop_flat_map(|port| guard_of(port).prop_map(move |guard| Step::Guard { port, guard: Box::new(guard) })),
     ]
 }

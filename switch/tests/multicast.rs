@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fabnic_port::{DropReason, Port, PortId};
 use fabnic_switch::{
@@ -22,6 +23,7 @@ use bench::{Connected, Frames, connect};
 struct Bench {
     switch: InlineSwitch,
     ports: Vec<(Arc<Port>, PortSettings)>,
+    snooping: VlanSnooping,
     waiting: Vec<Frames>,
     got: Vec<Frames>,
 }
@@ -44,6 +46,7 @@ impl Bench {
         let mut bench = Bench {
             switch: InlineSwitch::new(&SwitchConfig::default()),
             ports: Vec::new(),
+            snooping: snooping.clone(),
             waiting: Vec::new(),
             got: Vec::new(),
         };
@@ -58,8 +61,27 @@ impl Bench {
     }
 
     fn configure(&mut self, snooping: VlanSnooping) {
+        self.snooping = snooping.clone();
         let policy = Policy { multicast: vec![snooping], ..Policy::default() };
         self.switch.configure(self.ports.clone(), policy);
+    }
+
+    /// Another switch goes on from the state of this one.
+    fn restart(&mut self) {
+        let saved = bench::restart::save(&mut self.switch, None);
+        let now = self.switch.now_ns();
+        self.switch = InlineSwitch::new(&SwitchConfig::default());
+        self.switch.tick_ns(now);
+        for (index, (place, _)) in self.ports.iter_mut().enumerate() {
+            let Connected { port, waiting, got } = connect(place.id);
+            (*place, self.waiting[index], self.got[index]) = (port, waiting, got);
+        }
+        self.configure(self.snooping.clone());
+        let report =
+            bench::restart::restore(&self.switch, &saved, Duration::ZERO, true, &|n| Some(PortId(n)));
+        assert!(report.lost.is_empty(), "{report:?}");
+        let again = bench::restart::save(&mut self.switch, None);
+        assert_eq!(bench::restart::records(&again), bench::restart::records(&saved));
     }
 
     /// Sends a frame and gives the ports that got it; what else waited there is forgotten.
@@ -154,6 +176,7 @@ enum Step {
     Query { port: usize, from: u8, group: Option<u32> },
     Data { port: usize, group: u32, source: u32 },
     Wait(u32),
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -169,6 +192,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(port, from, group)| Step::Query { port, from, group }),
         12 => (0..5_usize, 0..3_u32, 1..6_u32).prop_map(|(port, group, source)| Step::Data { port, group, source }),
         6 => prop_oneof![3 => 1..4_u32, 1 => 5..60_u32].prop_map(Step::Wait),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -243,6 +267,7 @@ proptest! {
                     bench.switch.tick(now);
                     reference.advance(u64::from(now) * 1000);
                 }
+                Step::Restart => bench.restart(),
             }
         }
         prop_assert!(bench.switch.totals().balance());

@@ -30,6 +30,9 @@ struct Pair {
     reference: reference::Switch,
     reasons: BTreeMap<&'static str, u64>,
     now: u32,
+    config: SwitchConfig,
+    deep: bool,
+    was_restarted: bool,
 }
 
 fn vid(vlan: u16) -> Vid {
@@ -99,14 +102,18 @@ impl Pair {
             window: damping.window as u32,
             hold: damping.hold as u32,
         });
+        let switch = SwitchConfig { ageing, damping, ..SwitchConfig::default() };
         let mut pair = Pair {
-            switch: InlineSwitch::new(&SwitchConfig { ageing, damping, ..SwitchConfig::default() }),
+            switch: InlineSwitch::new(&switch),
             ports: Vec::new(),
             waiting: Vec::new(),
             got: Vec::new(),
             reference: reference::Switch::new(config.clone()),
             reasons: BTreeMap::new(),
             now: 0,
+            config: switch,
+            deep,
+            was_restarted: false,
         };
         pair.switch.configure(Vec::new(), Policy { flow_counters: deep, ..Policy::default() });
         for id in 0..config.ports.len() as u32 {
@@ -223,7 +230,8 @@ impl Pair {
         self.switch.tick(self.now);
         let stats = self.switch.fdb().stats();
         assert_eq!(stats.freezes, self.reference.freezes());
-        assert_eq!(self.switch.fdb().freezes().len() as u64, stats.freezes.min(64));
+        // What was told of the last ones is not saved.
+        assert!(self.was_restarted || self.switch.fdb().freezes().len() as u64 == stats.freezes.min(64));
         // A flow counts when it is decided on, not for each frame: which causes there were is the same, not how often.
         let mut refused = BTreeSet::new();
         for (place, port) in self.ports.iter().enumerate() {
@@ -255,8 +263,39 @@ impl Pair {
         assert_eq!(known, expected);
     }
 
+    /// Another switch goes on from the state of this one, unless a limit was lowered below what is there.
+    fn restart(&mut self) {
+        let all = self.reference.config().clone();
+        let entries = self.switch.fdb().entries();
+        let learned = |port: &Arc<Port>| {
+            entries.iter().filter(|entry| entry.kind != FdbKind::Static && entry.port == port.id).count()
+        };
+        if self.ports.iter().zip(&all.ports).any(|(port, config)| learned(port) > config.fdb_limit) {
+            return;
+        }
+        let saved = bench::restart::save(&mut self.switch, None);
+        self.switch = InlineSwitch::new(&self.config);
+        self.switch.tick(self.now);
+        self.switch.configure(Vec::new(), Policy { flow_counters: self.deep, ..Policy::default() });
+        for (index, place) in self.ports.iter_mut().enumerate() {
+            let Connected { port, waiting, got } = connect(place.id);
+            (*place, self.waiting[index], self.got[index]) = (port, waiting, got);
+        }
+        self.configure(all);
+        for entry in entries.iter().filter(|entry| entry.kind == FdbKind::Static) {
+            self.switch.fdb().add_static(entry.vlan, entry.mac, entry.port).unwrap();
+        }
+        let same = |number| Some(PortId(number));
+        let report = bench::restart::restore(&self.switch, &saved, Duration::ZERO, true, &same);
+        assert!(report.lost.is_empty(), "{report:?}");
+        let again = bench::restart::save(&mut self.switch, None);
+        assert_eq!(bench::restart::records(&again), bench::restart::records(&saved));
+        self.was_restarted = true;
+    }
+
     fn apply(&mut self, step: Step) {
         match step {
+            Step::Restart => self.restart(),
             Step::Send { port, frames } => {
                 let port = port % self.ports.len();
                 self.send(port, &frames);
@@ -295,6 +334,7 @@ enum Step {
     Static { vlan: u16, mac: u8, port: usize },
     Forget { vlan: u16, mac: u8 },
     Configure { port: usize, config: Box<reference::PortConfig> },
+    Restart,
 }
 
 fn station(n: u8) -> [u8; 6] {
@@ -435,6 +475,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (0..5_usize, prop::collection::vec(frame(), 1..40)).prop_map(|(port, frames)| Step::Send { port, frames }),
         4 => (0..8_u32).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
         1 => (1..5_u16, 0..6_u8, 0..5_usize).prop_map(|(vlan, mac, port)| Step::Static { vlan, mac, port }),
         1 => (1..5_u16, 0..6_u8).prop_map(|(vlan, mac)| Step::Forget { vlan, mac }),
         2 => (0..5_usize, port_config()).prop_map(|(port, config)| Step::Configure { port, config: Box::new(config) }),

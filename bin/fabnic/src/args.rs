@@ -140,6 +140,9 @@ pub(crate) enum Command {
     /// Show who listens to multicast groups, and change static members
     #[command(subcommand)]
     Mdb(Mdb),
+    /// Show, save and move what the switch has learned and what runs in it
+    #[command(subcommand)]
+    State(State),
     /// Show the largest flows
     #[command(subcommand)]
     Flow(Flow),
@@ -185,6 +188,30 @@ pub(crate) enum Command {
     Gen {
         /// Directory to write to
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Show what was saved last, and what came back when the daemon started
+    Show,
+    /// Save it now
+    Save,
+    /// Write the state of one port, to be taken in by another switch; with --json as text, to be read
+    Export {
+        /// Name of the port
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        port: String,
+        /// File to write to; unless said, standard output
+        file: Option<PathBuf>,
+    },
+    /// Take in the state of a port that another switch gave
+    Import {
+        /// Name of the port here
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        port: String,
+        /// File to read; unless said, standard input
+        file: Option<PathBuf>,
     },
 }
 

@@ -95,6 +95,8 @@ pub(crate) enum Content {
     Json(serde_json::Value),
     /// A configuration as text.
     Toml(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
 }
 
 impl Client {
@@ -128,6 +130,10 @@ impl Client {
             Content::Toml(text) => {
                 request = request.header(header::CONTENT_TYPE, "application/toml");
                 text.into()
+            }
+            Content::Bytes(bytes) => {
+                request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+                bytes.into()
             }
         };
         let response = sender.send_request(request.body(Full::new(body))?).await?;

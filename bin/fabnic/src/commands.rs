@@ -21,7 +21,7 @@ use crate::{
     args::{Apply, Args, Binding, Command, Config, Fdb, Flow, Lldp, Port, Stats, Vlan, Worker},
     capture,
     client::{Client, Content, Failure, decode, escape, query},
-    generate, policy, show, state, top, words,
+    generate, policy, saved, show, state, top, words,
 };
 
 /// One run of the program.
@@ -69,6 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Conn(command) => state::conn(&out, command).await,
         Command::Meter(command) => state::meter(&out, command).await,
         Command::Mdb(command) => state::mdb(&out, command).await,
+        Command::State(command) => saved::state(&out, command).await,
         Command::Flow(Flow::Show { port, limit }) => {
             let path = format!("/v1/flows{}", query([("port", port), ("limit", Some(limit.to_string()))]));
             out.get(&path, |list: &Vec<fabnic_api::FlowStatus>| show::flows(list)).await

@@ -17,6 +17,7 @@ mod client;
 mod commands;
 mod generate;
 mod policy;
+mod saved;
 mod show;
 mod state;
 mod top;

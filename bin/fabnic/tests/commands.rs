@@ -75,6 +75,8 @@ fn shows() {
         "mdb show vlan 10 --limit 1",
         "mdb show vlan 11",
         "mdb stats",
+        "state save",
+        "state export --port vm1",
         "trace vm1 ip_proto tcp dst_ip 10.0.0.2 dst_port 80",
         "why vm1",
     ]));
@@ -135,6 +137,9 @@ fn policy_refusals() {
         "meter add x rate 1mbit parent gild",
         "conn show zone big",
         "conn show port none",
+        "state export --port none",
+        "state import --port vm1",
+        "state export --port vm1 --json",
         "meter add x rate 5kpps burst 64k",
         "meter set none rate 5mbit",
         "meter add x rat 5mbit",
@@ -205,6 +210,7 @@ fn shows_as_json() {
         "vlan show port up0 --json",
         "worker show --json",
         "stats show vm2 --json",
+        "state show --json",
         "port set vm1 mtu 9000 --json --dry-run",
     ]));
 }

@@ -5,7 +5,7 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | directories of the API, of sockets that are listened on, of the state, of captures, `--allow-dir` | read, write, make sockets and files |
+//! | directories of the API, of sockets that are listened on, of the state, of saved state, of captures, `--allow-dir` | read, write, make sockets and files |
 //! | the configuration file's directory | read |
 //! | files that are replayed | read |
 //! | `/dev/net/tun` | read, write, control |
@@ -50,7 +50,7 @@ impl Needs {
     pub(crate) fn of(
         config: &Config,
         config_file: &Path,
-        state: Option<&Path>,
+        kept: [Option<&Path>; 2],
         allowed: &[PathBuf],
     ) -> Needs {
         let mut needs = Needs {
@@ -70,7 +70,7 @@ impl Needs {
         // For the names in a panic's backtrace.
         needs.read.extend(std::env::current_exe().ok());
         needs.write.push(directory_of(Path::new(&config.daemon.api)));
-        needs.write.extend(state.map(directory_of));
+        needs.write.extend(kept.into_iter().flatten().map(directory_of));
         for port in &config.port {
             if let Some(vhost_user) = port.vhost_user.as_ref().filter(|v| v.role == Role::Server) {
                 needs.write.push(directory_of(Path::new(&vhost_user.socket)));
@@ -165,12 +165,12 @@ mod tests {
         let needs = Needs::of(
             &config,
             Path::new("/etc/fabnic/f.toml"),
-            Some(Path::new("state.toml")),
+            [Some(Path::new("state.toml")), Some(Path::new("/var/lib/f/switch.state"))],
             &["/more".into()],
         );
         assert_eq!(
             needs.write,
-            ["/more", "/out", "/run/a", "/run/b", "/run/d", "."]
+            ["/more", "/out", "/run/a", "/run/b", "/run/d", "/var/lib/f", "."]
                 .map(PathBuf::from)
                 .into_iter()
                 .collect::<std::collections::BTreeSet<_>>()

@@ -57,6 +57,12 @@ fn state_path(arguments: &Arguments) -> Option<PathBuf> {
     })
 }
 
+/// The file of saved state: as the configuration says, or beside the state file.
+fn saved_path(config: &Config, state: Option<&Path>) -> Option<PathBuf> {
+    let configured = config.daemon.saved_state.as_ref().map(PathBuf::from);
+    configured.or_else(|| Some(state?.with_file_name("switch.state")))
+}
+
 /// Decides between the configuration file and what an earlier daemon left.
 fn take_up_state(state: &mut StateFile, configured: Config) -> Result<Config> {
     let path = state.path().display().to_string();
@@ -150,12 +156,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     raise_descriptor_limit();
     check_descriptor_limit(config.port.len());
     let tap = config.port.iter().any(|port| port.uplink == Some(Uplink::Tap));
-    restrict_this_thread(arguments, &config, state_path.as_deref(), tap)?;
+    let saved = saved_path(&config, state_path.as_deref());
+    let boot = fabnic_agent::boot_id();
+    restrict_this_thread(arguments, &config, [state_path.as_deref(), saved.as_deref()], tap)?;
 
     let log = journal.clone();
     let options = AgentOptions {
         state,
         set_log: Some(Box::new(move |filter| log.set_filter(filter).map_err(|e| format!("{e:#}")))),
+        saved,
+        boot,
     };
     let (ports, workers) = (config.port.len(), config.daemon.workers.len().max(1));
     let agent = Agent::start(config, options)?;
@@ -197,11 +207,11 @@ fn open_audit(path: Option<&str>) -> Result<Option<std::fs::File>> {
 fn restrict_this_thread(
     arguments: &Arguments,
     config: &Config,
-    state: Option<&Path>,
+    kept: [Option<&Path>; 2],
     tap: bool,
 ) -> Result<()> {
     if arguments.wants(SandboxPart::Files) {
-        let needs = Needs::of(config, &arguments.config, state, &arguments.allow_dir);
+        let needs = Needs::of(config, &arguments.config, kept, &arguments.allow_dir);
         let status = files::restrict_to(&needs)?;
         tracing::info!(writable = needs.writable(), "sandbox: files are restricted (landlock), {status}");
     } else {

@@ -481,3 +481,173 @@ fn tap_devices_come_and_go_in_the_sandbox() {
     eventually("gone", || devices() == ["fabt0"]);
     assert_eq!(daemon.end(), Some(0));
 }
+
+/// A recording of these frames, a millisecond apart.
+fn recording(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut recording = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1] {
+        recording.extend(word.to_le_bytes());
+    }
+    for (frame, at) in frames.iter().zip(1_u32..) {
+        let len = u32::try_from(frame.len()).unwrap();
+        for word in [1, at * 1000, len, len] {
+            recording.extend(word.to_le_bytes());
+        }
+        recording.extend(frame);
+    }
+    recording
+}
+
+/// UDP from 10.0.0.n to 10.0.0.200, from a station of the same number to one that nobody knows.
+fn datagram(n: u8) -> Vec<u8> {
+    let mut frame = vec![0x52, 0x54, 0, 0, 9, 9, 0x52, 0x54, 0, 0, 1, n, 8, 0];
+    let mut ip = vec![0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, n, 10, 0, 0, 200];
+    let sum: u32 = ip.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend(ip);
+    frame.extend([0x13, 0x88, 0, 53, 0, 16, 0, 0]);
+    frame.extend([7; 8]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// A port that sends what was recorded, tracked, and one that takes it.
+const RECORDED: &str = "saved_state_interval = INTERVAL\n\
+    [[port]]\nname = \"source\"\nuplink = \"pcap\"\nreplay = \"DIR/in.pcap\"\nrate = 1000\nconntrack = { zone = 7 }\n\
+    [[port]]\nname = \"sink\"\nuplink = \"pcap\"\ncapture = \"DIR/out.pcapng\"\n";
+
+impl Daemon<'_> {
+    fn addresses(&self) -> Vec<String> {
+        let entries = self.ask("GET /v1/fdb", None).1["entries"].as_array().unwrap().clone();
+        entries.iter().map(|entry| entry["mac"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn connections(&self) -> Vec<(String, String)> {
+        let entries = self.ask("GET /v1/connections", None).1["entries"].as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        entries.iter().map(|entry| (text(&entry["port"]), text(&entry["original"]["src_ip"]))).collect()
+    }
+
+    fn received(&self, port: &str) -> u64 {
+        self.ask(&format!("GET /v1/stats?port={port}"), None).1["ports"][0]["rx_frames"].as_u64().unwrap()
+    }
+
+    fn totals_balance(&self) -> bool {
+        let totals = self.ask("GET /v1/stats", None).1["totals"].clone();
+        let of = |key: &str| totals[key].as_u64().unwrap();
+        of("received") + of("replicated") == of("delivered") + of("dropped")
+    }
+}
+
+#[test]
+fn what_was_learned_survives_the_end_and_moves_to_another_host() {
+    let host = Host::new("");
+    fs::write(host.path("in.pcap"), recording(&[datagram(1), datagram(2)])).unwrap();
+    host.configure(&RECORDED.replace("INTERVAL", "0"));
+    let arguments = ["--state", &host.path("state.toml").display().to_string()];
+    let daemon = host.start(&arguments);
+    eventually("it learns", || daemon.connections().len() == 2 && daemon.addresses().len() == 2);
+    let exported = {
+        let answer =
+            daemon.ask_bytes("GET /v1/ports/source/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        answer[end + 4..].to_vec()
+    };
+    let frames = daemon.received("source");
+    assert_eq!(daemon.end(), Some(0));
+    let file = host.path("switch.state");
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // What is replayed now teaches nothing of that, and the sink is gone.
+    fs::write(host.path("in.pcap"), recording(&[datagram(3)])).unwrap();
+    let config = RECORDED.replace("INTERVAL", "0").replace("\"sink\"", "\"other\"");
+    host.configure(&config);
+    let daemon = host.start(&arguments);
+    eventually("the third came", || daemon.connections().len() == 3);
+    let mut known = daemon.addresses();
+    known.sort();
+    assert_eq!(known, ["52:54:00:00:01:01", "52:54:00:00:01:02", "52:54:00:00:01:03"]);
+    assert!(daemon.connections().iter().all(|(port, _)| port == "source"));
+    assert_eq!(daemon.received("source"), frames + 1, "counters go on");
+    assert!(daemon.totals_balance(), "with those of the port that is gone");
+    let state = daemon.ask("GET /v1/state", None).1;
+    assert_eq!(state["restored"]["restored"]["connections"], 2, "{state}");
+    assert_eq!(state["restored"]["lost"]["port_counters"]["unconfigured"], 1, "{state}");
+    assert!(host.log().contains("saved state is restored"));
+    assert!(host.log().contains("not all of the saved state fits what is configured"));
+
+    // Another daemon has a port for it.
+    let there = Host::new("[[port]]\nname = \"vm7\"\nuplink = \"loopback\"\nconntrack = { zone = 7 }\n");
+    let elsewhere = there.start(&[]);
+    let put = |body: &[u8]| {
+        let mut stream = UnixStream::connect(there.path("run/api.sock")).unwrap();
+        let head = format!(
+            "PUT /v1/ports/vm7/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        text(&answer)
+    };
+    let refused = put(&fs::read(&file).unwrap());
+    assert!(
+        refused.starts_with("HTTP/1.1 422") && refused.contains("the state of a whole switch"),
+        "{refused}"
+    );
+    assert!(put(b"FABSAVED").contains("ends in the middle"));
+    let taken = put(&exported);
+    assert!(taken.starts_with("HTTP/1.1 200") && taken.contains("\"connections\":2"), "{taken}");
+    let mut moved = elsewhere.connections();
+    moved.sort();
+    assert_eq!(moved, [("vm7".into(), "10.0.0.1".into()), ("vm7".into(), "10.0.0.2".into())]);
+    assert_eq!(elsewhere.addresses().len(), 2);
+    assert_eq!(elsewhere.received("vm7"), 0, "what it moved elsewhere was not moved here");
+    assert_eq!(elsewhere.end(), Some(0));
+
+    // A file that cannot be read is put aside, and the daemon starts without.
+    assert_eq!(daemon.end(), Some(0));
+    let mut broken = fs::read(&file).unwrap();
+    let middle = broken.len() / 2;
+    broken[middle] ^= 1;
+    fs::write(&file, &broken).unwrap();
+    let daemon = host.start(&arguments);
+    eventually("it is said", || host.log().contains("saved state cannot be restored: starting without"));
+    assert_eq!(fs::read(host.path("switch.state.bad")).unwrap(), broken);
+    eventually("it learns again", || daemon.addresses() == ["52:54:00:00:01:03"]);
+    assert!(daemon.ask("GET /v1/state", None).1["restored"]["problem"].is_string());
+    assert_eq!(daemon.end(), Some(0));
+}
+
+#[test]
+fn a_killed_daemon_comes_back_with_what_was_saved_last() {
+    let host = Host::new("");
+    fs::write(host.path("in.pcap"), recording(&[datagram(1), datagram(2)])).unwrap();
+    host.configure(&format!("saved_state = \"DIR/kept/it\"\n{}", RECORDED.replace("INTERVAL", "1")));
+    fs::create_dir(host.path("kept")).unwrap();
+    let daemon = host.start(&[]);
+    eventually("all of it is saved", || {
+        let saved = daemon.ask("GET /v1/state", None).1["saved"]["records"].clone();
+        saved["connections"] == 2 && saved["fdb"] == 2
+    });
+    daemon.kill();
+    fs::write(host.path("in.pcap"), recording(&[datagram(3)])).unwrap();
+    // Of a daemon that was killed while it wrote.
+    fs::write(host.path("kept/it.new"), "half").unwrap();
+    let daemon = host.start(&[]);
+    eventually("the third came", || daemon.connections().len() == 3 && daemon.addresses().len() == 3);
+    let (code, saved) = daemon.ask("POST /v1/state/save", None);
+    assert_eq!((code, &saved["records"]["connections"]), (200, &json!(3)), "{saved}");
+    assert!(!host.path("kept/it.new").exists());
+    // It cannot be written: said, and the old one is there.
+    let before = fs::read(host.path("kept/it")).unwrap();
+    fs::create_dir(host.path("kept/it.new")).unwrap();
+    let (code, refused) = daemon.ask("POST /v1/state/save", None);
+    assert_eq!((code, &refused["where"]), (409, &json!("daemon.saved_state")), "{refused}");
+    assert_eq!(fs::read(host.path("kept/it")).unwrap(), before);
+    eventually("it is known", || daemon.ask("GET /v1/state", None).1["failures"].as_u64() > Some(0));
+    fs::remove_dir(host.path("kept/it.new")).unwrap();
+    assert_eq!(daemon.end(), Some(0));
+}

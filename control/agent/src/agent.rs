@@ -1,7 +1,7 @@
 //! The running state, and how it becomes another.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::attachment::{Attachment, Claim, Failed};
 use crate::doors::Doors;
 use crate::reactors::Reactors;
+use crate::saved::Saver;
 use crate::settings::{self, mac, vid};
 use crate::state::StateFile;
 use crate::{rules, stats, upkeep};
@@ -28,6 +29,10 @@ pub struct AgentOptions {
     pub state: Option<StateFile>,
     /// Called with `[daemon] log` when it changes.
     pub set_log: Option<SetLog>,
+    /// Where what the switch has learned and what runs in it is kept, if it is.
+    pub saved: Option<PathBuf>,
+    /// Which boot of the host this is ([`crate::boot_id`]); zeros: not known.
+    pub boot: [u8; 16],
 }
 
 impl std::fmt::Debug for AgentOptions {
@@ -114,6 +119,7 @@ pub struct Agent {
     upkeep: Mutex<Option<upkeep::Handle>>,
     pub(crate) started: Instant,
     pub(crate) health: crate::backend::Pulse,
+    pub(crate) saver: Saver,
 }
 
 impl std::fmt::Debug for Agent {
@@ -255,13 +261,23 @@ impl Agent {
             upkeep: Mutex::default(),
             started: begun,
             health: crate::backend::Pulse::default(),
+            saver: Saver::new(options.saved, options.boot),
         };
         let agent = Arc::new(agent);
+        agent.saver.find();
         if let Err(error) = agent.apply(desired, false) {
             agent.stop();
             return Err(error);
         }
+        if agent.saver.is_pending() {
+            // There was nothing to publish: no port, to which anything could come back but sums.
+            let running = agent.running();
+            let gone = agent.restore_pending(&running);
+            let next = Running::new(Vec::new(), gone, Arc::clone(&running.tenants));
+            *agent.running.write() = Arc::new(next);
+        }
         agent.writer.lock().state = options.state;
+        agent.saver.open();
         *agent.upkeep.lock() = Some(
             upkeep::Handle::start(&agent)
                 .map_err(|e| failed("daemon", e.to_string(), "threads to be had"))?,
@@ -637,7 +653,9 @@ impl Agent {
             }
         }
         // When this returns, no worker holds a port that goes: its counters are final.
-        self.switch.configure(next_ports, policy);
+        let mut restored = SwitchTotals::default();
+        self.switch.configure_then(next_ports, policy, || restored = self.restore_pending(&next));
+        stats::add_totals(&mut next.gone, &restored);
         for (&(vlan, address), &port) in &static_after {
             if static_before.get(&(vlan, address)) != Some(&port) {
                 self.add_static(vlan, address, port);
@@ -699,6 +717,7 @@ impl Agent {
                 attachment.detach(&entry.live.port);
             }
         }
+        self.save_at_end();
         self.switch.set_ports(Vec::new());
         drop(writer);
     }

@@ -8,7 +8,8 @@ use fabnic_api::{
     ConnectionPage, ConntrackStatus, EventBus, FdbEntry, FdbFilter, FdbKind, FdbOfPort, FdbPage, FdbRefusals,
     FdbStatus, FdbTable, FlowCache, FlowFilter, FlowStatus, GroupStatus, Health, LinkState, LldpStatus,
     MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus, PortStatus, QueuePairs,
-    RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
+    RecentDrop, RuleStatus, StateRestored, StateSaved, StateStatus, Stats, TenantStatus, TraceReport,
+    TraceRequest, WorkerStatus,
 };
 use fabnic_model::{AdminState, Change, Config, Domain, Edit, Refused, Tenant};
 use fabnic_switch::{FdbRefusal, WorkerStats};
@@ -185,6 +186,22 @@ impl Backend for Agent {
 
     fn conntrack(&self) -> ConntrackStatus {
         self.show_conntrack()
+    }
+
+    fn state(&self) -> StateStatus {
+        self.show_state()
+    }
+
+    fn state_save(&self) -> Result<StateSaved, ApplyError> {
+        self.save_state()
+    }
+
+    fn state_export(&self, port: &str) -> Result<Vec<u8>, ApplyError> {
+        self.export_port(port)
+    }
+
+    fn state_import(&self, port: &str, bytes: &[u8]) -> Result<StateRestored, ApplyError> {
+        self.import_port(port, bytes)
     }
 
     fn meters(&self, domain: &Domain, filter: &MeterFilter) -> Vec<MeterStatus> {

@@ -48,6 +48,7 @@ mod pci_card;
 mod policy;
 mod reactors;
 mod rules;
+mod saved;
 mod settings;
 mod state;
 mod stats;
@@ -56,6 +57,7 @@ mod upkeep;
 
 pub use agent::{Agent, AgentOptions, SetLog};
 pub use log::LogLimit;
+pub use saved::boot_id;
 pub use state::{Found, Prepared, StateFile};
 
 /// CPUs that this process may run on, ascending.

@@ -58,3 +58,13 @@ pub(crate) fn add_port(to: &mut SwitchTotals, port: &PortStats) {
         to.dropped += count;
     }
 }
+
+/// Adds sums to others.
+pub(crate) fn add_totals(to: &mut SwitchTotals, more: &SwitchTotals) {
+    to.received += more.received;
+    to.delivered += more.delivered;
+    to.dropped += more.dropped;
+    for (reason, count) in &more.drops {
+        *to.drops.entry(reason.clone()).or_default() += count;
+    }
+}

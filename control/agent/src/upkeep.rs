@@ -75,6 +75,7 @@ struct Seen {
 fn round(agent: &Weak<Agent>, seen: &mut Seen) -> bool {
     let Some(agent) = agent.upgrade() else { return false };
     keep(&agent);
+    agent.save_when_due();
     if agent.events.is_heard() {
         look(&agent, seen);
     } else {

@@ -6,7 +6,8 @@ use crate::{
     BindingFilter, BindingStatus, CaptureRequest, CaptureStream, ConnectionFilter, ConnectionPage,
     ConntrackStatus, EventBus, FdbFilter, FdbPage, FdbStatus, FlowFilter, FlowStatus, Forgotten, GroupStatus,
     Health, LldpStatus, MdbFilter, MdbVlan, MeterFilter, MeterStatus, MirrorStatus, MulticastStatus,
-    PortStatus, RecentDrop, RuleStatus, Stats, TenantStatus, TraceReport, TraceRequest, WorkerStatus,
+    PortStatus, RecentDrop, RuleStatus, StateRestored, StateSaved, StateStatus, Stats, TenantStatus,
+    TraceReport, TraceRequest, WorkerStatus,
 };
 
 /// Why a configuration was not applied. In every case nothing has changed.
@@ -87,6 +88,27 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The table of connections.
     fn conntrack(&self) -> ConntrackStatus;
+
+    /// What is known of saved state.
+    fn state(&self) -> StateStatus;
+
+    /// Saves state now.
+    ///
+    /// # Errors
+    /// When it cannot be saved.
+    fn state_save(&self) -> Result<StateSaved, ApplyError>;
+
+    /// The state of one port, as bytes.
+    ///
+    /// # Errors
+    /// When there is no such port, or it is too much.
+    fn state_export(&self, port: &str) -> Result<Vec<u8>, ApplyError>;
+
+    /// Takes in the state of a port, as another switch gave it.
+    ///
+    /// # Errors
+    /// When the bytes are no state of one port, or the port is not there; then nothing has changed.
+    fn state_import(&self, port: &str, bytes: &[u8]) -> Result<StateRestored, ApplyError>;
 
     /// The meters that a domain may see and that `filter` means.
     fn meters(&self, domain: &Domain, filter: &MeterFilter) -> Vec<MeterStatus>;

@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod policy;
 mod policy_routes;
 mod routes;
+pub mod saved;
 pub mod server;
 pub mod types;
 
@@ -62,6 +63,7 @@ pub use policy::{
     TraceStep, TraceTarget, WhyFilter,
 };
 pub use routes::openapi;
+pub use saved::{MAX_PORT_STATE, StateRestored, StateSaved, StateStatus};
 pub use server::{MAX_BODY, serve};
 pub use types::{
     Applied, BURST_SIZES, CaptureDirection, CaptureRequest, Counters, DropCounts, FdbEntry, FdbFilter,

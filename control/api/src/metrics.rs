@@ -15,8 +15,8 @@ use prometheus_client::{
 
 use crate::{
     BURST_SIZES, ConntrackStatus, Counters, DropCounts, FdbStatus, Health, LinkState, MdbCounters,
-    MeterStatus, MirrorStatus, MulticastCount, MulticastStatus, Passed, PciStatus, PortStatus, Stats,
-    TenantStatus, WorkerStatus, ZoneStatus,
+    MeterStatus, MirrorStatus, MulticastCount, MulticastStatus, Passed, PciStatus, PortStatus, StateStatus,
+    Stats, TenantStatus, WorkerStatus, ZoneStatus,
 };
 
 /// One look at the backend.
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub multicast: Vec<MulticastStatus>,
     /// Its forwarding database.
     pub fdb: FdbStatus,
+    /// Its saved state.
+    pub state: StateStatus,
     /// Its tenants.
     pub tenants: Vec<TenantStatus>,
 }
@@ -110,6 +112,7 @@ impl Collector for Snapshot {
         self.connections(&mut encoder)?;
         self.multicast(&mut encoder)?;
         self.fdb(&mut encoder)?;
+        self.saved_state(&mut encoder)?;
         self.tenants(&mut encoder)
     }
 }
@@ -446,6 +449,56 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for of in &table.zones {
                 counter(&mut family, &zone(of), read(of))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn saved_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let state = &self.state;
+        let counters = [
+            ("saved_state_saves", "Times that state was saved", state.saves),
+            ("saved_state_failures", "Times that state could not be saved", state.failures),
+        ];
+        for (name, help, value) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counter(&mut family, &Vec::new(), value)?;
+        }
+        if let Some(saved) = &state.saved {
+            let gauges = [
+                (
+                    "saved_state_timestamp_seconds",
+                    "When state was saved last, in seconds since 1970",
+                    saved.at,
+                ),
+                ("saved_state_bytes", "Bytes that it took", saved.bytes),
+                ("saved_state_milliseconds", "Milliseconds that it took", saved.milliseconds),
+            ];
+            for (name, help, value) in gauges {
+                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                gauge(&mut family, &Vec::new(), value)?;
+            }
+            let help = "Records that were saved last, by kind";
+            let mut family =
+                encoder.encode_descriptor("saved_state_records", help, None, MetricType::Gauge)?;
+            for (kind, &count) in &saved.records {
+                gauge(&mut family, &vec![("kind", kind.clone())], count)?;
+            }
+        }
+        if let Some(restored) = &state.restored {
+            let help = "Records that came back when the daemon started, by kind";
+            let mut family =
+                encoder.encode_descriptor("restored_state_records", help, None, MetricType::Gauge)?;
+            for (kind, &count) in &restored.restored {
+                gauge(&mut family, &vec![("kind", kind.clone())], count)?;
+            }
+            let help = "Records that did not, by kind and reason";
+            let mut family =
+                encoder.encode_descriptor("restored_state_lost", help, None, MetricType::Gauge)?;
+            for (kind, reasons) in &restored.lost {
+                for (reason, &count) in reasons {
+                    gauge(&mut family, &vec![("kind", kind.clone()), ("reason", reason.clone())], count)?;
+                }
             }
         }
         Ok(())

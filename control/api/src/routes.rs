@@ -25,7 +25,7 @@ use crate::{
     Health, PortStatus, Stats, VlanMembership, Who, WorkerStatus,
     door::Infrastructure,
     error::ApiError,
-    metrics, policy_routes,
+    metrics, policy_routes, saved,
     server::{Body, MAX_BODY, MAX_SMALL_BODY, Name, Params, Shared, blocking},
 };
 
@@ -66,7 +66,7 @@ fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(config, config_apply))
         .merge(policy_routes::large())
         .layer(DefaultBodyLimit::max(MAX_BODY));
-    OpenApiRouter::with_openapi(Document::openapi()).merge(small).merge(large)
+    OpenApiRouter::with_openapi(Document::openapi()).merge(small).merge(large).merge(saved::paths())
 }
 
 /// The OpenAPI document, as it is kept in `docs/openapi.json`.
@@ -526,6 +526,7 @@ async fn prometheus(State(shared): Ctx, _: Infrastructure) -> Result<Response, A
             conntrack: b.conntrack(),
             fdb: b.fdb_status(&fabnic_model::Domain::Infrastructure),
             multicast: b.multicast(),
+            state: b.state(),
             tenants: b.tenant_status(&fabnic_model::Domain::Infrastructure),
         })
     })

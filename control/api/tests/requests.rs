@@ -66,7 +66,7 @@ fn everything_that_is_described_answers_as_described() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         if methods.get("get").is_none()
             || path == "/metrics"
-            || ["/v1/capture", "/v1/events"].contains(&path.as_str())
+            || ["/v1/capture", "/v1/events", "/v1/ports/{name}/state"].contains(&path.as_str())
         {
             continue;
         }
@@ -78,7 +78,7 @@ fn everything_that_is_described_answers_as_described() {
         assert_described(&document, schema, &body, path);
         seen += 1;
     }
-    assert_eq!(seen, 24);
+    assert_eq!(seen, 25);
     assert_eq!(get(&served.socket, "/v1/openapi.json"), (200, document));
 }
 
@@ -340,6 +340,39 @@ fn a_capture_streams_until_its_count() {
     assert_eq!(status, 200);
     assert!(head.contains("application/x-pcapng"));
     assert_eq!(body, [b"HEAD".as_slice(), &b"BLOCK".repeat(100)].concat());
+}
+
+#[test]
+fn a_ports_state_goes_out_and_comes_in_as_bytes() {
+    let served = fake::serve();
+    let get = b"GET /v1/ports/vm1/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let (status, head, body) = raw(&served.socket, get);
+    assert_eq!((status, &body[..]), (200, &b"the state of vm1"[..]));
+    assert!(head.contains("content-type: application/octet-stream"), "{head}");
+    let put = |port: &str, body: &str| {
+        send(&served.socket, "PUT", &format!("/v1/ports/{port}/state"), "application/octet-stream", body)
+    };
+    let (status, restored) = put("vm1", "the state of vm1");
+    assert_eq!((status, &restored["restored"]["fdb"]), (200, &json!(3)));
+    let (status, refused) = put("vm1", "anything");
+    assert_eq!((status, &refused["where"]), (422, &json!("body")));
+    assert_eq!(put("vm9", "the state of vm9").0, 404);
+    // A tenant cannot put connections into the table.
+    let as_tenant = |method: &str, path: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+            fake::TOKEN
+        );
+        raw(&served.socket, request.as_bytes()).0
+    };
+    for (method, path) in [
+        ("GET", "/v1/state"),
+        ("POST", "/v1/state/save"),
+        ("GET", "/v1/ports/vm2/state"),
+        ("PUT", "/v1/ports/vm2/state"),
+    ] {
+        assert_eq!(as_tenant(method, path), 403, "{method} {path}");
+    }
 }
 
 #[test]

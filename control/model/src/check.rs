@@ -251,6 +251,10 @@ impl Config {
         if let Some(file) = daemon.audit.as_deref() {
             check.file(daemon_key("audit", None), file);
         }
+        if let Some(file) = daemon.saved_state.as_deref() {
+            check.file(daemon_key("saved_state", None), file);
+        }
+        check.range(daemon_key("saved_state_interval", None), daemon.saved_state_interval.into(), 0, 86_400);
         if !is_log_filter(&daemon.log) {
             let problem = format!("`{}` says nothing about logging", shortened(&daemon.log));
             let expected =

@@ -88,6 +88,16 @@ pub struct Daemon {
     /// the last entries are kept, in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<String>,
+    /// File in which what the switch has learned and what runs in it (addresses, bindings, memberships, connections, tokens of
+    /// meters, counters) is kept, so that it outlives the daemon. Unless said, `switch.state` beside the file of `--state`, or
+    /// in systemd's STATE_DIRECTORY; without those it ends with the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved_state: Option<String>,
+    /// Seconds between two savings of it, up to 86400: what a daemon that is killed loses at most. 0: only when the daemon
+    /// ends.
+    #[schemars(range(min = 0, max = 86_400))]
+    #[schema(maximum = 86_400)]
+    pub saved_state_interval: u32,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,fabnic_switch=debug`.
     pub log: String,
 }
@@ -121,6 +131,8 @@ impl Default for Daemon {
             flow_entries: 1 << 16,
             flow_counters: false,
             audit: None,
+            saved_state: None,
+            saved_state_interval: 30,
             log: "info".into(),
         }
     }

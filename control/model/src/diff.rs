@@ -336,7 +336,7 @@ pub(crate) fn port_effect(key: &str) -> Effect {
 /// What a changed key of the daemon costs.
 pub(crate) fn daemon_effect(key: &str) -> Effect {
     match key {
-        "fdb_ageing" | "log" | "flow_counters" => Effect::Live,
+        "fdb_ageing" | "log" | "flow_counters" | "saved_state_interval" => Effect::Live,
         _ => Effect::Restart,
     }
 }

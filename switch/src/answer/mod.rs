@@ -110,6 +110,13 @@ impl PortAnswers {
         }
     }
 
+    /// Counters go on from what was counted before: by kind, then what was beyond the limit.
+    pub(crate) fn go_on(&self, before: &[u64; 7]) {
+        for (count, before) in self.counts.iter().chain([&self.limited]).zip(before) {
+            count.fetch_add(*before, Ordering::Relaxed);
+        }
+    }
+
     /// The counters.
     pub(crate) fn stats(&self) -> AnswerStats {
         let of = |kind: Kind| self.counts.get(kind as usize).map_or(0, |count| count.load(Ordering::Relaxed));

@@ -32,6 +32,10 @@ use super::tcp::{Effect, Known, Tcp, TcpState};
 use super::tuple::Tuple;
 use super::wheel::Timed;
 
+mod saved;
+
+pub(crate) use saved::Sensible;
+
 /// Which way a packet of a connection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -160,8 +164,14 @@ pub(crate) enum Tracked {
 impl Inner {
     /// Puts a connection in. What it is made of begins without packets.
     pub(crate) fn begin(&mut self, timed: &Timed, what: Beginning, now: u32) {
-        let Beginning { original, reply, zone, owner, tcp, bits, mark } = what;
-        timed.deadline.store(now.saturating_add(zone.seconds(first_class(&original))), Ordering::Relaxed);
+        let Beginning { original, reply, zone, owner, tcp, bits, mark, past } = what;
+        let past = past.unwrap_or_else(|| Past {
+            created: now,
+            deadline: now.saturating_add(zone.seconds(first_class(&original))),
+            packets: [0; 2],
+            bytes: [0; 2],
+        });
+        timed.deadline.store(past.deadline, Ordering::Relaxed);
         self.bits = bits;
         self.live = Some(Live {
             original,
@@ -169,10 +179,10 @@ impl Inner {
             zone,
             owner,
             tcp,
-            created: now,
+            created: past.created,
             mark,
-            packets: [0; 2],
-            bytes: [0; 2],
+            packets: past.packets,
+            bytes: past.bytes,
         });
     }
 
@@ -415,9 +425,20 @@ pub(crate) struct Beginning {
     pub(crate) zone: Arc<Zone>,
     pub(crate) owner: Owner,
     pub(crate) tcp: Option<Tcp>,
-    /// [`SNAT`], [`DNAT`].
+    /// [`SNAT`], [`DNAT`]; of one with a past, all.
     pub(crate) bits: u8,
     pub(crate) mark: u32,
+    /// Of one that was tracked before, elsewhere.
+    pub(crate) past: Option<Past>,
+}
+
+/// What a connection brings with it.
+pub(crate) struct Past {
+    /// Tick of its making.
+    pub(crate) created: u32,
+    pub(crate) deadline: u32,
+    pub(crate) packets: [u64; 2],
+    pub(crate) bytes: [u64; 2],
 }
 
 /// A connection at one moment.

@@ -166,6 +166,14 @@ impl Zone {
         }
     }
 
+    /// Counters go on from what an earlier zone of the number has counted.
+    pub(crate) fn go_on(&self, before: &fabnic_saved::ZoneCounts) {
+        self.created.fetch_add(before.created, Ordering::Relaxed);
+        self.expired.fetch_add(before.expired, Ordering::Relaxed);
+        self.invalid.fetch_add(before.invalid, Ordering::Relaxed);
+        self.quota.go_on(before.refused);
+    }
+
     pub(crate) fn count_invalid(&self) {
         self.invalid.fetch_add(1, Ordering::Relaxed);
     }
@@ -240,6 +248,11 @@ impl Quota {
     /// Connections that were refused because of this limit.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Refusals go on from what was counted before.
+    pub(crate) fn go_on(&self, refused: u64) {
+        self.refused.fetch_add(refused, Ordering::Relaxed);
     }
 
     pub(crate) fn take(&self) -> bool {

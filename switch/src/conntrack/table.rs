@@ -31,6 +31,7 @@ use crate::versions::{Version, Versions};
 
 mod commit;
 mod list;
+mod saved;
 mod track;
 
 pub use list::ConnectionPage;

@@ -33,6 +33,8 @@ use super::connection::Direction;
 use super::segment::{Segment, SynOptions, is_after};
 use super::settings::Timeout;
 
+mod saved;
+
 /// Acknowledgments this far behind are not taken for old ones, whatever the windows: rule 4.
 const LEAST_ACK_WINDOW: u32 = 66_000;
 
@@ -91,6 +93,7 @@ impl TcpState {
 
 /// What a segment is, by its flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 enum Kind {
     #[default]
     Nothing,

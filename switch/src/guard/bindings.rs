@@ -234,6 +234,14 @@ impl Bindings {
         Ok(())
     }
 
+    /// [`Bindings::learn`], if nobody has the address.
+    pub(crate) fn learn_if_free(&self, binding: Binding, limit: u32) -> Result<(), BindingError> {
+        match self.lookup(binding.vlan, binding.address) {
+            Some(_) => Err(BindingError::Taken),
+            None => self.learn(binding, limit),
+        }
+    }
+
     /// Whether [`Bindings::learn`] of a claim (SLAAC) would do, without doing it.
     pub(crate) fn could_claim(
         &self,

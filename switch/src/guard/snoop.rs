@@ -31,6 +31,8 @@ use super::check::Sender;
 use super::datagram;
 use crate::fdb::Tick;
 
+mod saved;
+
 /// Transactions that a port may have open.
 pub(crate) const MAX_OPEN: u32 = 64;
 /// Seconds after which a transaction is given up (RFC 7513 section 6.1: 120 for an answer, which no client waits for).

@@ -40,6 +40,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// What records know it by, together with the unit.
+    pub(super) fn number(&self, unit: Unit) -> u8 {
+        let algorithm = match self {
+            Algorithm::SingleRate { .. } => 1,
+            Algorithm::TwoRate { .. } => 2,
+            Algorithm::TwoRateEfficient { .. } => 3,
+        };
+        algorithm + if unit == Unit::Packets { 16 } else { 0 }
+    }
+
     pub(super) fn check(&self) -> Result<(), MeterError> {
         let (committed, other) = self.bursts();
         for size in [committed, other] {
@@ -187,6 +197,32 @@ impl Buckets {
 }
 
 impl Buckets {
+    /// Both buckets as records.
+    pub(super) fn save(&self) -> [fabnic_saved::Bucket; 2] {
+        let committed =
+            fabnic_saved::Bucket { tokens: self.committed.tokens, remainder: self.source.remainder() };
+        let other = match &self.second {
+            Second::Overflow(bucket) => fabnic_saved::Bucket { tokens: bucket.tokens, remainder: 0 },
+            Second::Peak(source, bucket) | Second::Excess(source, bucket) => {
+                fabnic_saved::Bucket { tokens: bucket.tokens, remainder: source.remainder() }
+            }
+        };
+        [committed, other]
+    }
+
+    /// Goes on from there, as far as the tokens fit.
+    pub(super) fn restore(&mut self, [committed, other]: &[fabnic_saved::Bucket; 2]) {
+        self.committed.put(committed.tokens);
+        self.source.set_remainder(committed.remainder);
+        match &mut self.second {
+            Second::Overflow(bucket) => bucket.put(other.tokens),
+            Second::Peak(source, bucket) | Second::Excess(source, bucket) => {
+                bucket.put(other.tokens);
+                source.set_remainder(other.remainder);
+            }
+        }
+    }
+
     /// Tokens of the committed bucket, and of the other.
     pub(super) fn tokens(&self) -> (i64, i64) {
         let (Second::Overflow(other) | Second::Peak(_, other) | Second::Excess(_, other)) = &self.second;

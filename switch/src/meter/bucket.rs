@@ -68,6 +68,16 @@ impl Source {
         i64::try_from(come / fine).unwrap_or(i64::MAX)
     }
 
+    /// What has come of the next token.
+    pub(crate) fn remainder(&self) -> u64 {
+        self.remainder
+    }
+
+    /// So much has come of the next token; never all of it.
+    pub(crate) fn set_remainder(&mut self, remainder: u64) {
+        self.remainder = remainder % self.fine();
+    }
+
     /// Nanoseconds until so many tokens have come, rounded up. For ever, if the rate is 0.
     pub(crate) fn ns_until(&self, tokens: i64) -> u64 {
         let Ok(tokens) = u64::try_from(tokens) else { return 0 };
@@ -105,6 +115,11 @@ impl Bucket {
     /// The most tokens.
     pub(crate) fn size(&self) -> i64 {
         self.size
+    }
+
+    /// Makes it hold so many tokens, as far as they fit; a debt is at most as large as the largest bucket.
+    pub(crate) fn put(&mut self, tokens: i64) {
+        self.tokens = tokens.clamp(-(MAX_BURST as i64), self.size);
     }
 
     /// Puts tokens in; gives those that did not fit.

@@ -33,6 +33,7 @@
 mod algorithm;
 mod bucket;
 mod chain;
+mod saved;
 mod storm;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -351,6 +352,14 @@ impl Tallies {
         if let (Some(packets), Some(bytes)) = (self.packets.get(place), self.bytes.get(place)) {
             packets.add(charge.packets.into());
             bytes.add(u64::from(charge.bytes) + u64::from(charge.packets) * u64::from(overhead));
+        }
+    }
+
+    /// Numbers go on from what was counted before; the caller holds the meter's lock.
+    fn go_on(&self, place: usize, before_packets: u64, before_bytes: u64) {
+        if let (Some(packets), Some(bytes)) = (self.packets.get(place), self.bytes.get(place)) {
+            packets.add(before_packets);
+            bytes.add(before_bytes);
         }
     }
 

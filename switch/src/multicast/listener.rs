@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 
 use fabnic_wire::membership::RecordKind;
 
+mod saved;
+
 /// Milliseconds since some moment before the start.
 pub(crate) type Millis = u64;
 

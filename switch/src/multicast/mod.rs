@@ -29,6 +29,7 @@
 
 mod listener;
 mod querier;
+mod saved;
 mod settings;
 pub(crate) mod vlan;
 
@@ -52,6 +53,8 @@ use vlan::{Change, Family, From, Send, VlanState};
 
 /// The most listeners and sources of the switch.
 pub const MOST_ENTRIES: u32 = 1 << 20;
+/// The most queries of one kind that a listener is asked in a row: the largest robustness variable.
+const MOST_QUESTIONS: u8 = 7;
 /// How long a port counts as a router's after a sign of one, in milliseconds.
 const ROUTER_MS: Millis = 255_000;
 

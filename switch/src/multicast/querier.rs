@@ -19,6 +19,8 @@ use fabnic_wire::membership::Query;
 use super::listener::{Millis, Times};
 use super::settings::VlanSnooping;
 
+mod saved;
+
 /// A querier that is not the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Other {

@@ -20,6 +20,8 @@ use super::settings::{PortMulticast, Unregistered, VlanSnooping};
 use super::{MulticastStats, Quota, Recipients};
 use crate::topology::Topology;
 
+mod saved;
+
 /// The most sources of one listener.
 pub(crate) const MOST_SOURCES: usize = 64;
 /// The most sources of a group for which lists are kept.

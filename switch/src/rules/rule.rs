@@ -300,6 +300,16 @@ impl RuleStats {
         }
     }
 
+    /// Goes on from what an earlier rule of the name has seen.
+    pub(crate) fn go_on(&self, packets: u64, bytes: u64, used: Option<u32>) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(used) = used {
+            // What it has seen here is newer.
+            let _ = self.last_used.compare_exchange(u32::MAX, used, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     fn take_over(&self, old: &RuleStats) {
         self.packets.store(old.packets.load(Ordering::Relaxed), Ordering::Relaxed);
         self.bytes.store(old.bytes.load(Ordering::Relaxed), Ordering::Relaxed);

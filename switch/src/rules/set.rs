@@ -578,6 +578,21 @@ impl RuleSet {
         self.book.lock().domains.get(&domain).map_or(0, |(count, _)| *count)
     }
 
+    /// A rule's counters go on from what it has seen before, if it has this name. Whether it has.
+    pub(crate) fn go_on(
+        &self,
+        key: (Domain, RuleId),
+        name: &str,
+        before: &fabnic_saved::RuleCounts,
+        used: Option<u32>,
+    ) -> bool {
+        let book = self.book.lock();
+        let rule = book.rules.get(&key).and_then(|held| held.as_slice().first());
+        let Some(rule) = rule.filter(|rule| *rule.identity.name == *name) else { return false };
+        rule.identity.stats.go_on(before.packets, before.bytes, used);
+        true
+    }
+
     /// One rule.
     pub(crate) fn get(&self, domain: Domain, id: RuleId) -> Option<RuleView> {
         self.book.lock().rules.get(&(domain, id)).and_then(view)

@@ -18,6 +18,8 @@ use fabnic_port::Counter;
 
 use crate::meter::{Bucket, Charge, Metered, Source, Unit};
 
+mod saved;
+
 /// A rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {

@@ -1,6 +1,9 @@
 //! A switch without threads whose ports are the test's: it sends frames from them, and keeps what they get.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses a part of it; a test")]
 
+pub(crate) mod restart;
+
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -91,18 +94,30 @@ pub(crate) struct Bench {
     pub(crate) ports: Vec<Arc<Port>>,
     waiting: Vec<Frames>,
     got: Vec<Frames>,
+    config: SwitchConfig,
+    settings: Vec<PortSettings>,
     policy: Policy,
 }
 
 impl Bench {
     pub(crate) fn new(config: &SwitchConfig, ports: Vec<PortSettings>, policy: Policy) -> Bench {
+        Bench::at(0, config, ports, policy)
+    }
+
+    /// One that is configured at this time, in nanoseconds.
+    pub(crate) fn at(now_ns: u64, config: &SwitchConfig, ports: Vec<PortSettings>, policy: Policy) -> Bench {
         let mut bench = Bench {
             switch: InlineSwitch::new(config),
             ports: Vec::new(),
             waiting: Vec::new(),
             got: Vec::new(),
+            config: config.clone(),
+            settings: Vec::new(),
             policy,
         };
+        if now_ns > 0 {
+            bench.switch.tick_ns(now_ns);
+        }
         for id in 0..ports.len() as u32 {
             let Connected { port, waiting, got } = connect(PortId(id));
             bench.ports.push(port);
@@ -114,8 +129,32 @@ impl Bench {
     }
 
     pub(crate) fn configure(&mut self, ports: Vec<PortSettings>) {
+        self.settings.clone_from(&ports);
         let ports = self.ports.iter().cloned().zip(ports).collect();
         self.switch.configure(ports, self.policy.clone());
+    }
+
+    /// Another switch takes the place of this one, with new ports of the same names, and goes on from its state as it was
+    /// saved; `rules` makes the rules that are configured. Gives the state, after it was seen that the other one has it.
+    pub(crate) fn restart(&mut self, rules: impl FnOnce(&mut InlineSwitch)) -> Vec<u8> {
+        let saved = restart::save(&mut self.switch, None);
+        let now = self.switch.now_ns();
+        self.switch = InlineSwitch::new(&self.config);
+        self.switch.tick_ns(now);
+        for (index, place) in self.ports.iter_mut().enumerate() {
+            let Connected { port, waiting, got } = connect(place.id);
+            // What was delivered and not looked at is the host's.
+            got.lock().append(&mut self.got[index].lock());
+            (*place, self.waiting[index], self.got[index]) = (port, waiting, got);
+        }
+        self.configure(self.settings.clone());
+        rules(&mut self.switch);
+        let same = |number| Some(PortId(number));
+        let report = restart::restore(&self.switch, &saved, Duration::ZERO, true, &same);
+        assert!(report.lost.is_empty(), "{report:?}");
+        let again = restart::save(&mut self.switch, None);
+        assert_eq!(restart::records(&again), restart::records(&saved), "saved, restored and saved again");
+        saved
     }
 
     /// Sends frames from a port, as one burst.

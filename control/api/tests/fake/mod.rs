@@ -20,8 +20,9 @@ use fabnic_api::{
     LinkState, LldpStatus, MdbCounters, MdbEntry, MdbFilter, MdbKind, MdbMode, MdbQuerier, MdbRouter,
     MdbSide, MdbSource, MdbVlan, MeterFilter, MeterPlace, MeterStatus, MirrorStatus, MulticastCount,
     MulticastStatus, Passed, Peer, PortStats, PortStatus, QueuePairs, QueueStats, RecentDrop, RingFormat,
-    RuleStatus, Stats, SwitchTotals, TenantDoor, TenantStatus, TokenBucket, TraceReport, TraceRequest,
-    TraceStep, TraceTarget, WorkerStatus, ZoneStatus, capture_channel, server::Options,
+    RuleStatus, StateRestored, StateSaved, StateStatus, Stats, SwitchTotals, TenantDoor, TenantStatus,
+    TokenBucket, TraceReport, TraceRequest, TraceStep, TraceTarget, WorkerStatus, ZoneStatus,
+    capture_channel, server::Options,
 };
 use fabnic_model::{
     Change, Config, Desired, Domain, Edit, EditError, Object as _, PortKind, Refused, Rule, Tenant, diff,
@@ -359,6 +360,43 @@ impl Backend for Fake {
 
     fn connections_flush(&self, domain: &Domain, filter: &ConnectionFilter) -> u64 {
         self.connections(domain, filter).entries.len() as u64
+    }
+
+    fn state(&self) -> StateStatus {
+        let records = |n| [("fdb".to_owned(), n), ("connections".to_owned(), 7)].into();
+        StateStatus {
+            file: Some("/var/lib/fabnic/switch.state".into()),
+            interval_seconds: 30,
+            saves: 12,
+            failures: 1,
+            problem: None,
+            saved: self.state_save().ok(),
+            restored: Some(StateRestored {
+                written_by: "fabnicd 0.1.0".into(),
+                saved_at: 1_700_000_000,
+                passed_seconds: 4,
+                restored: records(3),
+                lost: [("fdb".to_owned(), [("unconfigured".to_owned(), 2)].into())].into(),
+                ..StateRestored::default()
+            }),
+        }
+    }
+
+    fn state_save(&self) -> Result<StateSaved, ApplyError> {
+        let records = [("fdb".to_owned(), 3), ("connections".to_owned(), 7)].into();
+        Ok(StateSaved { at: 1_700_000_030, bytes: 2048, milliseconds: 3, records })
+    }
+
+    fn state_export(&self, port: &str) -> Result<Vec<u8>, ApplyError> {
+        Ok(format!("the state of {port}").into_bytes())
+    }
+
+    fn state_import(&self, port: &str, bytes: &[u8]) -> Result<StateRestored, ApplyError> {
+        if bytes != format!("the state of {port}").as_bytes() {
+            let expected = "the state of one port, as another switch gave it";
+            return Err(Refused::one("body", "this is no saved state", expected).into());
+        }
+        Ok(self.state().restored.unwrap_or_default())
     }
 
     fn conntrack(&self) -> ConntrackStatus {

@@ -24,7 +24,7 @@ use crate::conntrack::tuple::Tuple;
 use crate::conntrack::{Connected, Refusal};
 
 /// What became of an attempt to put a connection into the table.
-enum Placed {
+pub(super) enum Placed {
     Here(Connected),
     /// There is one with this original tuple.
     Original,
@@ -33,13 +33,13 @@ enum Placed {
 }
 
 /// Places taken in quotas, given back unless they are kept.
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     quotas: [Option<&'a Quota>; 4],
     kept: bool,
 }
 
 impl<'a> Taken<'a> {
-    fn take(quotas: [Option<&'a Quota>; 4]) -> Result<Taken<'a>, Refusal> {
+    pub(super) fn take(quotas: [Option<&'a Quota>; 4]) -> Result<Taken<'a>, Refusal> {
         for (index, quota) in quotas.iter().enumerate() {
             if let Some(quota) = quota.filter(|quota| !quota.take()) {
                 quotas.iter().take(index).flatten().for_each(|quota| quota.give_back());
@@ -51,7 +51,7 @@ impl<'a> Taken<'a> {
         Ok(Taken { quotas, kept: false })
     }
 
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.kept = true;
     }
 }
@@ -160,6 +160,7 @@ impl Conntrack {
             tcp,
             bits,
             mark: mark.unwrap_or(0),
+            past: None,
         };
         let placed = match nat {
             None => self.place(number, beginning(original.reversed(), 0), now),
@@ -196,7 +197,7 @@ impl Conntrack {
     }
 
     /// Puts a connection into the slot and both its tuples into the table, unless one of them is there.
-    fn place(&self, number: u32, what: Beginning, now: u32) -> Placed {
+    pub(super) fn place(&self, number: u32, what: Beginning, now: u32) -> Placed {
         let (original, reply, bits) = (what.original, what.reply, what.bits);
         let (hash, answers) = (self.hash(&original), self.hash(&reply));
         let Some(slot) = self.slab.slot(number) else { return Placed::Answers };
