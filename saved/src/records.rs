@@ -251,6 +251,8 @@ pub struct PortCounters {
     pub answers: [u64; 7],
     /// Addresses that were not learned because it had as many as it may.
     pub fdb_refused: u64,
+    /// Addresses that were not learned on it, by cause.
+    pub fdb_refusals: Vec<(Name, u64)>,
     /// Connections refused because it had as many as it may.
     pub connections_refused: u64,
 }

@@ -130,18 +130,22 @@ fn counters() -> impl Strategy<Value = PortCounters> {
         calls,
         kicks,
     });
-    let drops = || vec((name(), any::<u64>()), 0..3);
+    let reasons = || vec((name(), any::<u64>()), 0..3);
     let queues = vec(queue, 0..3);
-    (any::<(u32, [u64; 7], u64, u64)>(), queues.clone(), queues, drops(), drops()).prop_map(
-        |((port, answers, fdb_refused, connections_refused), rx, tx, rx_drops, tx_drops)| PortCounters {
-            port,
-            rx,
-            tx,
-            rx_drops,
-            tx_drops,
-            answers,
-            fdb_refused,
-            connections_refused,
+    let reasons = (reasons(), reasons(), reasons());
+    (any::<(u32, [u64; 7], u64, u64)>(), queues.clone(), queues, reasons).prop_map(
+        |((port, answers, fdb_refused, connections_refused), rx, tx, (rx_drops, tx_drops, fdb_refusals))| {
+            PortCounters {
+                port,
+                rx,
+                tx,
+                rx_drops,
+                tx_drops,
+                answers,
+                fdb_refused,
+                fdb_refusals,
+                connections_refused,
+            }
         },
     )
 }
@@ -197,8 +201,8 @@ fn section() -> impl Strategy<Value = Section> {
                     if v6 { TransactionName::Dhcp6(xid, from) } else { TransactionName::Dhcp(xid, mac) };
                 Transaction { vlan, name, port, mac, asked, limit, left_s }
             });
-    let named = || vec((name(), any::<u64>()), 0..3);
-    let totals = (any::<([u64; 5], [u64; 4])>(), named(), named()).prop_map(
+    let reasons = || vec((name(), any::<u64>()), 0..3);
+    let totals = (any::<([u64; 5], [u64; 4])>(), reasons(), reasons()).prop_map(
         |(
             ([replicated, received, delivered, connections_refused, connections_exhausted], fdb),
             drops,

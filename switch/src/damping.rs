@@ -21,7 +21,7 @@ use fabnic_wire::{MacAddr, Vid};
 use parking_lot::{Mutex, RwLock};
 
 use crate::fdb::Tick;
-use crate::refusals::{FdbRefusal, Refused};
+use crate::refusals::Refused;
 use crate::stats::FdbStats;
 
 /// How many reports of frozen addresses are kept.
@@ -141,12 +141,7 @@ impl Damping {
         self.moves.add(before.moves);
         self.freezes.add(before.freezes);
         self.aged.add(before.aged);
-        // Causes that there are no more are lost.
-        for (name, count) in &before.refused {
-            if let Some(cause) = FdbRefusal::ALL.iter().find(|cause| cause.label() == name.as_str()) {
-                self.refused.add(*cause, *count);
-            }
-        }
+        self.refused.go_on(&before.refused);
     }
 
     /// Notes a move.

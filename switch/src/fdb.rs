@@ -204,8 +204,9 @@ impl PortQuota {
     }
 
     /// Refusals go on from what was counted before.
-    pub(crate) fn go_on(&self, refused: u64) {
+    pub(crate) fn go_on(&self, refused: u64, by_cause: &[(fabnic_saved::Name, u64)]) {
         self.own.refused.fetch_add(refused, Ordering::Relaxed);
+        self.refused.go_on(by_cause);
     }
 
     fn tenant(&self) -> Option<u32> {

@@ -74,12 +74,18 @@ pub(crate) struct Refused([AtomicU64; FdbRefusal::ALL.len()]);
 
 impl Refused {
     pub(crate) fn count(&self, cause: FdbRefusal) {
-        self.add(cause, 1);
+        if let Some(counter) = self.0.get(cause as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn add(&self, cause: FdbRefusal, n: u64) {
-        if let Some(counter) = self.0.get(cause as usize) {
-            counter.fetch_add(n, Ordering::Relaxed);
+    /// Counters go on from what was counted before, by the names of causes.
+    pub(crate) fn go_on(&self, before: &[(fabnic_saved::Name, u64)]) {
+        for (name, count) in before {
+            let cause = FdbRefusal::ALL.iter().find(|cause| cause.label() == name.as_str());
+            if let Some(counter) = cause.and_then(|cause| self.0.get(*cause as usize)) {
+                counter.fetch_add(*count, Ordering::Relaxed);
+            }
         }
     }
 

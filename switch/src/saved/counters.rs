@@ -10,6 +10,7 @@ use fabnic_saved::{self as records, Section};
 
 use super::{Arrival, Chunks, Lost, Put, member, name_of};
 use crate::fdb::Tick;
+use crate::refusals::FdbRefusals;
 use crate::rules::{Domain, RuleId};
 use crate::stats::drops;
 use crate::switch::Shared;
@@ -44,6 +45,11 @@ fn reasons(of: &DropCounters) -> Vec<(records::Name, u64)> {
     drops(of).map(|(reason, count)| (name_of(reason.label()), count)).collect()
 }
 
+fn causes(of: &FdbRefusals) -> Vec<(records::Name, u64)> {
+    let some = of.iter().filter(|(_, count)| *count > 0);
+    some.map(|(cause, count)| (name_of(cause.label()), count)).collect()
+}
+
 /// Drops of reasons that there are no more are lost.
 fn drops_go_on(counters: &DropCounters, before: &[(records::Name, u64)]) {
     for (name, count) in before {
@@ -74,12 +80,7 @@ impl Shared {
                 moves: fdb.moves,
                 freezes: fdb.freezes,
                 aged: fdb.aged,
-                refused: fdb
-                    .refused
-                    .iter()
-                    .filter(|(_, count)| *count > 0)
-                    .map(|(cause, count)| (name_of(cause.label()), count))
-                    .collect(),
+                refused: causes(&fdb.refused),
             },
             connections_refused: connections.refused,
             connections_exhausted: connections.exhausted,
@@ -124,6 +125,7 @@ impl Shared {
                 answers.limited,
             ],
             fdb_refused: self.tables.fdb.of_port(port.id).refused,
+            fdb_refusals: causes(&self.tables.fdb.refusals_of(port.id)),
             connections_refused: self.tables.conntrack.port(port.id).refused(),
         }
     }
@@ -154,7 +156,7 @@ impl Shared {
         drops_go_on(&port.rx_drops, &saved.rx_drops);
         drops_go_on(&port.tx_drops, &saved.tx_drops);
         member.answers.go_on(&saved.answers);
-        member.quota.go_on(saved.fdb_refused);
+        member.quota.go_on(saved.fdb_refused, &saved.fdb_refusals);
         self.tables.conntrack.port_of(port.id, member.settings.tenant).go_on(saved.connections_refused);
         Ok(())
     }
