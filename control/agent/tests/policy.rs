@@ -197,7 +197,13 @@ fn a_tenant_s_socket_comes_and_goes_with_it() {
     assert!(matches!(doors.try_recv(), Ok(TenantDoor::Open { tenant, .. }) if tenant == "blue"));
     assert!(!Path::new(&bench.path("blue.sock")).exists());
     drop((agent, doors));
-    assert!(!Path::new(&bench.path("other.sock")).exists(), "it goes with the daemon");
+    // A thread of the agent's may just hold it, and be the last to let it go.
+    let gone = || !Path::new(&bench.path("other.sock")).exists();
+    let begun = std::time::Instant::now();
+    while !gone() && begun.elapsed().as_secs() < 30 {
+        std::thread::yield_now();
+    }
+    assert!(gone(), "it goes with the daemon");
 }
 
 #[test]
