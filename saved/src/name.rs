@@ -26,6 +26,12 @@ impl Name {
         text.to_owned().try_into()
     }
 
+    /// A name of configuration, whose names are short enough. Of a longer one, the empty name, which nothing has.
+    #[must_use]
+    pub fn fitting(text: &str) -> Name {
+        Name::new(text).unwrap_or_default()
+    }
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {

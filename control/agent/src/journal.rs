@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 
 use fabnic_model::Change;
 
+use crate::replace;
+
 /// Longest line that is read: a change of a whole group of addresses fits many times.
 const LONGEST: usize = 64 << 20;
 
@@ -146,7 +148,7 @@ pub(crate) fn remove(state: &Path, from: u64, to: u64) {
 
 /// Removes all journals of a state that does not count any more.
 pub(crate) fn remove_all(state: &Path) {
-    let directory = state.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = replace::directory(state);
     let Some(name) = state.file_name().and_then(|name| name.to_str()) else { return };
     let prefix = format!("{name}.journal-");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -47,6 +47,7 @@ mod packet;
 mod pci_card;
 mod policy;
 mod reactors;
+mod replace;
 mod rules;
 mod saved;
 mod settings;

@@ -33,6 +33,7 @@ use fabnic_switch::{Arrival, Restored};
 use parking_lot::Mutex;
 
 use crate::agent::{Agent, Running};
+use crate::replace::{self, beside};
 
 /// How long after ports were detached workers have handed over what they counted of rules.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -115,7 +116,7 @@ impl Saver {
 
     /// Says that nothing comes back, and puts the file aside so that it is not written over.
     fn without(&self, path: &Path, problem: &str) {
-        let aside = with_suffix(path, ".bad");
+        let aside = beside(path, ".bad");
         let kept = match fs::rename(path, &aside) {
             Ok(()) => format!("it is kept as {}", aside.display()),
             Err(error) => format!("it cannot be put aside ({error})"),
@@ -135,12 +136,6 @@ impl Saver {
         let mut work = self.work.lock();
         (work.is_open, work.last) = (true, Some(Instant::now()));
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Counts records on their way.
@@ -165,11 +160,6 @@ impl Counted {
 /// What is not state, but says how to read it.
 fn is_frame(kind: Kind) -> bool {
     matches!(kind, Kind::Head | Kind::Ports | Kind::Tenants)
-}
-
-fn name(text: &str) -> Name {
-    // Names of configuration are shorter.
-    Name::new(text).unwrap_or_default()
 }
 
 /// What the numbers in records are here.
@@ -259,12 +249,9 @@ impl Agent {
 
     /// Writes a new file beside the old one and puts it in its place.
     fn write_state(&self, path: &Path) -> io::Result<(Moment, u64, Counted)> {
-        let temporary = with_suffix(path, ".new");
+        let temporary = beside(path, ".new");
         let written = self.write_file(&temporary).and_then(|written| {
-            fs::rename(&temporary, path)?;
-            // The name is on the disk when its directory is.
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+            replace::put(&temporary, path)?;
             Ok(written)
         });
         if written.is_err() {
@@ -297,21 +284,22 @@ impl Agent {
         let mut writer = Writer::new(to).map_err(other)?;
         let mut counted = Counted::default();
         let scope = if of.is_none() { Scope::Switch } else { Scope::Port };
-        let written_by = name(concat!("fabnicd ", env!("CARGO_PKG_VERSION")));
+        let written_by = Name::fitting(concat!("fabnicd ", env!("CARGO_PKG_VERSION")));
         counted.put(&mut writer, &Section::Head(Head { scope, written_by, at, is_still }))?;
         let ports = running.ports.iter().filter(|entry| of.is_none_or(|port| port == entry.live.port.id));
         let ports: Vec<PortName> = ports
             .map(|entry| PortName {
                 number: entry.live.port.id.0,
-                name: name(&entry.config.name),
-                tenant: entry.config.tenant.as_deref().map(name),
+                name: Name::fitting(&entry.config.name),
+                tenant: entry.config.tenant.as_deref().map(Name::fitting),
             })
             .collect();
         for some in ports.chunks(1024) {
             counted.put(&mut writer, &Section::Ports(some.to_vec()))?;
         }
         if of.is_none() {
-            let tenant = |(text, number): (&String, &u32)| TenantName { number: *number, name: name(text) };
+            let tenant =
+                |(text, number): (&String, &u32)| TenantName { number: *number, name: Name::fitting(text) };
             let tenants: Vec<TenantName> = running.tenants.iter().map(tenant).collect();
             for some in tenants.chunks(1024) {
                 counted.put(&mut writer, &Section::Tenants(some.to_vec()))?;
@@ -321,8 +309,12 @@ impl Agent {
             if let Section::Totals(totals) = &mut section {
                 totals.gone.received = running.gone.received;
                 totals.gone.delivered = running.gone.delivered;
-                totals.gone.drops =
-                    running.gone.drops.iter().map(|(reason, count)| (name(reason), *count)).collect();
+                totals.gone.drops = running
+                    .gone
+                    .drops
+                    .iter()
+                    .map(|(reason, count)| (Name::fitting(reason), *count))
+                    .collect();
             }
             counted.put(&mut writer, &section)
         })?;

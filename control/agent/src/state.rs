@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use fabnic_model::{Change, Config, Desired};
 
 use crate::journal::{self, Journal};
+use crate::replace::{self, beside};
 
 /// Beginning of the line that says what a state grew from.
 const BASE: &str = "# grew from: ";
@@ -182,17 +183,11 @@ impl StateFile {
     }
 
     fn set_aside(&self) -> io::Result<PathBuf> {
-        let kept = self.beside(".old");
+        let kept = beside(&self.path, ".old");
         fs::rename(&self.path, &kept)?;
         // They would be taken for those of the next state.
         journal::remove_all(&self.path);
         Ok(kept)
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
     }
 
     /// Writes the state beside the file, down to the disk, without putting it in place.
@@ -205,7 +200,7 @@ impl StateFile {
 
     /// What is needed to write a state that begins with this journal, apart from the state.
     fn draft(&self, suffix: &str, number: u64) -> Draft {
-        Draft { new: self.beside(suffix), base: self.base.clone(), number }
+        Draft { new: beside(&self.path, suffix), base: self.base.clone(), number }
     }
 
     /// Puts a prepared state in place.
@@ -327,15 +322,8 @@ pub struct Prepared {
 
 impl Prepared {
     fn put(mut self, path: &Path) -> io::Result<()> {
-        if let Some(new) = self.new.take()
-            && let Err(e) = fs::rename(&new, path)
-        {
-            self.new = Some(new);
-            return Err(e);
-        }
-        // The rename is on the disk only when the directory is.
-        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        let Some(new) = self.new.take() else { return Ok(()) };
+        replace::put(&new, path).inspect_err(|_| self.new = Some(new))
     }
 }
 

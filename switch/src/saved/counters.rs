@@ -6,9 +6,9 @@ use std::io;
 use core::sync::atomic::Ordering;
 
 use fabnic_port::{Counter, DropCounters, DropReason, PortId, QueueCounters};
-use fabnic_saved::{self as records, Section};
+use fabnic_saved::{self as records, Name, Section};
 
-use super::{Arrival, Chunks, Lost, Put, member, name_of};
+use super::{Arrival, Chunks, Lost, Put, member};
 use crate::fdb::Tick;
 use crate::refusals::FdbRefusals;
 use crate::rules::{Domain, RuleId};
@@ -42,12 +42,12 @@ fn go_on(counters: &QueueCounters, before: &records::QueueCounters) {
 }
 
 fn reasons(of: &DropCounters) -> Vec<(records::Name, u64)> {
-    drops(of).map(|(reason, count)| (name_of(reason.label()), count)).collect()
+    drops(of).map(|(reason, count)| (Name::fitting(reason.label()), count)).collect()
 }
 
 fn causes(of: &FdbRefusals) -> Vec<(records::Name, u64)> {
     let some = of.iter().filter(|(_, count)| *count > 0);
-    some.map(|(cause, count)| (name_of(cause.label()), count)).collect()
+    some.map(|(cause, count)| (Name::fitting(cause.label()), count)).collect()
 }
 
 /// Drops of reasons that there are no more are lost.
@@ -165,7 +165,7 @@ impl Shared {
         let mut chunks = Chunks::new(MOST, Section::Mirrors, put);
         chunks.extend(topology.mirrors.all.iter().map(|mirror| {
             let stats = mirror.stats();
-            let name = name_of(&mirror.settings.name);
+            let name = Name::fitting(&mirror.settings.name);
             records::MirrorCounts { name, seen: stats.seen, copied: stats.copied }
         }))?;
         chunks.finish()
@@ -180,7 +180,7 @@ impl Shared {
                 Domain::Tenant(number) => Some(number),
             },
             number: rule.id.0,
-            name: name_of(&rule.name),
+            name: Name::fitting(&rule.name),
             packets: rule.counts.packets,
             bytes: rule.counts.bytes,
             used_age_s: rule.counts.last_used.map(|used| now.saturating_sub(used)),

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use fabnic_port::PortId;
-use fabnic_saved::{self as records, MeterPlace as Place, Section};
+use fabnic_saved::{self as records, MeterPlace as Place, Name, Section};
 
-use super::{Arrival, Chunks, Lost, Put, name_of};
+use super::{Arrival, Chunks, Lost, Put};
 use crate::meter::Meter;
 use crate::metering::MeterPlace;
 use crate::shaper::RateLimiter;
@@ -37,7 +37,7 @@ impl Shared {
         if of.is_none() {
             for (place, meter) in topology.meters.all() {
                 let place = match place {
-                    MeterPlace::Named(name) => Place::Named(name_of(&name)),
+                    MeterPlace::Named(name) => Place::Named(Name::fitting(&name)),
                     MeterPlace::Tenant(tenant) => Place::Tenant(tenant),
                     _ => continue,
                 };
@@ -46,7 +46,7 @@ impl Shared {
             let (mut last, mut nth) = (String::new(), 0_u8);
             for (name, meter) in self.tables.rules.policers() {
                 nth = if name == last { nth.saturating_add(1) } else { 0 };
-                each(Place::Rule(name_of(&name), nth), Metering::Meter(meter))?;
+                each(Place::Rule(Name::fitting(&name), nth), Metering::Meter(meter))?;
                 last = name;
             }
             for (tenant, rate) in topology.meters.rates() {

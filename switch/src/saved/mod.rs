@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use fabnic_port::PortId;
-use fabnic_saved::{Kind, Name, Section};
+use fabnic_saved::{Kind, Section};
 
 use crate::fdb::Tick;
 use crate::switch::Shared;
@@ -186,11 +186,6 @@ impl<'a, 'p, T> Chunks<'a, 'p, T> {
     fn finish(self) -> io::Result<()> {
         if self.list.is_empty() { Ok(()) } else { (self.put)((self.make)(self.list)) }
     }
-}
-
-/// A name for a record; a longer one than there can be is cut off, and so found nowhere.
-fn name_of(text: &str) -> Name {
-    Name::new(text).unwrap_or_default()
 }
 
 /// A port with what the topology knows of it.
