@@ -297,12 +297,6 @@ impl DeepCache {
         key.hash(&self.secret)
     }
 
-    /// As [`DeepCache::hash`] of the same key.
-    #[inline(always)]
-    pub(crate) fn hash_short(&self, key: &ShortKey) -> u64 {
-        key.hash(&self.secret)
-    }
-
     /// Asks for the tags of both sets that a key with this hash may be in.
     #[inline(always)]
     pub(crate) fn ask_tags(&self, hash: u64) {

@@ -33,8 +33,6 @@ pub(crate) struct Deep {
     pub(crate) plans: Plans,
     /// What was found for each frame of the burst.
     found: Box<[Found; BURST]>,
-    /// Hashes of the burst's frames.
-    hashes: Box<[u64; BURST]>,
     /// Where a large cache has the flow of each frame, as far as tags tell.
     ahead: Box<[u32; BURST]>,
     /// What the frames of the burst have in common.
@@ -53,7 +51,6 @@ impl Deep {
             cache: DeepCache::new(flow_cache_max, secret),
             plans: Plans::new(),
             found: Box::new([Found::NOTHING; BURST]),
-            hashes: Box::new([0; BURST]),
             ahead: Box::new([0; BURST]),
             common: Common::default(),
             generation: 1,
@@ -153,17 +150,12 @@ impl Deep {
     /// Finds where the cache may have the burst's flows, and asks for these lines.
     #[inline(never)]
     fn look_ahead(&mut self, ingress: (u32, [u8; 2]), mask: &KeyMask, burst: &Burst, counting: bool) {
-        let Deep { cache, hashes, ahead, .. } = self;
-        for (frame, hash) in burst.frames().iter().zip(hashes.iter_mut()) {
-            let flags = mask.tcp_flags.then_some(frame.head());
-            let short = frame
-                .plain_chunk::<PLAIN>()
-                .and_then(|first| ShortKey::of(first, flags, u64::from(ingress.0) << 32, mask));
-            *hash = match short {
-                Some(key) => cache.hash_short(&key),
-                // A runt has no key, and is not looked for.
-                None => DeepKey::read(frame, ingress, mask).map_or(0, |read| cache.hash(&read.key)),
-            };
+        let Deep { cache, ahead, .. } = self;
+        let mut hashes = [0; BURST];
+        for (frame, hash) in burst.frames().iter().zip(&mut hashes) {
+            // A runt has no key, and is not looked for.
+            let Some(read) = DeepKey::read(frame, ingress, mask) else { continue };
+            *hash = cache.hash(&read.key);
             cache.ask_tags(*hash);
         }
         for (hash, ahead) in hashes.iter().zip(ahead.iter_mut()).take(burst.frames().len()) {

@@ -109,7 +109,7 @@ fn a_large_cache_is_looked_into_where_tags_say() {
     let mut found = 0;
     for n in 0..2 * flows {
         let key = short(n.into());
-        let place = cache.look_ahead(cache.hash_short(&key), true);
+        let place = cache.look_ahead(cache.hash(&key.into()), true);
         if let Some((decided, at)) = cache.glance_at(place, &key, &UNDER, |_| 0) {
             assert_eq!(decided.handles, [n, 0], "of another flow");
             assert_eq!(at, place);
@@ -120,7 +120,7 @@ fn a_large_cache_is_looked_into_where_tags_say() {
     assert!((5980..=flows).contains(&found), "{found} of {flows}");
     let older = Under { stamp: 0, ..UNDER };
     let key = short(7);
-    let place = cache.look_ahead(cache.hash_short(&key), false);
+    let place = cache.look_ahead(cache.hash(&key.into()), false);
     assert!(cache.glance_at(place, &key, &older, |_| 0).is_none(), "its stamp is another one");
 }
 
