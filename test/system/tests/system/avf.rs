@@ -3,9 +3,9 @@
 
 use anyhow::{Context as _, Result};
 use fabnic_lab::{Daemon, GuestKernel, Nic, Vm, VmSpec};
-use fabnic_system::{Rig, Totals, mac, worker_cpu};
+use fabnic_system::{Rig, mac, worker_cpu};
 
-use crate::guest::{self, address, complaints, load, serve, wait_for_carrier};
+use crate::guest::{self, address, complaints, end, load, serve, wait_for_carrier};
 
 const IPS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 const VLAN: &str = "vlan = { access = 10 }";
@@ -27,13 +27,10 @@ fn pair(rig: &Rig, kernel: GuestKernel, more: &str) -> Result<(Daemon, Vm, Vm)> 
         VLAN,
     );
     let daemon = rig.daemon(&config)?;
-    let mut spec = VmSpec::new("vm0", kernel).with_nic(Nic::vfio_user(rig.path("s0")));
-    spec.cpus = 2;
-    let mut guest = Vm::start(rig.lab(), &spec, rig.dir())?;
-    let spec = VmSpec::new("vm1", kernel).with_nic(Nic::new(rig.path("s1"), &mac(1)));
-    let mut other = Vm::start(rig.lab(), &spec, rig.dir())?;
-    guest.wait_ready()?;
-    other.wait_ready()?;
+    let mut card = VmSpec::new("vm0", kernel).with_nic(Nic::vfio_user(rig.path("s0")));
+    card.cpus = 2;
+    let virtio = VmSpec::new("vm1", kernel).with_nic(Nic::new(rig.path("s1"), &mac(1)));
+    let [mut guest, mut other] = guest::boot(rig, &[card, virtio])?;
     address(&mut other, "eth0", IPS[1])?;
     serve(&mut other)?;
     load(&mut guest, "iavf", "eth0", &mac(0))?;
@@ -91,8 +88,7 @@ fn generation_3_with_kernel_6_1() -> Result<()> {
     let Some(rig) = Rig::new("avf generation 3, kernel 6.1")? else { return Ok(()) };
     let (daemon, mut guest, other) = pair(&rig, GuestKernel::Linux6_1, "generation = 3")?;
     settings(&mut guest, GuestKernel::Linux6_1)?;
-    end(&daemon, [guest, other])?;
-    daemon.stop()
+    end(daemon, [guest, other])
 }
 
 #[test]
@@ -101,15 +97,7 @@ fn generation_4_with_kernel_7() -> Result<()> {
     let (daemon, mut guest, mut other) = pair(&rig, GuestKernel::Linux7, "generation = 4")?;
     steer(&mut guest, &mut other)?;
     settings(&mut guest, GuestKernel::Linux7)?;
-    end(&daemon, [guest, other])?;
-    daemon.stop()
-}
-
-fn end(daemon: &Daemon, vms: [Vm; 2]) -> Result<()> {
-    for vm in vms {
-        vm.power_off()?;
-    }
-    Totals::settle(daemon).map(|_| ())
+    end(daemon, [guest, other])
 }
 
 /// Packets that a receive queue of the guest has seen.

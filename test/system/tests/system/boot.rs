@@ -9,6 +9,8 @@ use fabnic_lab::{
 };
 use fabnic_system::{Rig, Totals, mac, worker_cpu};
 
+use crate::guest::{address, ip, load, ping};
+
 /// The smallest of the kernels: what is booted counts little here, how it comes much.
 const KERNEL: GuestKernel = GuestKernel::Linux6_1;
 const VLAN: &str = "vlan = { access = 10 }";
@@ -61,17 +63,11 @@ fn start(rig: &Rig, nic: &str, boot: Boot) -> Result<Vm> {
 }
 
 /// The card that brought the kernel, in the state in which the boot loader left it, is Linux's now.
-fn goes_on(vm: &mut Vm, driver: &str) -> Result<()> {
+fn goes_on(vm: &mut Vm, driver: &str, index: usize) -> Result<()> {
     vm.wait_ready()?;
-    vm.sh(&format!(
-        "modprobe {driver} && for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && break; sleep 0.1; done; \
-         ip addr add 198.18.0.{}/24 dev eth0; ip link set eth0 up",
-        if driver == "e1000" { 1 } else { 2 }
-    ))?;
-    let text =
-        vm.sh(&format!("ping -c 1 -W 20 {BOOT_SERVER} >/dev/null; ping -c 3 -i 0.2 -W 20 {BOOT_SERVER}"))?;
-    anyhow::ensure!(text.contains("3 packets received"), "{driver}: {text}");
-    Ok(())
+    load(vm, driver, "eth0", &mac(index))?;
+    address(vm, "eth0", &ip(index, 0))?;
+    ping(vm, BOOT_SERVER, "")
 }
 
 #[test]
@@ -81,9 +77,11 @@ fn linux_boots_by_ipxe_with_both_cards() -> Result<()> {
     let mut first = start(&rig, "e1000", Boot::Rom)?;
     let mut second =
         start(&rig, "avf", Boot::Ipxe("dhcp && chain tftp://${next-server}/${filename}".to_owned()))?;
-    for (vm, chip, driver) in [(&mut first, "82540em", "e1000"), (&mut second, "iavf", "iavf")] {
+    for (index, (vm, chip, driver)) in
+        [(&mut first, "82540em", "e1000"), (&mut second, "iavf", "iavf")].into_iter().enumerate()
+    {
         vm.wait_console(&format!("driven by {chip}"))
-            .and_then(|()| goes_on(vm, driver))
+            .and_then(|()| goes_on(vm, driver, index))
             .with_context(|| format!("the servers said:\n{}", server.log_tail()))?;
     }
     first.power_off()?;

@@ -1,10 +1,10 @@
 //! PCI cards that are plugged and unplugged.
 
 use anyhow::{Context as _, Result};
-use fabnic_lab::{GuestKernel, Nic, Vm, VmSpec};
-use fabnic_system::{Rig, Totals, mac, worker_cpu};
+use fabnic_lab::{GuestKernel, Nic, VmSpec};
+use fabnic_system::{Rig, mac, worker_cpu};
 
-use crate::guest::{address, load, ping};
+use crate::guest::{self, address, end, load, ping};
 
 const IPS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 const VLAN: &str = "vlan = { access = 10 }";
@@ -25,10 +25,8 @@ fn a_card_is_plugged_anew_after_the_daemon_died() -> Result<()> {
     let mut nic = Nic::vfio_user(rig.path("s0"));
     nic.pluggable = true;
     let spec = |name: &str, nic: Nic| VmSpec::new(name, GuestKernel::Linux7).with_nic(nic);
-    let mut first = Vm::start(rig.lab(), &spec("vm0", nic), rig.dir())?;
-    let mut second = Vm::start(rig.lab(), &spec("vm1", Nic::new(rig.path("s1"), &mac(1))), rig.dir())?;
-    first.wait_ready()?;
-    second.wait_ready()?;
+    let second = spec("vm1", Nic::new(rig.path("s1"), &mac(1)));
+    let [mut first, mut second] = guest::boot(&rig, &[spec("vm0", nic), second])?;
     address(&mut second, "eth0", IPS[1])?;
     load(&mut first, "e1000", "eth0", &mac(0))?;
     address(&mut first, "eth0", IPS[0])?;
@@ -40,8 +38,5 @@ fn a_card_is_plugged_anew_after_the_daemon_died() -> Result<()> {
     load(&mut first, "e1000", "eth0", &mac(0))?;
     address(&mut first, "eth0", IPS[0])?;
     ping(&mut second, IPS[0], "")?;
-    first.power_off()?;
-    second.power_off()?;
-    Totals::settle(&daemon)?;
-    daemon.stop()
+    end(daemon, [first, second])
 }

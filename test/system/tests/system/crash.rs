@@ -4,16 +4,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fabnic_lab::{Daemon, GuestKernel, Nic, Vm, VmSpec};
 use fabnic_system::{Rig, mac, worker_cpu};
 
-use crate::guest::{address, ping};
+use crate::guest::{self, address, ip, ping};
 
 /// The daemon's role on each link of the pair, which has two: it listens on one and connects on the other.
 const ROLES: [&str; 2] = ["server", "client"];
 /// Pings a second of the background load.
 const PINGS_A_SECOND: usize = 20;
-
-fn ip(vm: usize, link: usize) -> String {
-    format!("198.18.{link}.{}", vm + 1)
-}
 
 fn mac_of(vm: usize, link: usize) -> String {
     mac(vm * ROLES.len() + link)
@@ -50,11 +46,7 @@ fn start(rig: &Rig) -> Result<Pair> {
         }
     }
     let daemon = rig.daemon(&config)?;
-    let mut first = Vm::start(rig.lab(), &spec(rig, 0, false), rig.dir())?;
-    let mut second = Vm::start(rig.lab(), &spec(rig, 1, true), rig.dir())?;
-    first.wait_ready()?;
-    second.wait_ready()?;
-    let mut vms = [first, second];
+    let mut vms = guest::boot(rig, &[spec(rig, 0, false), spec(rig, 1, true)])?;
     for (index, vm) in vms.iter_mut().enumerate() {
         come_up(vm, index)?;
     }

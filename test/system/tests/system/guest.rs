@@ -1,7 +1,31 @@
-//! What tests do in Linux guests: bring interfaces up, ping, move TCP, and read what the kernel complains about.
+//! What tests do with Linux guests: boot two of them, bring interfaces up, ping, move TCP, and read what the kernel complains about.
 
 use anyhow::{Context as _, Result, ensure};
-use fabnic_lab::Vm;
+use fabnic_lab::{Daemon, Vm, VmSpec};
+use fabnic_system::{Rig, Totals};
+
+/// The address of a VM on one of its links, each of which is a network of its own.
+pub(crate) fn ip(vm: usize, link: usize) -> String {
+    format!("198.18.{link}.{}", vm + 1)
+}
+
+/// Boots two VMs at the same time.
+pub(crate) fn boot(rig: &Rig, specs: &[VmSpec; 2]) -> Result<[Vm; 2]> {
+    let mut first = Vm::start(rig.lab(), &specs[0], rig.dir())?;
+    let mut second = Vm::start(rig.lab(), &specs[1], rig.dir())?;
+    first.wait_ready()?;
+    second.wait_ready()?;
+    Ok([first, second])
+}
+
+/// Ends both VMs, and the daemon when its counters add up.
+pub(crate) fn end(daemon: Daemon, vms: [Vm; 2]) -> Result<()> {
+    for vm in vms {
+        vm.power_off()?;
+    }
+    Totals::settle(&daemon)?;
+    daemon.stop()
+}
 
 /// Gives an interface its address and brings it up.
 pub(crate) fn address(vm: &mut Vm, device: &str, ip: &str) -> Result<()> {

@@ -12,9 +12,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fabnic_lab::{Daemon, GuestKernel, Nic, Vm, VmSpec};
-use fabnic_system::{Rig, Totals, mac, worker_cpu};
+use fabnic_system::{Rig, mac, worker_cpu};
 
-use crate::guest::{address, complaints, load, ping, serve, transfer, wait_for_carrier};
+use crate::guest::{self, address, complaints, end, ip, load, ping, serve, transfer, wait_for_carrier};
 
 /// A NIC of vm0, by its place.
 struct Link {
@@ -69,10 +69,6 @@ const LINKS: [Link; 3] = [
 
 /// Queue pairs of the virtio link.
 const QUEUES: u16 = 2;
-
-fn ip(vm: usize, link: usize) -> String {
-    format!("198.18.{link}.{}", vm + 1)
-}
 
 fn mac_of(vm: usize, link: usize) -> String {
     mac(vm * LINKS.len() + link)
@@ -139,15 +135,13 @@ fn come_up(vm: &mut Vm, index: usize) -> Result<()> {
 }
 
 fn boot(rig: &Rig, kernel: GuestKernel) -> Result<[Vm; 2]> {
-    let mut first = Vm::start(rig.lab(), &spec(rig, 0, kernel), rig.dir())?;
-    let mut second = Vm::start(rig.lab(), &spec(rig, 1, kernel), rig.dir())?;
-    first.wait_ready()?;
-    second.wait_ready()?;
-    come_up(&mut first, 0)?;
-    come_up(&mut second, 1)?;
-    serve(&mut second)?;
-    eprintln!("  kernel {}", first.kernel_version());
-    Ok([first, second])
+    let mut vms = guest::boot(rig, &[spec(rig, 0, kernel), spec(rig, 1, kernel)])?;
+    for (index, vm) in vms.iter_mut().enumerate() {
+        come_up(vm, index)?;
+    }
+    serve(&mut vms[1])?;
+    eprintln!("  kernel {}", vms[0].kernel_version());
+    Ok(vms)
 }
 
 /// Pings over every link; `from` is the VM that asks.
@@ -179,20 +173,15 @@ fn settings(vms: &mut [Vm; 2]) -> Result<()> {
         }
     }
     eprintln!("  MTU");
-    for (at, link) in LINKS.iter().enumerate() {
-        for vm in vms.iter_mut() {
-            vm.sh(&format!("ip link set {} mtu 9000", link.device))?;
+    for (mtu, size) in [(9000, "-s 8900"), (1500, "")] {
+        for (at, link) in LINKS.iter().enumerate() {
+            for vm in vms.iter_mut() {
+                vm.sh(&format!("ip link set {} mtu {mtu}", link.device))?;
+            }
+            wait_for_carrier(&mut vms[0], link.device, true)?;
+            ping(&mut vms[0], &ip(1, at), size).with_context(|| format!("{}, MTU {mtu}", link.nic))?;
         }
-        wait_for_carrier(&mut vms[0], link.device, true)?;
-        ping(&mut vms[0], &ip(1, at), "-s 8900").with_context(|| link.nic.to_owned())?;
-    }
-    all_transfer(vms)?;
-    for (at, link) in LINKS.iter().enumerate() {
-        for vm in vms.iter_mut() {
-            vm.sh(&format!("ip link set {} mtu 1500", link.device))?;
-        }
-        wait_for_carrier(&mut vms[0], link.device, true)?;
-        ping(&mut vms[0], &ip(1, at), "").with_context(|| link.nic.to_owned())?;
+        all_transfer(vms)?;
     }
     vms.iter_mut().try_for_each(complaints)
 }
@@ -265,14 +254,6 @@ fn life(rig: &Rig, kernel: GuestKernel) -> Result<()> {
     come_up(&mut vms[0], 0)?;
     all_ping(&mut vms, 1, "")?;
     end(daemon, vms)
-}
-
-fn end(daemon: Daemon, vms: [Vm; 2]) -> Result<()> {
-    for vm in vms {
-        vm.power_off()?;
-    }
-    Totals::settle(&daemon)?;
-    daemon.stop()
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Unmodified Linux guests on many workers, with the daemon in client role, that also reach the host through an uplink.
 
 use anyhow::Result;
-use fabnic_lab::{GuestKernel, Namespace, Nic, Vm, VmSpec};
-use fabnic_system::{Rig, Totals, cpus, mac};
+use fabnic_lab::{GuestKernel, Namespace, Nic, VmSpec};
+use fabnic_system::{Rig, cpus, mac};
 
-use crate::guest::{address, ping, serve, transfer};
+use crate::guest::{self, address, end, ping, serve, transfer};
 
 const IPS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 const HOST: &str = "198.18.0.254";
@@ -36,10 +36,7 @@ fn many_workers_client_role_and_a_tap_uplink() -> Result<()> {
         spec.cpus = QUEUES;
         spec
     };
-    let mut first = Vm::start(rig.lab(), &spec(0), rig.dir())?;
-    let mut second = Vm::start(rig.lab(), &spec(1), rig.dir())?;
-    first.wait_ready()?;
-    second.wait_ready()?;
+    let [mut first, mut second] = guest::boot(&rig, &[spec(0), spec(1)])?;
     for (vm, ip) in [&mut first, &mut second].into_iter().zip(IPS) {
         address(vm, "eth0", ip)?;
         vm.sh(&format!("ethtool -L eth0 combined {QUEUES}"))?;
@@ -55,8 +52,5 @@ fn many_workers_client_role_and_a_tap_uplink() -> Result<()> {
     let _server = rig.lab().program("iperf3").args(["-s", "-B", HOST]).in_netns(host.name()).spawn()?;
     first.sh("sleep 2")?;
     transfer(&mut first, HOST, 8)?;
-    first.power_off()?;
-    second.power_off()?;
-    Totals::settle(&daemon)?;
-    daemon.stop()
+    end(daemon, [first, second])
 }
